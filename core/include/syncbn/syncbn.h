@@ -1,0 +1,408 @@
+/* syncbn: synchronized batch normalization. The C interface.
+ *
+ * Batch normalization is split where the ranks of a group must talk, and asks for nothing but the sum
+ * of one small vector (the "wire", float64) over the group:
+ *
+ *   forward    syncbn_moments(x) -> wire       | total = sum of wire | syncbn_normalize -> y, saved
+ *   backward   syncbn_grad_moments(dy) -> wire | total = sum of wire | syncbn_grad_input -> dx
+ *
+ * Who sums is the caller's choice. syncbn_forward and syncbn_backward are the phases joined by a
+ * syncbn_comm. The formulas stand in docs/mathematics.md.
+ *
+ * Rules that hold for every function
+ *   Status     Every function that can fail returns a syncbn_status. syncbn_last_error() then says, for
+ *              the calling thread: what was wrong, what was got, what was expected, what to do.
+ *              What can be seen before the work starts is refused before anything is written.
+ *   Memory     The library allocates no device memory and keeps no pointer after a call returns (for a
+ *              device stream: after the enqueued work has run). The caller owns every buffer. Unless
+ *              said otherwise, buffers must not overlap. Device buffers live where launch->device says.
+ *   Streams    On a device all work is enqueued on launch->stream and the call returns without waiting.
+ *              On the CPU the call returns when the work is done.
+ *   Threads    Every function may be called from any thread at any time; one syncbn_comm serves one
+ *              call at a time.
+ *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are none.
+ *              Index of (n, c, s): channels first (n*C + c)*S + s, channels last (n*S + s)*C + c, dense.
+ *              N, C, S >= 0; a rank with no values takes part like any other.
+ *   Structs    Begin with struct_size = sizeof(the struct as the caller compiled it); zero the rest and
+ *              set what you use, or start from the SYNCBN_*_INIT macros. Members are only ever appended.
+ */
+#ifndef SYNCBN_SYNCBN_H_
+#define SYNCBN_SYNCBN_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "version.h"
+
+#if defined(_WIN32)
+#define SYNCBN_API
+#else
+#define SYNCBN_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------ errors */
+
+typedef enum syncbn_status {
+  SYNCBN_OK = 0,
+  SYNCBN_INVALID_ARGUMENT = 1, /* a value, shape, dtype or pointer that can never be right         */
+  SYNCBN_UNSUPPORTED = 2,      /* right, but not offered by this build, backend or communicator    */
+  SYNCBN_CUDA_ERROR = 3,       /* the CUDA runtime reported an error                               */
+  SYNCBN_NCCL_ERROR = 4,       /* NCCL reported an error                                           */
+  SYNCBN_DESYNC = 5,           /* the ranks of a group are in different calls                      */
+  SYNCBN_TIMEOUT = 6,          /* a rank did not come before the deadline                          */
+  SYNCBN_OUT_OF_MEMORY = 7,    /* host memory for a handle could not be had                        */
+  SYNCBN_INTERNAL = 8          /* a defect of this library, or a failed user callback              */
+} syncbn_status;
+
+/* The message of the calling thread's last failure; "" if none. Valid until its next failing call. */
+SYNCBN_API const char* syncbn_last_error(void);
+
+/* A short constant name such as "invalid argument"; "unknown status" for other values. */
+SYNCBN_API const char* syncbn_status_name(syncbn_status status);
+
+/* "major.minor.patch" of the library that is loaded (the header's is SYNCBN_VERSION_MAJOR ...). */
+SYNCBN_API const char* syncbn_version(void);
+
+/* ------------------------------------------------------------------------- what is normalized */
+
+typedef enum syncbn_dtype {
+  SYNCBN_FLOAT16 = 0,
+  SYNCBN_BFLOAT16 = 1,
+  SYNCBN_FLOAT32 = 2,
+  SYNCBN_FLOAT64 = 3
+} syncbn_dtype;
+
+typedef enum syncbn_layout { SYNCBN_CHANNELS_FIRST = 0, SYNCBN_CHANNELS_LAST = 1 } syncbn_layout;
+
+/* x, residual, y, dy, dx and dresidual of one call share this shape, dtype and layout. */
+typedef struct syncbn_shape {
+  size_t struct_size;
+  int64_t n; /* samples on this rank */
+  int64_t c; /* channels, the same on every rank */
+  int64_t s; /* positions of a sample */
+  syncbn_dtype dtype;
+  syncbn_layout layout;
+} syncbn_shape;
+#define SYNCBN_SHAPE_INIT {sizeof(syncbn_shape), 0, 0, 1, SYNCBN_FLOAT32, SYNCBN_CHANNELS_FIRST}
+
+/* A parameter or buffer with one value per channel, [C], contiguous. data == NULL: absent.
+ * For 16- and 32-bit x: float16, bfloat16 or float32, each vector its own. For float64 x: float64 or
+ * float32. Arithmetic is done in float32 (float64 for float64 x). */
+typedef struct syncbn_vector {
+  void* data;
+  syncbn_dtype dtype;
+} syncbn_vector;
+
+/* ------------------------------------------------------------------------------------- options */
+
+/* How much a rank's statistics count in the group's. W is 0 for a rank with no counted value. */
+typedef enum syncbn_weighting {
+  SYNCBN_WEIGHT_COUNT = 0, /* W = n, the number of its values: exactly one big batch */
+  SYNCBN_WEIGHT_EQUAL = 1, /* W = 1                                                  */
+  SYNCBN_WEIGHT_BATCH = 2  /* W = N, the number of its samples                       */
+} syncbn_weighting;
+
+typedef enum syncbn_eps_mode {
+  SYNCBN_EPS_ADD = 0, /* invstd = 1/sqrt(var + eps)      */
+  SYNCBN_EPS_MAX = 1  /* invstd = 1/sqrt(max(var, eps))  */
+} syncbn_eps_mode;
+
+/* The factor on the batch variance that enters running_var; 1 where its count is <= 1.
+ * n is the group's number of values, n_d this rank's, D the number of ranks. */
+typedef enum syncbn_variance_factor {
+  SYNCBN_VARIANCE_UNBIASED = 0,       /* n/(n-1)             */
+  SYNCBN_VARIANCE_BIASED = 1,         /* 1                   */
+  SYNCBN_VARIANCE_UNBIASED_LOCAL = 2, /* n_d*D/(n_d*D-1)     */
+  SYNCBN_VARIANCE_UNBIASED_RANK = 3   /* n_d/(n_d-1)         */
+} syncbn_variance_factor;
+
+/* What dweight and dbias report. */
+typedef enum syncbn_grad_reduction {
+  SYNCBN_GRAD_LOCAL = 0, /* this rank's sums, for a trainer that reduces gradients itself */
+  SYNCBN_GRAD_SUM = 1,   /* the sum over the group                                        */
+  SYNCBN_GRAD_MEAN = 2   /* the sum divided by the number of ranks                        */
+} syncbn_grad_reduction;
+
+/* Centring: one more small sum makes the variance as accurate as if the mean were zero. */
+typedef enum syncbn_centering {
+  SYNCBN_CENTER_AUTO = 0, /* for float64 x only */
+  SYNCBN_CENTER_ON = 1,
+  SYNCBN_CENTER_OFF = 2
+} syncbn_centering;
+
+typedef enum syncbn_activation {
+  SYNCBN_IDENTITY = 0,
+  SYNCBN_RELU = 1,
+  SYNCBN_LEAKY_RELU = 2 /* with negative_slope */
+} syncbn_activation;
+
+/* momentum = SYNCBN_MOMENTUM_CUMULATIVE: running statistics are the average over all batches so far. */
+#define SYNCBN_MOMENTUM_CUMULATIVE (-1.0)
+
+/* Everything here except momentum and variance_factor must be the same on all ranks. */
+typedef struct syncbn_options {
+  size_t struct_size;
+  double eps;      /* > 0, finite, in the units of x squared; 0 is allowed too              */
+  double momentum; /* running = (1 - momentum)*running + momentum*batch; 0 <= momentum <= 1,
+                      or SYNCBN_MOMENTUM_CUMULATIVE                                          */
+  double negative_slope; /* leaky_relu: finite, >= 0 */
+  syncbn_weighting weighting;
+  syncbn_eps_mode eps_mode;
+  syncbn_variance_factor variance_factor;
+  syncbn_grad_reduction grad_reduction;
+  syncbn_centering centering;
+  syncbn_activation activation;
+  uint64_t tag; /* names the call, so that ranks in different calls are told apart. 0: none in the
+                   phases; in the one-call form the communicator's count of calls is used.   */
+} syncbn_options;
+#define SYNCBN_OPTIONS_INIT                                                                  \
+  {sizeof(syncbn_options), 1e-5, 0.1, 0.01, SYNCBN_WEIGHT_COUNT, SYNCBN_EPS_ADD,             \
+   SYNCBN_VARIANCE_UNBIASED, SYNCBN_GRAD_LOCAL, SYNCBN_CENTER_AUTO, SYNCBN_IDENTITY, 0}
+
+/* ------------------------------------------------------------------------------ where it runs */
+
+typedef enum syncbn_device { SYNCBN_CPU = 0, SYNCBN_CUDA = 1 } syncbn_device;
+
+typedef struct syncbn_launch {
+  size_t struct_size;
+  syncbn_device device;
+  int32_t device_index;  /* CUDA ordinal; 0 on the CPU                                            */
+  void* stream;          /* the cudaStream_t to enqueue on; NULL on the CPU                       */
+  void* workspace;       /* scratch in the device's memory, 64-byte aligned, any content          */
+  size_t workspace_size; /* bytes, at least syncbn_sizes.workspace_size                           */
+  int32_t num_threads;   /* CPU: threads to use, >= 1. Results do not depend on it, to the bit.   */
+  int32_t* status;       /* NULL, or a word in the device's memory. It is set to SYNCBN_DESYNC where
+                            the ranks disagree and never cleared; on the CPU the call fails too.  */
+} syncbn_launch;
+#define SYNCBN_LAUNCH_INIT {sizeof(syncbn_launch), SYNCBN_CPU, 0, NULL, NULL, 0, 1, NULL}
+
+/* Lengths and sizes of what the caller must provide. A pure function: no device is touched. */
+typedef struct syncbn_sizes {
+  size_t struct_size;
+  int64_t wire_length;        /* float64 values: 2C + 4                                        */
+  int64_t center_wire_length; /* float64 values: C + 2, made even; 0 where centring is off     */
+  int64_t grad_wire_length;   /* float64 values: 2C + 2                                        */
+  int64_t saved_length;       /* float64 values: 3C + 2                                        */
+  size_t workspace_size;      /* bytes, enough for every function with this shape and options  */
+} syncbn_sizes;
+#define SYNCBN_SIZES_INIT {sizeof(syncbn_sizes), 0, 0, 0, 0, 0}
+
+/* num_threads does not enter: the same workspace serves any number of threads. */
+SYNCBN_API syncbn_status syncbn_query_sizes(const syncbn_shape* shape, const syncbn_options* options,
+                                            syncbn_device device, syncbn_sizes* sizes);
+
+/* --------------------------------------------------------------------------- forward, training
+ *
+ * wire    float64[2C+4] = [ W, n, h, h^2,  W*mean[C],  W*E(x^2)[C] ] of this rank; h is a hash of the
+ *         tag and of the options that must agree.
+ * total   float64[2C+4]: the sum of the wires over the group. Another buffer than wire.
+ * saved   float64[3C+2], for the backward pass = [ W/(sum(W)*n), 0, mean[C], invstd[C], gate[C] ];
+ *         mean is in float64, invstd has float32 precision (float64 for float64 x), gate is 0 where
+ *         eps_mode max has clamped the variance, else 1.
+ */
+typedef struct syncbn_forward_args {
+  size_t struct_size;
+  const void* x;
+  const void* residual;         /* NULL, or added before the activation                             */
+  const uint8_t* mask;          /* NULL, or [N, S]: 0 = the position does not count in the
+                                   statistics (it is normalized all the same)                        */
+  syncbn_vector weight;         /* gamma; absent: 1                                                  */
+  syncbn_vector bias;           /* beta; absent: 0                                                   */
+  syncbn_vector running_mean;   /* both or neither; updated unless the whole group is empty.         */
+  syncbn_vector running_var;    /* In syncbn_infer: the statistics to use, both needed, read only.   */
+  int64_t* num_batches_tracked; /* NULL, or one value: incremented whenever the running statistics
+                                   are updated; needed for SYNCBN_MOMENTUM_CUMULATIVE               */
+  void* y;                      /* output; may be the same buffer as residual, and as x where no
+                                   backward pass follows                                            */
+  double* saved;                /* output; NULL where no backward pass follows                      */
+} syncbn_forward_args;
+#define SYNCBN_FORWARD_ARGS_INIT                                                             \
+  {sizeof(syncbn_forward_args), NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32},                    \
+   {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}, NULL, NULL, NULL}
+
+/* Phase 1. Reads x and mask; writes wire, and local_var float64[C] (the variance of this rank's values
+ * about their own mean) if it is not NULL: syncbn_center needs it. */
+SYNCBN_API syncbn_status syncbn_moments(const syncbn_shape* shape, const syncbn_options* options,
+                                        const syncbn_forward_args* args, double* wire,
+                                        double* local_var, const syncbn_launch* launch);
+
+/* Phase 2, only where sizes.center_wire_length > 0. Writes
+ * center_wire float64[center_wire_length] = [ h, h^2, W*(var + (mean - mean of the group)^2)[C], 0 ].
+ * Its sum over the group is center_total. group_size: the number of wires in total. */
+SYNCBN_API syncbn_status syncbn_center(const syncbn_shape* shape, const syncbn_options* options,
+                                       int64_t group_size, const double* wire, const double* total,
+                                       const double* local_var, double* center_wire,
+                                       const syncbn_launch* launch);
+
+/* Phase 3. Writes y, saved, and updates the running statistics. center_total: the summed center_wire,
+ * NULL where centring is off. SYNCBN_DESYNC: the ranks disagree; on the CPU nothing is written (on a
+ * device y becomes NaN and the running statistics stay). */
+SYNCBN_API syncbn_status syncbn_normalize(const syncbn_shape* shape, const syncbn_options* options,
+                                          const syncbn_forward_args* args, int64_t group_size,
+                                          const double* wire, const double* total,
+                                          const double* center_total, const syncbn_launch* launch);
+
+/* The update of the running statistics alone, from the same wires, for trainers that move them at
+ * another time: call syncbn_normalize without running statistics and this when it is due.
+ * Reads and writes only running_mean, running_var and num_batches_tracked of args. */
+SYNCBN_API syncbn_status syncbn_update_running(const syncbn_shape* shape,
+                                               const syncbn_options* options,
+                                               const syncbn_forward_args* args, int64_t group_size,
+                                               const double* wire, const double* total,
+                                               const double* center_total,
+                                               const syncbn_launch* launch);
+
+/* -------------------------------------------------------------------------- backward, training
+ *
+ * dy' = dy through the activation. wire float64[2C+2] = [ h, h^2, sum dy'[C], sum dy'*xhat[C] ].
+ * Every rank of the group takes part, whatever it needs a gradient for.
+ */
+typedef struct syncbn_backward_args {
+  size_t struct_size;
+  const void* x;         /* as in forward                                                          */
+  const void* dy;        /* the gradient of y                                                      */
+  const void* y;         /* the forward's output; needed if it had a residual and an activation,
+                            else NULL: the sign before the activation is recomputed from x         */
+  const uint8_t* mask;   /* as in forward                                                          */
+  syncbn_vector weight;  /* as in forward                                                          */
+  syncbn_vector bias;    /* as in forward                                                          */
+  const double* saved;   /* from forward                                                           */
+  void* dx;              /* output or NULL; may be the same buffer as dy                           */
+  void* dresidual;       /* output or NULL; = dy'; may be the same buffer as dy if dx is not        */
+  syncbn_vector dweight; /* output or absent                                                       */
+  syncbn_vector dbias;   /* output or absent                                                       */
+} syncbn_backward_args;
+#define SYNCBN_BACKWARD_ARGS_INIT                                                            \
+  {sizeof(syncbn_backward_args), NULL, NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32},             \
+   {NULL, SYNCBN_FLOAT32}, NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}}
+
+/* Phase 1. Reads x, dy, y, weight, bias, saved; writes wire. */
+SYNCBN_API syncbn_status syncbn_grad_moments(const syncbn_shape* shape,
+                                             const syncbn_options* options,
+                                             const syncbn_backward_args* args, double* wire,
+                                             const syncbn_launch* launch);
+
+/* Phase 2. Writes dx, dresidual, dweight, dbias. */
+SYNCBN_API syncbn_status syncbn_grad_input(const syncbn_shape* shape, const syncbn_options* options,
+                                           const syncbn_backward_args* args, int64_t group_size,
+                                           const double* wire, const double* total,
+                                           const syncbn_launch* launch);
+
+/* --------------------------------------------------------------------- running statistics in use */
+
+/* y = act((x - running_mean)*invstd*weight + bias [+ residual]), in evaluation and in frozen training.
+ * Writes y, and saved if it is not NULL (for syncbn_infer_backward). No statistics are updated. */
+SYNCBN_API syncbn_status syncbn_infer(const syncbn_shape* shape, const syncbn_options* options,
+                                      const syncbn_forward_args* args, const syncbn_launch* launch);
+
+/* Its gradients: dx = dy'*weight*invstd; dweight, dbias of this rank (no group is involved). */
+SYNCBN_API syncbn_status syncbn_infer_backward(const syncbn_shape* shape,
+                                               const syncbn_options* options,
+                                               const syncbn_backward_args* args,
+                                               const syncbn_launch* launch);
+
+/* ------------------------------------------------------------------------------- communicators
+ *
+ * One rank's handle on a group. The one operation is the sum of float64 vectors over the group.
+ * Who creates a handle destroys it. A communicator that failed stays failed with its first reason.
+ */
+typedef struct syncbn_comm syncbn_comm;
+
+/* n handles over one group whose ranks are threads of this process; comms[i] is rank i. Host memory.
+ * timeout_s > 0: a rank that waits longer fails with SYNCBN_TIMEOUT naming the ranks that are missing,
+ * and so does every other rank that waits or comes later. */
+SYNCBN_API syncbn_status syncbn_comm_create_threads(int32_t n, double timeout_s,
+                                                    syncbn_comm** comms);
+
+/* Sum `count` float64 values of src over the group into dst (src and dst do not overlap) with the
+ * trainer's own means. Host memory: return when dst is complete. Device memory: enqueue on stream. All
+ * ranks call in the same order with the same count. Returns SYNCBN_OK or the status to report. */
+typedef syncbn_status (*syncbn_sum_fn)(void* context, const double* src, double* dst, int64_t count,
+                                       void* stream);
+
+/* Divide the group: called on every rank with its color and key, as MPI_Comm_split does. Writes the
+ * new group's context, rank and size; *context = NULL where color < 0. */
+typedef syncbn_status (*syncbn_split_fn)(void* context, int32_t color, int32_t key,
+                                         void** new_context, int32_t* new_rank, int32_t* new_size);
+
+/* Called when the handle that owns `context` is destroyed. */
+typedef void (*syncbn_release_fn)(void* context);
+
+typedef struct syncbn_callbacks {
+  size_t struct_size;
+  void* context;             /* handed to every callback; may be NULL                             */
+  syncbn_sum_fn sum;         /* needed                                                            */
+  syncbn_split_fn split;     /* NULL: the group cannot be split                                   */
+  syncbn_release_fn release; /* NULL: the context is not owned                                    */
+  int32_t device_memory;     /* bit mask of 1 << syncbn_device: where sum takes its buffers;
+                                0 means the CPU                                                   */
+} syncbn_callbacks;
+
+SYNCBN_API syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
+                                                     const syncbn_callbacks* callbacks,
+                                                     syncbn_comm** comm);
+
+/* Collective over comm: every rank calls it. Ranks of one color form a group, ordered by key, then by
+ * old rank. color < 0: this rank joins none and *new_comm = NULL. */
+SYNCBN_API syncbn_status syncbn_comm_split(syncbn_comm* comm, int32_t color, int32_t key,
+                                           syncbn_comm** new_comm);
+
+typedef struct syncbn_comm_info {
+  size_t struct_size;
+  int32_t rank;
+  int32_t size;
+  const char* kind;      /* "threads", "callback", ...; a constant */
+  int32_t device_memory; /* bit mask of 1 << syncbn_device: where it can sum */
+} syncbn_comm_info;
+
+SYNCBN_API syncbn_status syncbn_comm_query(const syncbn_comm* comm, syncbn_comm_info* info);
+
+/* The operation itself: dst[0..count) = sum over ranks of src[0..count). stream as in syncbn_launch. */
+SYNCBN_API syncbn_status syncbn_comm_sum(syncbn_comm* comm, const double* src, double* dst,
+                                         int64_t count, syncbn_device device, void* stream);
+
+/* SYNCBN_OK while the communicator is healthy, else the status and message of its first failure. */
+SYNCBN_API syncbn_status syncbn_comm_poll(syncbn_comm* comm);
+
+/* Make the group fail, now and for good, with `reason`; ranks that wait in it are released with
+ * SYNCBN_INTERNAL. May be called while another thread is inside a call on the same handle. */
+SYNCBN_API syncbn_status syncbn_comm_abort(syncbn_comm* comm, const char* reason);
+
+/* NULL is ignored. No call may be under way on this handle. */
+SYNCBN_API void syncbn_comm_destroy(syncbn_comm* comm);
+
+/* ------------------------------------------------------------------- all phases in one call
+ *
+ * comm == NULL is a group of one; then, on the CPU, a channel that fits the cache is read once.
+ * The wires live in the workspace.
+ */
+SYNCBN_API syncbn_status syncbn_forward(const syncbn_shape* shape, const syncbn_options* options,
+                                        const syncbn_forward_args* args, syncbn_comm* comm,
+                                        const syncbn_launch* launch);
+
+SYNCBN_API syncbn_status syncbn_backward(const syncbn_shape* shape, const syncbn_options* options,
+                                         const syncbn_backward_args* args, syncbn_comm* comm,
+                                         const syncbn_launch* launch);
+
+/* -------------------------------------------------------------------------- what was built */
+
+typedef struct syncbn_capabilities {
+  size_t struct_size;
+  const char* cpu_isa;    /* "generic", "avx2", "avx512", "neon": chosen for this machine         */
+  int32_t cuda_built;     /* 1: kernels for CUDA devices are in this library                      */
+  int32_t cuda_devices;   /* CUDA devices usable now                                              */
+  const char* nccl;       /* version and path of the NCCL in use; "" if none was found            */
+} syncbn_capabilities;
+#define SYNCBN_CAPABILITIES_INIT {sizeof(syncbn_capabilities), "", 0, 0, ""}
+
+SYNCBN_API syncbn_status syncbn_query_capabilities(syncbn_capabilities* capabilities);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* SYNCBN_SYNCBN_H_ */

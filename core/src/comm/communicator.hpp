@@ -1,0 +1,40 @@
+// The communicator port: one rank's handle on a group that can sum a small vector.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "syncbn/syncbn.h"
+
+namespace syncbn {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const noexcept = 0;
+  virtual int size() const noexcept = 0;
+  virtual const char* kind() const noexcept = 0;
+  // Bit mask of 1 << syncbn_device.
+  virtual int device_memory() const noexcept = 0;
+
+  // dst[0..count) = sum over the ranks of src[0..count); every rank gets the same bits.
+  // Throws Error; after a failure every later call throws the first reason again.
+  virtual void sum(const double* src, double* dst, std::int64_t count, syncbn_device device,
+                   void* stream) = 0;
+  // Collective. nullptr where color < 0.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+  // Throws the first failure, if there was one.
+  virtual void poll() = 0;
+  // Releases waiting ranks with SYNCBN_INTERNAL; callable from any thread at any time.
+  virtual void abort(const std::string& reason) noexcept = 0;
+
+  // Names the next call of the one-call forms: counts up alike on every rank.
+  std::uint64_t next_call() noexcept { return ++calls_; }
+
+ private:
+  std::uint64_t calls_ = 0;
+};
+
+}  // namespace syncbn
