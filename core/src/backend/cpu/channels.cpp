@@ -1,0 +1,196 @@
+#include "backend/cpu/channels.hpp"
+
+#include "backend/cpu/parameters.hpp"
+#include "math/normalization.hpp"
+#include "math/statistics.hpp"
+#include "math/wire.hpp"
+
+namespace syncbn::cpu {
+namespace {
+
+Statistics statistics(const Problem& problem, const Exchange& exchange, std::int64_t i) {
+  const double weight = exchange.total[ForwardWire::kWeight];
+  const double mean = exchange.total[ForwardWire::mean(problem.c, i)];
+  if (exchange.center_total != nullptr)
+    return centered_statistics(weight, mean, exchange.center_total[CenterWire::kHeader + i]);
+  return group_statistics(weight, mean, exchange.total[ForwardWire::square(problem.c, i)]);
+}
+
+// invstd has the precision of the arithmetic type, whatever it is stored in.
+double round_to_arithmetic(const Problem& problem, double value) {
+  return problem.dtype == SYNCBN_FLOAT64 ? value : static_cast<double>(static_cast<float>(value));
+}
+
+ForwardConstants constants(const Problem& problem, double mean, double invstd, double gamma,
+                           double beta) {
+  if (problem.dtype == SYNCBN_FLOAT64) return {mean, 0.0, invstd * gamma, beta};
+  return {static_cast<double>(mean_hi<float>(mean)), static_cast<double>(mean_lo<float>(mean)),
+          invstd * gamma, beta};
+}
+
+// Writes saved for one channel, if wanted, and returns the channel's constants.
+ForwardConstants finish_channel(const Problem& problem, const syncbn_forward_args& args,
+                                std::int64_t i, const Statistics& statistics) {
+  const auto [exact, gate] =
+      inverse_deviation(statistics.var, problem.options.eps, problem.options.eps_mode);
+  const double invstd = round_to_arithmetic(problem, exact);
+  if (args.saved != nullptr) {
+    args.saved[Saved::mean(problem.c, i)] = statistics.mean;
+    args.saved[Saved::invstd(problem.c, i)] = invstd;
+    args.saved[Saved::gate(problem.c, i)] = gate;
+  }
+  return constants(problem, statistics.mean, invstd, load_or(args.weight, i, 1.0),
+                   load_or(args.bias, i, 0.0));
+}
+
+double reduced(double local, double total, syncbn_grad_reduction reduction,
+               std::int64_t group_size) {
+  switch (reduction) {
+    case SYNCBN_GRAD_SUM: return total;
+    case SYNCBN_GRAD_MEAN: return total / static_cast<double>(group_size);
+    case SYNCBN_GRAD_LOCAL: break;
+  }
+  return local;
+}
+
+}  // namespace
+
+double count_values(const Problem& problem, const std::uint8_t* mask) {
+  const std::int64_t values = problem.values_per_channel();
+  if (mask == nullptr) return static_cast<double>(values);
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < values; ++i) count += mask[i] != 0;
+  return static_cast<double>(count);
+}
+
+void write_wire_header(const Problem& problem, double count, double hash, double* wire) {
+  wire[ForwardWire::kWeight] =
+      rank_weight(problem.options.weighting, count, static_cast<double>(problem.n));
+  wire[ForwardWire::kCount] = count;
+  wire[ForwardWire::kHash] = hash;
+  wire[ForwardWire::kHash + 1] = hash * hash;
+}
+
+void write_wire(const Problem& problem, ChannelRange range, const Moments* moments, double* wire,
+                double* local_var) {
+  const double weight = wire[ForwardWire::kWeight];
+  for (std::int64_t i = range.begin; i < range.end; ++i) {
+    const double mean = moments[i].mean;
+    const double var = variance(moments[i]);
+    const bool empty = moments[i].count == 0;
+    wire[ForwardWire::mean(problem.c, i)] = empty ? 0.0 : weight * mean;
+    wire[ForwardWire::square(problem.c, i)] = empty ? 0.0 : weight * (var + mean * mean);
+    if (local_var != nullptr) local_var[i] = var;
+  }
+}
+
+void write_center_header(const Problem& problem, double hash, double* center_wire) {
+  center_wire[CenterWire::kHash] = hash;
+  center_wire[CenterWire::kHash + 1] = hash * hash;
+  if (problem.c % 2 != 0) center_wire[CenterWire::kHeader + problem.c] = 0.0;
+}
+
+void write_center(const Problem& problem, ChannelRange range, const Exchange& exchange,
+                  const double* local_var, double* center_wire) {
+  const double weight = exchange.wire[ForwardWire::kWeight];
+  const double total_weight = exchange.total[ForwardWire::kWeight];
+  for (std::int64_t i = range.begin; i < range.end; ++i) {
+    const std::int64_t at = ForwardWire::mean(problem.c, i);
+    const double distance =
+        weight > 0 ? exchange.wire[at] / weight - exchange.total[at] / total_weight : 0.0;
+    center_wire[CenterWire::kHeader + i] =
+        weight > 0 ? weight * (local_var[i] + distance * distance) : 0.0;
+  }
+}
+
+void write_saved_header(const Exchange& exchange, double* saved) {
+  saved[Saved::kRankFactor] =
+      rank_factor(exchange.wire[ForwardWire::kWeight], exchange.wire[ForwardWire::kCount],
+                  exchange.total[ForwardWire::kWeight]);
+  saved[Saved::kRankFactor + 1] = 0.0;
+}
+
+void forward_constants(const Problem& problem, ChannelRange range, const syncbn_forward_args& args,
+                       const Exchange& exchange, ForwardConstants* forward) {
+  for (std::int64_t i = range.begin; i < range.end; ++i)
+    forward[i] = finish_channel(problem, args, i, statistics(problem, exchange, i));
+}
+
+void frozen_constants(const Problem& problem, const syncbn_forward_args& args,
+                      ForwardConstants* forward) {
+  if (args.saved != nullptr) args.saved[0] = args.saved[1] = 0.0;
+  for (std::int64_t i = 0; i < problem.c; ++i)
+    forward[i] = finish_channel(problem, args, i,
+                                {load(args.running_mean, i), load(args.running_var, i)});
+}
+
+bool updates_running(const syncbn_forward_args& args, const Exchange& exchange) {
+  return args.running_mean.data != nullptr && exchange.total[ForwardWire::kCount] > 0;
+}
+
+void update_running(const Problem& problem, ChannelRange range, const syncbn_forward_args& args,
+                    const Exchange& exchange) {
+  const std::int64_t batches =
+      args.num_batches_tracked == nullptr ? 1 : *args.num_batches_tracked + 1;
+  const double momentum = running_momentum(problem.options.momentum, batches);
+  const double factor = variance_factor(
+      problem.options.variance_factor, exchange.wire[ForwardWire::kCount],
+      exchange.total[ForwardWire::kCount], exchange.group_size);
+  for (std::int64_t i = range.begin; i < range.end; ++i) {
+    const Statistics batch = statistics(problem, exchange, i);
+    store(args.running_mean, i, running_average(load(args.running_mean, i), batch.mean, momentum));
+    store(args.running_var, i,
+          running_average(load(args.running_var, i), batch.var * factor, momentum));
+  }
+}
+
+void saved_constants(const Problem& problem, ChannelRange range, const syncbn_backward_args& args,
+                     ForwardConstants* forward) {
+  for (std::int64_t i = range.begin; i < range.end; ++i)
+    forward[i] = constants(problem, args.saved[Saved::mean(problem.c, i)],
+                           args.saved[Saved::invstd(problem.c, i)], load_or(args.weight, i, 1.0),
+                           load_or(args.bias, i, 0.0));
+}
+
+void write_grad_wire_header(double hash, double* wire) {
+  wire[BackwardWire::kHash] = hash;
+  wire[BackwardWire::kHash + 1] = hash * hash;
+}
+
+void write_grad_wire(const Problem& problem, ChannelRange range, const syncbn_backward_args& args,
+                     const GradSums* sums, double* wire) {
+  for (std::int64_t i = range.begin; i < range.end; ++i) {
+    wire[BackwardWire::bias(problem.c, i)] = sums[i].bias;
+    wire[BackwardWire::weight(problem.c, i)] =
+        sums[i].weight * args.saved[Saved::invstd(problem.c, i)];
+  }
+}
+
+void backward_constants(const Problem& problem, ChannelRange range,
+                        const syncbn_backward_args& args, const Exchange& exchange,
+                        BackwardConstants* backward) {
+  for (std::int64_t i = range.begin; i < range.end; ++i) {
+    const auto [scale, offset, slope] = gradient_coefficients(
+        load_or(args.weight, i, 1.0), args.saved[Saved::invstd(problem.c, i)],
+        args.saved[Saved::gate(problem.c, i)], args.saved[Saved::kRankFactor],
+        exchange.total[BackwardWire::bias(problem.c, i)],
+        exchange.total[BackwardWire::weight(problem.c, i)]);
+    backward[i] = {scale, offset, slope};
+  }
+}
+
+void write_parameter_gradients(const Problem& problem, ChannelRange range,
+                               const syncbn_backward_args& args, syncbn_grad_reduction reduction,
+                               const Exchange& exchange) {
+  const auto write = [&](const syncbn_vector& vector, std::int64_t i, std::int64_t at) {
+    if (vector.data == nullptr) return;
+    store(vector, i,
+          reduced(exchange.wire[at], exchange.total[at], reduction, exchange.group_size));
+  };
+  for (std::int64_t i = range.begin; i < range.end; ++i) {
+    write(args.dbias, i, BackwardWire::bias(problem.c, i));
+    write(args.dweight, i, BackwardWire::weight(problem.c, i));
+  }
+}
+
+}  // namespace syncbn::cpu

@@ -1,0 +1,74 @@
+#include "backend/cpu/dispatch.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <span>
+
+namespace syncbn::cpu {
+
+// Each is kernels.cpp compiled for that instruction set; indexed by syncbn_dtype.
+namespace generic {
+extern const Kernels kKernels[4];
+}
+#if defined(SYNCBN_HAVE_AVX2)
+namespace avx2 {
+extern const Kernels kKernels[4];
+}
+#endif
+#if defined(SYNCBN_HAVE_AVX512)
+namespace avx512 {
+extern const Kernels kKernels[4];
+}
+#endif
+
+namespace {
+
+struct InstructionSet {
+  const char* name;
+  bool runs_here;
+  const Kernels* kernels;
+};
+
+#if defined(__aarch64__)
+constexpr const char* kBaseline = "neon";  // part of every arm64
+#else
+constexpr const char* kBaseline = "generic";
+#endif
+
+// The best that the machine has, or the one that the environment names if the machine has it.
+InstructionSet choose() {
+  const InstructionSet all[] = {
+#if defined(SYNCBN_HAVE_AVX512)
+      {"avx512",
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"),
+       avx512::kKernels},
+#endif
+#if defined(SYNCBN_HAVE_AVX2)
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kKernels},
+#endif
+      {kBaseline, true, generic::kKernels},
+  };
+  const char* wanted = std::getenv("SYNCBN_CPU_ISA");
+  if (wanted != nullptr)
+    for (const InstructionSet& isa : all)
+      if (isa.runs_here && std::strcmp(isa.name, wanted) == 0) return isa;
+  for (const InstructionSet& isa : all)
+    if (isa.runs_here) return isa;
+  return std::span(all).back();
+}
+
+const InstructionSet& chosen() {
+  static const InstructionSet isa = choose();
+  return isa;
+}
+
+}  // namespace
+
+const char* instruction_set() { return chosen().name; }
+
+const Kernels& kernels_for(syncbn_dtype dtype) {
+  return chosen().kernels[static_cast<int>(dtype)];
+}
+
+}  // namespace syncbn::cpu

@@ -1,0 +1,95 @@
+// The inner loops of the CPU backend: one table of functions per instruction set and dtype.
+//
+// "Plane" functions work on one channel of channels-first data: `planes` runs of `length` consecutive
+// values, `stride` values apart. "Row" functions work on channels-last data: `rows` runs of `width`
+// consecutive values, one channel per position. Buffers are of the table's dtype; constants and `A*`
+// buffers are of its arithmetic type (double for float64, else float).
+#pragma once
+
+#include <cstdint>
+
+#include "math/moments.hpp"
+#include "syncbn/syncbn.h"
+
+namespace syncbn::cpu {
+
+struct Planes {
+  std::int64_t planes;
+  std::int64_t stride;
+  std::int64_t length;
+};
+
+// A mask over planes: one byte per position, `stride` bytes from one plane to the next.
+struct PlaneMask {
+  const std::uint8_t* data;  // nullptr: every position counts
+  std::int64_t stride;
+};
+
+struct Activation {
+  syncbn_activation kind;
+  double negative_slope;
+};
+
+// y = act(((x - hi) - lo)*scale + bias [+ residual])
+struct ForwardConstants {
+  double hi, lo, scale, bias;
+};
+
+// dx = scale*dy' + m*(offset + slope*((x - hi) - lo))
+struct BackwardConstants {
+  double scale, offset, slope;
+};
+
+struct GradSums {
+  double bias;    // sum dy'
+  double weight;  // sum dy'*((x - hi) - lo), to be multiplied by invstd
+};
+
+// What both backward passes read. y is given where the sign cannot be recomputed from x.
+struct GradInputs {
+  const void* x;
+  const void* dy;
+  const void* y;
+};
+
+struct GradOutputs {
+  void* dx;         // or nullptr
+  void* dresidual;  // or nullptr
+};
+
+// Per-channel constants of rows: arrays of `width` arithmetic values.
+struct RowConstants {
+  const void *hi, *lo, *scale, *bias;             // forward, and the sign in backward
+  const void *grad_scale, *grad_offset, *grad_slope;  // backward
+};
+
+struct Kernels {
+  // ---- channels first
+  Moments (*plane_moments)(const void* x, Planes, PlaneMask);
+  void (*plane_normalize)(const void* x, const void* residual, void* y, Planes,
+                          const ForwardConstants&, Activation);
+  GradSums (*plane_grad_moments)(const GradInputs&, Planes, const ForwardConstants&, Activation);
+  // frozen: offset and slope are not used.
+  void (*plane_grad_input)(const GradInputs&, const GradOutputs&, Planes, PlaneMask,
+                           const ForwardConstants&, const BackwardConstants&, Activation,
+                           bool frozen);
+
+  // ---- channels last; `scratch` holds 2*width arithmetic values
+  // A value near the mean of each column, from up to 16 rows spread over x.
+  void (*row_shift)(const void* x, std::int64_t rows, std::int64_t width, const std::uint8_t* mask,
+                    void* shift, void* scratch);
+  // Sums of x - shift and of its square over the rows that count.
+  void (*row_moments)(const void* x, std::int64_t rows, std::int64_t width,
+                      const std::uint8_t* mask, const void* shift, double* sum, double* square,
+                      void* scratch);
+  void (*row_normalize)(const void* x, const void* residual, void* y, std::int64_t rows,
+                        std::int64_t width, const RowConstants&, Activation);
+  void (*row_grad_moments)(const GradInputs&, std::int64_t rows, std::int64_t width,
+                           const RowConstants&, Activation, double* bias, double* weight,
+                           void* scratch);
+  void (*row_grad_input)(const GradInputs&, const GradOutputs&, std::int64_t rows,
+                         std::int64_t width, const std::uint8_t* mask, const RowConstants&,
+                         Activation, bool frozen);
+};
+
+}  // namespace syncbn::cpu

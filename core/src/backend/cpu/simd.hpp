@@ -1,0 +1,242 @@
+// Vectors of the instruction set that this translation unit is compiled for (SYNCBN_ISA), on GCC's and
+// Clang's vector extensions; only what those do not offer is written per instruction set.
+//
+// Included by kernels.cpp alone, inside no namespace; everything is local to syncbn::cpu::SYNCBN_ISA.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "math/float16.hpp"
+
+namespace syncbn::cpu::SYNCBN_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+
+typedef float FloatV __attribute__((vector_size(kVectorBytes)));
+typedef double DoubleV __attribute__((vector_size(kVectorBytes)));
+typedef std::int32_t Int32V __attribute__((vector_size(kVectorBytes)));
+typedef std::int64_t Int64V __attribute__((vector_size(kVectorBytes)));
+typedef std::uint32_t Uint32V __attribute__((vector_size(kVectorBytes)));
+typedef std::uint16_t Uint16V __attribute__((vector_size(kVectorBytes / 2)));
+
+// The arithmetic type of a storage type, its vector, and the number of lanes.
+template <class T>
+using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
+template <class A>
+using Vector = std::conditional_t<std::is_same_v<A, double>, DoubleV, FloatV>;
+template <class A>
+using IndexVector = std::conditional_t<std::is_same_v<A, double>, Int64V, Int32V>;
+template <class A>
+inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+
+template <class A>
+inline Vector<A> broadcast(A value) {
+  return value - Vector<A>{};  // value - 0 keeps every value, -0 included
+}
+
+// One vector of consecutive values, whole or the first `count` lanes of it.
+struct Whole {};
+struct Part {
+  int count;
+};
+
+template <class A>
+inline Vector<A> keep(Whole, Vector<A> v) {
+  return v;
+}
+
+// Zero in the lanes that are not part.
+template <class A>
+inline Vector<A> keep(Part part, Vector<A> v) {
+  using Index = IndexVector<A>;
+  using I = std::conditional_t<std::is_same_v<A, double>, std::int64_t, std::int32_t>;
+  Index lane;
+  for (int i = 0; i < kLanes<A>; ++i) lane[i] = static_cast<I>(i);
+  return lane < (Index{} + static_cast<I>(part.count)) ? v : Vector<A>{};
+}
+
+inline FloatV fma(FloatV a, FloatV b, FloatV c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  for (int i = 0; i < kLanes<float>; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+
+inline DoubleV fma(DoubleV a, DoubleV b, DoubleV c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_pd(a, b, c);
+#elif defined(__aarch64__)
+  for (int i = 0; i < kLanes<double>; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+
+// Sum of the lanes in float64, in pairs.
+template <class A>
+inline double sum_lanes(Vector<A> v) {
+  double lanes[kLanes<A>];
+  for (int i = 0; i < kLanes<A>; ++i) lanes[i] = static_cast<double>(v[i]);
+  for (int width = kLanes<A> / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+template <class V, class T>
+inline V load_bytes(const T* from) {
+  V v;
+  std::memcpy(&v, from, sizeof(V));
+  return v;
+}
+
+template <class V, class T>
+inline void store_bytes(T* to, V v) {
+  std::memcpy(to, &v, sizeof(V));
+}
+
+// float <-> bfloat16
+
+inline FloatV widen_bfloat16(Uint16V bits) {
+  return reinterpret_cast<FloatV>(__builtin_convertvector(bits, Uint32V) << 16);
+}
+
+inline Uint16V narrow_bfloat16(FloatV value) {
+  const auto bits = reinterpret_cast<Uint32V>(value);
+  const Uint32V rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Uint32V quiet = (bits >> 16) | 0x0040u;
+  return __builtin_convertvector(value == value ? rounded : quiet, Uint16V);
+}
+
+// float <-> float16
+
+inline FloatV widen_half(Uint16V bits) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(bits));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(reinterpret_cast<__m128i>(bits));
+#else
+  FloatV v;
+  for (int i = 0; i < kLanes<float>; ++i) v[i] = to_float(Half{bits[i]});
+  return v;
+#endif
+}
+
+inline Uint16V narrow_half(FloatV value) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Uint16V>(
+      _mm512_maskz_cvtps_ph(0xffff, value, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  return reinterpret_cast<Uint16V>(_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+#else
+  Uint16V bits;
+  for (int i = 0; i < kLanes<float>; ++i) bits[i] = to_half(value[i]).bits;
+  return bits;
+#endif
+}
+
+// Loads and stores of storage types as vectors of their arithmetic type.
+
+inline FloatV load(Whole, const float* from) { return load_bytes<FloatV>(from); }
+inline DoubleV load(Whole, const double* from) { return load_bytes<DoubleV>(from); }
+inline FloatV load(Whole, const BFloat16* from) { return widen_bfloat16(load_bytes<Uint16V>(from)); }
+inline FloatV load(Whole, const Half* from) { return widen_half(load_bytes<Uint16V>(from)); }
+
+inline void store(Whole, float* to, FloatV v) { store_bytes(to, v); }
+inline void store(Whole, double* to, DoubleV v) { store_bytes(to, v); }
+inline void store(Whole, BFloat16* to, FloatV v) { store_bytes(to, narrow_bfloat16(v)); }
+inline void store(Whole, Half* to, FloatV v) { store_bytes(to, narrow_half(v)); }
+
+#if defined(__AVX512F__)
+
+inline __mmask16 mask16(Part part) { return static_cast<__mmask16>((1u << part.count) - 1u); }
+inline __mmask8 mask8(Part part) { return static_cast<__mmask8>((1u << part.count) - 1u); }
+
+inline FloatV load(Part part, const float* from) {
+  return _mm512_maskz_loadu_ps(mask16(part), from);
+}
+inline DoubleV load(Part part, const double* from) {
+  return _mm512_maskz_loadu_pd(mask8(part), from);
+}
+inline Uint16V load_part_bits(Part part, const void* from) {
+  return reinterpret_cast<Uint16V>(_mm256_maskz_loadu_epi16(mask16(part), from));
+}
+inline FloatV load(Part part, const BFloat16* from) {
+  return widen_bfloat16(load_part_bits(part, from));
+}
+inline FloatV load(Part part, const Half* from) { return widen_half(load_part_bits(part, from)); }
+
+inline void store(Part part, float* to, FloatV v) { _mm512_mask_storeu_ps(to, mask16(part), v); }
+inline void store(Part part, double* to, DoubleV v) { _mm512_mask_storeu_pd(to, mask8(part), v); }
+inline void store_part_bits(Part part, void* to, Uint16V bits) {
+  _mm256_mask_storeu_epi16(to, mask16(part), reinterpret_cast<__m256i>(bits));
+}
+inline void store(Part part, BFloat16* to, FloatV v) {
+  store_part_bits(part, to, narrow_bfloat16(v));
+}
+inline void store(Part part, Half* to, FloatV v) { store_part_bits(part, to, narrow_half(v)); }
+
+#else
+
+// Through a padded copy: nothing beyond the part is touched.
+template <class T>
+inline Vector<Arithmetic<T>> load(Part part, const T* from) {
+  T padded[kLanes<Arithmetic<T>>] = {};
+  for (int i = 0; i < part.count; ++i) padded[i] = from[i];
+  return load(Whole{}, padded);
+}
+
+template <class T>
+inline void store(Part part, T* to, Vector<Arithmetic<T>> v) {
+  T padded[kLanes<Arithmetic<T>>];
+  store(Whole{}, padded, v);
+  for (int i = 0; i < part.count; ++i) to[i] = padded[i];
+}
+
+#endif
+
+// 1 where the byte is not 0, else 0.
+template <class A>
+inline Vector<A> load_flags(Whole, const std::uint8_t* from) {
+  Vector<A> v;
+  for (int i = 0; i < kLanes<A>; ++i) v[i] = from[i] != 0 ? A(1) : A(0);
+  return v;
+}
+
+template <class A>
+inline Vector<A> load_flags(Part part, const std::uint8_t* from) {
+  Vector<A> v{};
+  for (int i = 0; i < part.count; ++i) v[i] = from[i] != 0 ? A(1) : A(0);
+  return v;
+}
+
+// body(offset, Whole or Part) over `length` consecutive values.
+template <class A, class Body>
+inline void for_vectors(std::int64_t length, Body&& body) {
+  std::int64_t i = 0;
+  for (; i + kLanes<A> <= length; i += kLanes<A>) body(i, Whole{});
+  if (i < length) body(i, Part{static_cast<int>(length - i)});
+}
+
+}  // namespace syncbn::cpu::SYNCBN_ISA

@@ -1,0 +1,108 @@
+#include "ops/forward.hpp"
+
+#include "ops/workspace.hpp"
+#include "plan/signature.hpp"
+#include "plan/validate.hpp"
+#include "support/error.hpp"
+
+namespace syncbn {
+namespace {
+
+const Backend& prepare(const Problem& problem, const syncbn_launch& launch) {
+  const Backend& backend = backend_for(launch.device);
+  validate_launch(launch, workspace_size(problem, backend));
+  return backend;
+}
+
+void validate_totals(const Problem& problem, const Exchange& exchange) {
+  validate_exchange(exchange.wire, exchange.total, exchange.group_size);
+  validate_center_total(problem, exchange.center_total);
+}
+
+// A group of one where the backend has no single pass: the wire is its own total.
+void forward_phases_alone(const Problem& problem, const syncbn_forward_args& args,
+                          const Backend& backend, const WireSpace& space,
+                          const syncbn_launch& launch) {
+  const std::uint64_t tag = problem.options.tag;
+  backend.moments(problem, args, call_hash(problem, Phase::kMoments, tag), space.wire,
+                  space.local_var, launch);
+  const Exchange first{1, space.wire, space.wire, nullptr};
+  if (problem.centered())
+    backend.center(problem, first, space.local_var, call_hash(problem, Phase::kCenter, tag),
+                   space.center_wire, launch);
+  backend.normalize(problem, args, {1, space.wire, space.wire, space.center_wire}, launch);
+}
+
+}  // namespace
+
+void moments(const Problem& problem, const syncbn_forward_args& args, double* wire,
+             double* local_var, const syncbn_launch& launch) {
+  const Backend& backend = prepare(problem, launch);
+  validate_moments(problem, args);
+  check(wire != nullptr, "wire is NULL; expected room for 2C + 4 float64 values");
+  backend.moments(problem, args, call_hash(problem, Phase::kMoments, problem.options.tag), wire,
+                  local_var, launch);
+}
+
+void center(const Problem& problem, const Exchange& exchange, const double* local_var,
+            double* center_wire, const syncbn_launch& launch) {
+  const Backend& backend = prepare(problem, launch);
+  check(problem.centered(),
+        "centring is off for these options and this dtype; skip syncbn_center, or set "
+        "options.centering = SYNCBN_CENTER_ON on every rank");
+  validate_exchange(exchange.wire, exchange.total, exchange.group_size);
+  check(local_var != nullptr, "local_var is NULL; pass what syncbn_moments wrote");
+  check(center_wire != nullptr, "center_wire is NULL; expected room for center_wire_length values");
+  backend.center(problem, exchange, local_var,
+                 call_hash(problem, Phase::kCenter, problem.options.tag), center_wire, launch);
+}
+
+void normalize(const Problem& problem, const syncbn_forward_args& args, const Exchange& exchange,
+               const syncbn_launch& launch) {
+  const Backend& backend = prepare(problem, launch);
+  validate_normalize(problem, args);
+  validate_totals(problem, exchange);
+  backend.normalize(problem, args, exchange, launch);
+}
+
+void update_running(const Problem& problem, const syncbn_forward_args& args,
+                    const Exchange& exchange, const syncbn_launch& launch) {
+  const Backend& backend = prepare(problem, launch);
+  validate_running(problem, args);
+  validate_totals(problem, exchange);
+  backend.update_running(problem, args, exchange, launch);
+}
+
+void infer(const Problem& problem, const syncbn_forward_args& args, const syncbn_launch& launch) {
+  const Backend& backend = prepare(problem, launch);
+  validate_infer(problem, args);
+  backend.infer(problem, args, launch);
+}
+
+void forward(const Problem& problem, const syncbn_forward_args& args, Communicator* comm,
+             const syncbn_launch& launch) {
+  const Backend& backend = prepare(problem, launch);
+  validate_normalize(problem, args);
+  const WireSpace space = wire_space(problem, backend, launch.workspace);
+  if (comm == nullptr || comm->size() == 1) {
+    const double hash = call_hash(problem, Phase::kMoments, problem.options.tag);
+    if (!backend.forward_alone(problem, args, space, hash, launch))
+      forward_phases_alone(problem, args, backend, space, launch);
+    return;
+  }
+  const std::uint64_t tag = problem.options.tag != 0 ? problem.options.tag : comm->next_call();
+  backend.moments(problem, args, call_hash(problem, Phase::kMoments, tag), space.wire,
+                  space.local_var, launch);
+  comm->sum(space.wire, space.total, ForwardWire::length(problem.c), launch.device, launch.stream);
+  Exchange exchange{comm->size(), space.wire, space.total, nullptr};
+  if (problem.centered()) {
+    backend.center(problem, exchange, space.local_var, call_hash(problem, Phase::kCenter, tag),
+                   space.center_wire, launch);
+    comm->sum(space.center_wire, space.center_total, problem.center_wire_length(), launch.device,
+              launch.stream);
+    exchange.center_total = space.center_total;
+  }
+  backend.normalize(problem, args, exchange, launch);
+}
+
+}  // namespace syncbn
