@@ -40,13 +40,20 @@
 #define SYNCBN_API __attribute__((visibility("default")))
 #endif
 
+/* Enumerations are ints that may hold any value: what is not of the enumeration is refused. */
+#ifdef __cplusplus
+#define SYNCBN_ENUM_TYPE : int
+#else
+#define SYNCBN_ENUM_TYPE
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------ errors */
 
-typedef enum syncbn_status {
+typedef enum syncbn_status SYNCBN_ENUM_TYPE {
   SYNCBN_OK = 0,
   SYNCBN_INVALID_ARGUMENT = 1, /* a value, shape, dtype or pointer that can never be right         */
   SYNCBN_UNSUPPORTED = 2,      /* right, but not offered by this build, backend or communicator    */
@@ -69,14 +76,14 @@ SYNCBN_API const char* syncbn_version(void);
 
 /* ------------------------------------------------------------------------- what is normalized */
 
-typedef enum syncbn_dtype {
+typedef enum syncbn_dtype SYNCBN_ENUM_TYPE {
   SYNCBN_FLOAT16 = 0,
   SYNCBN_BFLOAT16 = 1,
   SYNCBN_FLOAT32 = 2,
   SYNCBN_FLOAT64 = 3
 } syncbn_dtype;
 
-typedef enum syncbn_layout { SYNCBN_CHANNELS_FIRST = 0, SYNCBN_CHANNELS_LAST = 1 } syncbn_layout;
+typedef enum syncbn_layout SYNCBN_ENUM_TYPE { SYNCBN_CHANNELS_FIRST = 0, SYNCBN_CHANNELS_LAST = 1 } syncbn_layout;
 
 /* x, residual, y, dy, dx and dresidual of one call share this shape, dtype and layout. */
 typedef struct syncbn_shape {
@@ -100,20 +107,20 @@ typedef struct syncbn_vector {
 /* ------------------------------------------------------------------------------------- options */
 
 /* How much a rank's statistics count in the group's. W is 0 for a rank with no counted value. */
-typedef enum syncbn_weighting {
+typedef enum syncbn_weighting SYNCBN_ENUM_TYPE {
   SYNCBN_WEIGHT_COUNT = 0, /* W = n, the number of its values: exactly one big batch */
   SYNCBN_WEIGHT_EQUAL = 1, /* W = 1                                                  */
   SYNCBN_WEIGHT_BATCH = 2  /* W = N, the number of its samples                       */
 } syncbn_weighting;
 
-typedef enum syncbn_eps_mode {
+typedef enum syncbn_eps_mode SYNCBN_ENUM_TYPE {
   SYNCBN_EPS_ADD = 0, /* invstd = 1/sqrt(var + eps)      */
   SYNCBN_EPS_MAX = 1  /* invstd = 1/sqrt(max(var, eps))  */
 } syncbn_eps_mode;
 
 /* The factor on the batch variance that enters running_var; 1 where its count is <= 1.
  * n is the group's number of values, n_d this rank's, D the number of ranks. */
-typedef enum syncbn_variance_factor {
+typedef enum syncbn_variance_factor SYNCBN_ENUM_TYPE {
   SYNCBN_VARIANCE_UNBIASED = 0,       /* n/(n-1)             */
   SYNCBN_VARIANCE_BIASED = 1,         /* 1                   */
   SYNCBN_VARIANCE_UNBIASED_LOCAL = 2, /* n_d*D/(n_d*D-1)     */
@@ -121,20 +128,20 @@ typedef enum syncbn_variance_factor {
 } syncbn_variance_factor;
 
 /* What dweight and dbias report. */
-typedef enum syncbn_grad_reduction {
+typedef enum syncbn_grad_reduction SYNCBN_ENUM_TYPE {
   SYNCBN_GRAD_LOCAL = 0, /* this rank's sums, for a trainer that reduces gradients itself */
   SYNCBN_GRAD_SUM = 1,   /* the sum over the group                                        */
   SYNCBN_GRAD_MEAN = 2   /* the sum divided by the number of ranks                        */
 } syncbn_grad_reduction;
 
 /* Centring: one more small sum makes the variance as accurate as if the mean were zero. */
-typedef enum syncbn_centering {
+typedef enum syncbn_centering SYNCBN_ENUM_TYPE {
   SYNCBN_CENTER_AUTO = 0, /* for float64 x only */
   SYNCBN_CENTER_ON = 1,
   SYNCBN_CENTER_OFF = 2
 } syncbn_centering;
 
-typedef enum syncbn_activation {
+typedef enum syncbn_activation SYNCBN_ENUM_TYPE {
   SYNCBN_IDENTITY = 0,
   SYNCBN_RELU = 1,
   SYNCBN_LEAKY_RELU = 2 /* with negative_slope */
@@ -165,7 +172,7 @@ typedef struct syncbn_options {
 
 /* ------------------------------------------------------------------------------ where it runs */
 
-typedef enum syncbn_device { SYNCBN_CPU = 0, SYNCBN_CUDA = 1 } syncbn_device;
+typedef enum syncbn_device SYNCBN_ENUM_TYPE { SYNCBN_CPU = 0, SYNCBN_CUDA = 1 } syncbn_device;
 
 typedef struct syncbn_launch {
   size_t struct_size;

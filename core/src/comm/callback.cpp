@@ -47,8 +47,9 @@ class CallbackCommunicator final : public Communicator {
            void* stream) override {
     const bool known = device == SYNCBN_CPU || device == SYNCBN_CUDA;
     if (!known || !(device_memory() & 1 << device)) {
-      fail(SYNCBN_UNSUPPORTED, "the sum callback of rank ", rank_, " does not take memory of device ",
-           static_cast<int>(device), " (device_memory is ", device_memory(),
+      fail(SYNCBN_UNSUPPORTED, "the sum callback of rank ", rank_,
+           " does not take memory of device ", static_cast<int>(device), " (device_memory is ",
+           device_memory(),
            "): set its bit 1 << device in syncbn_callbacks.device_memory if it does");
     }
     const ExclusiveUse use(in_use_, rank_);
@@ -73,9 +74,9 @@ class CallbackCommunicator final : public Communicator {
     if (color < 0) return nullptr;
     OwnedCallbacks owned(part);
     if (rank < 0 || rank >= size) {
-      record(SYNCBN_INTERNAL, concat("the split callback of rank ", rank_, " of ", size_,
-                                     " gave rank ", rank, " of ", size, " for color ", color,
-                                     ", expected 0 <= rank < size"));
+      record(SYNCBN_INTERNAL,
+             concat("the split callback of rank ", rank_, " of ", size_, " gave rank ", rank,
+                    " of ", size, " for color ", color, ", expected 0 <= rank < size"));
       poll();
     }
     return std::make_unique<CallbackCommunicator>(rank, size, std::move(owned));
@@ -122,8 +123,8 @@ class CallbackCommunicator final : public Communicator {
 
 std::unique_ptr<Communicator> make_callback_communicator(int rank, int size,
                                                          const syncbn_callbacks& callbacks) {
-  check(size >= 1 && rank >= 0 && rank < size, "callback communicator: got rank ", rank, " of ", size,
-        ", expected 0 <= rank < size");
+  check(size >= 1 && rank >= 0 && rank < size, "callback communicator: got rank ", rank, " of ",
+        size, ", expected 0 <= rank < size");
   check(callbacks.sum, "callback communicator: the sum callback is NULL, it is needed");
   check(!(callbacks.device_memory & ~kKnownMemory), "callback communicator: device_memory is ",
         callbacks.device_memory, ", expected a mask of 1 << SYNCBN_CPU and 1 << SYNCBN_CUDA");

@@ -1,6 +1,7 @@
 // The communicator port: one rank's handle on a group that can sum a small vector.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -31,10 +32,10 @@ class Communicator {
   virtual void abort(const std::string& reason) noexcept = 0;
 
   // Names the next call of the one-call forms: counts up alike on every rank.
-  std::uint64_t next_call() noexcept { return ++calls_; }
+  std::uint64_t next_call() noexcept { return calls_.fetch_add(1, std::memory_order_relaxed) + 1; }
 
  private:
-  std::uint64_t calls_ = 0;
+  std::atomic<std::uint64_t> calls_{0};
 };
 
 }  // namespace syncbn

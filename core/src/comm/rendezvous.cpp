@@ -11,10 +11,11 @@
 namespace syncbn {
 namespace {
 
-// A rank that is one sum ahead waits a microsecond or so: spinning for about 20 of them catches that,
-// and costs less than the 50 of going to sleep and being woken.
+// A rank that is one sum ahead waits a microsecond or so: spinning for about 20 of them catches
+// that, and costs less than the 50 of going to sleep and being woken.
 constexpr int kSpins = 1000;
-// With fewer cores than ranks a spinning rank keeps away the one it waits for: it steps aside instead.
+// With fewer cores than ranks a spinning rank keeps away the one it waits for: it steps aside
+// instead.
 constexpr int kYields = 20;
 
 void relax() noexcept {
@@ -60,7 +61,9 @@ void Rendezvous::arrive(int rank, std::uint64_t number) {
   slots_[rank].arrived.store(number, std::memory_order_release);
   if (complete(state + kArrival, number) && sleepers_.load() > 0) {
     // A sleeper is before its last look at state_, which is under the lock, or inside the wait.
-    { std::lock_guard lock(mutex_); }
+    {
+      std::lock_guard lock(mutex_);
+    }
     wake_.notify_all();
   }
 }
@@ -102,12 +105,12 @@ void Rendezvous::time_out(int rank, std::uint64_t number, const Call& call) {
   do {
     if ((state & kFailed) || complete(state, number)) return;
   } while (!state_.compare_exchange_weak(state, state | kFailed));
-  reason_.emplace(SYNCBN_TIMEOUT,
-                  concat("rank ", rank, " waited ", timeout_s_, " s in call ", number, " (",
-                         describe(call), ") of a group of ", size(), " threads; missing: ",
-                         missing(number, state),
-                         ". Every rank must make the same calls in the same order; if a rank may "
-                         "honestly take longer, create the group with a larger timeout"));
+  reason_.emplace(
+      SYNCBN_TIMEOUT,
+      concat("rank ", rank, " waited ", timeout_s_, " s in call ", number, " (", describe(call),
+             ") of a group of ", size(), " threads; missing: ", missing(number, state),
+             ". Every rank must make the same calls in the same order; if a rank may "
+             "honestly take longer, create the group with a larger timeout"));
   wake_.notify_all();
 }
 
@@ -135,9 +138,9 @@ void Rendezvous::check_agreement(std::uint64_t number) {
   for (int r = 0; r < size(); ++r) {
     who += concat(r ? ", " : "", "rank ", r, ": ", describe(brought(r, number)));
   }
-  fail(SYNCBN_DESYNC, concat("the ranks disagree in call ", number, " of their group of ", size(),
-                             " threads (", who,
-                             "). Every rank must make the same calls in the same order"));
+  fail(SYNCBN_DESYNC,
+       concat("the ranks disagree in call ", number, " of their group of ", size(), " threads (",
+              who, "). Every rank must make the same calls in the same order"));
   poll();
 }
 

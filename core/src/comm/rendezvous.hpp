@@ -25,8 +25,9 @@ struct Call {
 };
 
 // A meeting has one outcome: every rank returns from it, or every rank throws the same Error. The
-// outcome is decided in one atomic word that holds the number of arrivals and the failed bit: arrivals
-// stop counting once the bit is set, so a meeting is complete exactly if it filled before the failure.
+// outcome is decided in one atomic word that holds the number of arrivals and the failed bit:
+// arrivals stop counting once the bit is set, so a meeting is complete exactly if it filled before
+// the failure.
 class Rendezvous {
  public:
   Rendezvous(int size, double timeout_s);

@@ -22,13 +22,15 @@ class ThreadGroup {
 
   Rendezvous& meetings() noexcept { return meetings_; }
 
-  // Two buffers in turn: when a rank fills one for meeting k+2, every rank has come to k+1 and so is
-  // done with reading meeting k. One wait per sum is enough, and src is free when the sum returns.
+  // Two buffers in turn: when a rank fills one for meeting k+2, every rank has come to k+1 and so
+  // is done with reading meeting k. One wait per sum is enough, and src is free when the sum
+  // returns.
   std::vector<double>& published(int rank, std::uint64_t number) noexcept {
     return published_[rank].buffers[number & 1];
   }
 
-  // The group that the `size` ranks of `color` form in meeting `number`: made by the first that asks.
+  // The group that the `size` ranks of `color` form in meeting `number`: made by the first that
+  // asks.
   std::shared_ptr<ThreadGroup> part(std::uint64_t number, int color, int size) {
     std::lock_guard lock(mutex_);
     const auto [entry, first] = parts_.try_emplace({number, color});
@@ -60,8 +62,8 @@ class ThreadCommunicator final : public Communicator {
 
   ~ThreadCommunicator() override {
     group_->meetings().fail(
-        SYNCBN_DESYNC, concat("rank ", rank_, " left the group of ", size(), " threads after ", calls_,
-                              calls_ == 1 ? " call" : " calls",
+        SYNCBN_DESYNC, concat("rank ", rank_, " left the group of ", size(), " threads after ",
+                              calls_, calls_ == 1 ? " call" : " calls",
                               ": its communicator was destroyed. A rank must stay until the others "
                               "have made their last call"));
   }

@@ -9,7 +9,8 @@
 namespace syncbn {
 
 // n handles over one group, host memory only; element i is rank i. A rank that waits longer than
-// timeout_s fails the group with SYNCBN_TIMEOUT; a handle that is destroyed fails it with SYNCBN_DESYNC.
+// timeout_s fails the group with SYNCBN_TIMEOUT; a handle that is destroyed fails it with
+// SYNCBN_DESYNC.
 std::vector<std::unique_ptr<Communicator>> make_thread_group(int n, double timeout_s);
 
 }  // namespace syncbn

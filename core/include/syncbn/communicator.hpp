@@ -1,0 +1,172 @@
+// Part of syncbn.hpp: an owning handle on one rank of a group.
+#ifndef SYNCBN_COMMUNICATOR_HPP_
+#define SYNCBN_COMMUNICATOR_HPP_
+
+#include <chrono>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "errors.hpp"
+#include "types.hpp"
+
+namespace syncbn {
+inline namespace v0 {
+
+// A trainer's own collectives as C++ functions. What they throw comes out of the call that led to
+// them.
+struct Callbacks {
+  struct Group;
+  // dst[0..count) = sum over the ranks of src[0..count). Host memory: return when dst is complete.
+  // Device memory: enqueue on stream.
+  std::function<void(const double* src, double* dst, std::int64_t count, void* stream)> sum;
+  // Empty: the group cannot be split. Otherwise as MPI_Comm_split; no group where color < 0.
+  std::function<std::optional<Group>(int color, int key)> split;
+  int device_memory = 1 << SYNCBN_CPU;  // mask of 1 << syncbn_device: where sum takes its buffers
+};
+struct Callbacks::Group {
+  int rank = 0;
+  int size = 1;
+  Callbacks callbacks;
+};
+
+// Move-only; after a move only assignment, destruction and operator bool are allowed. One handle
+// serves one call at a time; poll and abort may come from any thread.
+class Communicator {
+ public:
+  Communicator() = default;  // holds no handle
+  explicit operator bool() const noexcept { return handle_ != nullptr; }
+
+  // n handles over one group whose ranks are threads of this process; element i is rank i.
+  static std::vector<Communicator> thread_group(int n, std::chrono::duration<double> timeout) {
+    std::vector<syncbn_comm*> handles(n > 0 ? static_cast<std::size_t>(n) : 1, nullptr);
+    require_ok(syncbn_comm_create_threads(n, timeout.count(), handles.data()));
+    std::vector<Communicator> ranks(handles.size());
+    for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i].handle_.reset(handles[i]);
+    return ranks;
+  }
+
+  static Communicator callback(int rank, int size, Callbacks callbacks) {
+    auto context = std::make_unique<Context>(std::move(callbacks));
+    const syncbn_callbacks c = context->c_struct();
+    syncbn_comm* handle = nullptr;
+    require_ok(syncbn_comm_create_callback(rank, size, &c, &handle));
+    return Communicator(handle, context.release());
+  }
+
+  // Takes a handle of the C interface into ownership.
+  static Communicator adopt(syncbn_comm* handle) { return Communicator(handle, nullptr); }
+
+  syncbn_comm* get() const noexcept { return handle_.get(); }
+  int rank() const { return info().rank; }
+  int size() const { return info().size; }
+  std::string kind() const { return info().kind; }
+  int device_memory() const { return info().device_memory; }
+
+  // Of host memory; complete when it returns.
+  void sum(Span<const double> src, Span<double> dst) { sum(src, dst, SYNCBN_CPU, nullptr); }
+  void sum(Span<const double> src, Span<double> dst, syncbn_device device, void* stream) {
+    if (src.size() != dst.size()) {
+      throw InvalidArgument("sum: src has " + std::to_string(src.size()) + " values and dst " +
+                            std::to_string(dst.size()) + "; expected as many");
+    }
+    finish(syncbn_comm_sum(get(), src.data(), dst.data(), static_cast<std::int64_t>(src.size()),
+                           device, stream));
+  }
+
+  // Collective. Nothing where color < 0.
+  std::optional<Communicator> split(int color, int key = 0) {
+    syncbn_comm* part = nullptr;
+    finish(syncbn_comm_split(get(), color, key, &part));
+    if (part == nullptr) return std::nullopt;
+    return Communicator(part, context_ ? std::exchange(context_->part, nullptr) : nullptr);
+  }
+
+  // Throws the first failure, if there was one.
+  void poll() { require_ok(syncbn_comm_poll(get())); }
+  void abort(const std::string& reason) { require_ok(syncbn_comm_abort(get(), reason.c_str())); }
+
+  // require_ok after a C function that was given get(): what a callback threw meanwhile goes first.
+  void finish(syncbn_status status) const {
+    if (status != SYNCBN_OK && handle_ && context_ != nullptr && context_->thrown) {
+      std::rethrow_exception(std::exchange(context_->thrown, nullptr));
+    }
+    require_ok(status);
+  }
+
+ private:
+  struct Context {
+    explicit Context(Callbacks functions) : callbacks(std::move(functions)) {}
+
+    syncbn_callbacks c_struct() {
+      return {sizeof(syncbn_callbacks),
+              this,
+              callbacks.sum ? &Context::sum : nullptr,
+              callbacks.split ? &Context::split : nullptr,
+              &Context::release,
+              callbacks.device_memory};
+    }
+
+    template <class Body>
+    syncbn_status guarded(Body&& body) noexcept {
+      try {
+        body();
+        return SYNCBN_OK;
+      } catch (const Error& error) {
+        thrown = std::current_exception();
+        return error.status();
+      } catch (...) {
+        thrown = std::current_exception();
+        return SYNCBN_INTERNAL;
+      }
+    }
+
+    static syncbn_status sum(void* context, const double* src, double* dst, std::int64_t count,
+                             void* stream) {
+      auto& self = *static_cast<Context*>(context);
+      return self.guarded([&] { self.callbacks.sum(src, dst, count, stream); });
+    }
+    static syncbn_status split(void* context, std::int32_t color, std::int32_t key,
+                               void** new_context, std::int32_t* new_rank, std::int32_t* new_size) {
+      auto& self = *static_cast<Context*>(context);
+      return self.guarded([&] {
+        std::optional<Callbacks::Group> group = self.callbacks.split(color, key);
+        if (color < 0 || !group) return;
+        *new_rank = group->rank;
+        *new_size = group->size;
+        self.part = new Context(std::move(group->callbacks));
+        *new_context = self.part;
+      });
+    }
+    static void release(void* context) { delete static_cast<Context*>(context); }
+
+    Callbacks callbacks;
+    std::exception_ptr thrown;
+    Context* part = nullptr;  // what split has just made, on its way to its Communicator
+  };
+
+  struct Destroy {
+    void operator()(syncbn_comm* handle) const noexcept { syncbn_comm_destroy(handle); }
+  };
+
+  Communicator(syncbn_comm* handle, Context* context) : handle_(handle), context_(context) {}
+
+  syncbn_comm_info info() const {
+    syncbn_comm_info info{};
+    info.struct_size = sizeof(info);
+    require_ok(syncbn_comm_query(get(), &info));
+    return info;
+  }
+
+  std::unique_ptr<syncbn_comm, Destroy> handle_;
+  Context* context_ = nullptr;  // of a callback communicator; owned by the handle
+};
+
+}  // namespace v0
+}  // namespace syncbn
+
+#endif  // SYNCBN_COMMUNICATOR_HPP_

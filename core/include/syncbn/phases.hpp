@@ -1,0 +1,237 @@
+// Part of syncbn.hpp: the phases and the calls that join them. Each is the C function of its name.
+#ifndef SYNCBN_PHASES_HPP_
+#define SYNCBN_PHASES_HPP_
+
+#include <string>
+
+#include "communicator.hpp"
+#include "types.hpp"
+
+namespace syncbn {
+inline namespace v0 {
+
+// See syncbn_forward_args. x and y are needed; all tensors share x's shape.
+struct ForwardArgs {
+  ConstTensorView x;
+  TensorView y;  // absent in moments and update_running
+  ConstTensorView residual;
+  const std::uint8_t* mask = nullptr;
+  ConstVector weight;
+  ConstVector bias;
+  Vector running_mean;
+  Vector running_var;
+  std::int64_t* num_batches_tracked = nullptr;
+  Span<double> saved;
+};
+
+// See syncbn_backward_args.
+struct BackwardArgs {
+  ConstTensorView x;
+  ConstTensorView dy;
+  Span<const double> saved;
+  ConstTensorView y;  // where the forward had a residual and an activation
+  const std::uint8_t* mask = nullptr;
+  ConstVector weight;
+  ConstVector bias;
+  TensorView dx;
+  TensorView dresidual;
+  Vector dweight;
+  Vector dbias;
+};
+
+// Lengths in float64 values, workspace in bytes.
+struct Sizes {
+  std::size_t wire = 0;
+  std::size_t center_wire = 0;  // 0 where centring is off
+  std::size_t grad_wire = 0;
+  std::size_t saved = 0;
+  std::size_t workspace = 0;
+};
+
+inline Sizes query_sizes(const Shape& shape, const Options& options,
+                         syncbn_device device = SYNCBN_CPU) {
+  const syncbn_shape c_shape = shape.c_struct();
+  const syncbn_options c_options = options.c_struct();
+  syncbn_sizes sizes = SYNCBN_SIZES_INIT;
+  require_ok(syncbn_query_sizes(&c_shape, &c_options, device, &sizes));
+  const auto length = [](std::int64_t values) { return static_cast<std::size_t>(values); };
+  return {length(sizes.wire_length), length(sizes.center_wire_length),
+          length(sizes.grad_wire_length), length(sizes.saved_length), sizes.workspace_size};
+}
+
+namespace detail {
+
+inline void check_length(const char* name, std::size_t size, std::size_t expected) {
+  if (size != expected) {
+    throw InvalidArgument(std::string(name) + " has " + std::to_string(size) +
+                          " values, expected " + std::to_string(expected) + ": see query_sizes");
+  }
+}
+
+template <class Tensor>
+void check_shape(const char* name, const Tensor& tensor, const ConstTensorView& x) {
+  if (tensor.present() && tensor.shape() != x.shape()) {
+    throw InvalidArgument(std::string(name) +
+                          " differs from x in n, c, s, dtype or layout, expected the same");
+  }
+}
+
+// The arguments of one call as C structs; refuses views that do not fit together.
+class Call {
+ public:
+  Call(const Options& how, const ForwardArgs& args, const Launch& where)
+      : Call(how, args.x.shape(), where) {
+    check_shape("y", args.y, args.x);
+    check_shape("residual", args.residual, args.x);
+    if (args.saved.size() != 0) check_length("saved", args.saved.size(), sizes.saved);
+    forward = {sizeof(forward),
+               args.x.data(),
+               args.residual.data(),
+               args.mask,
+               args.weight.c_struct(),
+               args.bias.c_struct(),
+               args.running_mean.c_struct(),
+               args.running_var.c_struct(),
+               args.num_batches_tracked,
+               args.y.data(),
+               args.saved.data()};
+  }
+  Call(const Options& how, const BackwardArgs& args, const Launch& where)
+      : Call(how, args.x.shape(), where) {
+    check_shape("dy", args.dy, args.x);
+    check_shape("y", args.y, args.x);
+    check_shape("dx", args.dx, args.x);
+    check_shape("dresidual", args.dresidual, args.x);
+    check_length("saved", args.saved.size(), sizes.saved);
+    backward = {
+        sizeof(backward), args.x.data(),          args.dy.data(),          args.y.data(),
+        args.mask,        args.weight.c_struct(), args.bias.c_struct(),    args.saved.data(),
+        args.dx.data(),   args.dresidual.data(),  args.dweight.c_struct(), args.dbias.c_struct()};
+  }
+  Call(const Options& how, const Shape& x, const Launch& where)
+      : sizes(query_sizes(x, how, where.c_struct().device)),
+        shape(x.c_struct()),
+        options(how.c_struct()),
+        launch(where.c_struct()) {}
+
+  void check_totals(Span<const double> wire, Span<const double> total,
+                    Span<const double> center_total) const {
+    check_length("wire", wire.size(), sizes.wire);
+    check_length("total", total.size(), sizes.wire);
+    check_length("center_total", center_total.size(), sizes.center_wire);
+  }
+
+  Sizes sizes;
+  syncbn_shape shape;
+  syncbn_options options;
+  syncbn_launch launch;
+  syncbn_forward_args forward = SYNCBN_FORWARD_ARGS_INIT;
+  syncbn_backward_args backward = SYNCBN_BACKWARD_ARGS_INIT;
+};
+
+}  // namespace detail
+
+// ------------------------------------------------------------------------------ forward, in phases
+
+// local_var, [C]: needed where center follows, else left out.
+inline void moments(const Options& options, const ForwardArgs& args, Span<double> wire,
+                    const Launch& launch, Span<double> local_var = {}) {
+  const detail::Call call(options, args, launch);
+  detail::check_length("wire", wire.size(), call.sizes.wire);
+  if (local_var.size() != 0) {
+    detail::check_length("local_var", local_var.size(), static_cast<std::size_t>(call.shape.c));
+  }
+  require_ok(syncbn_moments(&call.shape, &call.options, &call.forward, wire.data(),
+                            local_var.data(), &call.launch));
+}
+
+inline void center(const Options& options, const Shape& shape, std::int64_t group_size,
+                   Span<const double> wire, Span<const double> total, Span<const double> local_var,
+                   Span<double> center_wire, const Launch& launch) {
+  const detail::Call call(options, shape, launch);
+  call.check_totals(wire, total, center_wire);
+  detail::check_length("local_var", local_var.size(), static_cast<std::size_t>(shape.c));
+  require_ok(syncbn_center(&call.shape, &call.options, group_size, wire.data(), total.data(),
+                           local_var.data(), center_wire.data(), &call.launch));
+}
+
+// center_total: where query_sizes(...).center_wire > 0, else left out.
+inline void normalize(const Options& options, const ForwardArgs& args, std::int64_t group_size,
+                      Span<const double> wire, Span<const double> total, const Launch& launch,
+                      Span<const double> center_total = {}) {
+  const detail::Call call(options, args, launch);
+  call.check_totals(wire, total, center_total);
+  require_ok(syncbn_normalize(&call.shape, &call.options, &call.forward, group_size, wire.data(),
+                              total.data(), center_total.data(), &call.launch));
+}
+
+inline void update_running(const Options& options, const ForwardArgs& args, std::int64_t group_size,
+                           Span<const double> wire, Span<const double> total, const Launch& launch,
+                           Span<const double> center_total = {}) {
+  const detail::Call call(options, args, launch);
+  call.check_totals(wire, total, center_total);
+  require_ok(syncbn_update_running(&call.shape, &call.options, &call.forward, group_size,
+                                   wire.data(), total.data(), center_total.data(), &call.launch));
+}
+
+// ----------------------------------------------------------------------------- backward, in phases
+
+inline void grad_moments(const Options& options, const BackwardArgs& args, Span<double> wire,
+                         const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  detail::check_length("wire", wire.size(), call.sizes.grad_wire);
+  require_ok(
+      syncbn_grad_moments(&call.shape, &call.options, &call.backward, wire.data(), &call.launch));
+}
+
+inline void grad_input(const Options& options, const BackwardArgs& args, std::int64_t group_size,
+                       Span<const double> wire, Span<const double> total, const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  detail::check_length("wire", wire.size(), call.sizes.grad_wire);
+  detail::check_length("total", total.size(), call.sizes.grad_wire);
+  require_ok(syncbn_grad_input(&call.shape, &call.options, &call.backward, group_size, wire.data(),
+                               total.data(), &call.launch));
+}
+
+// --------------------------------------------------------------------------- running statistics
+
+inline void infer(const Options& options, const ForwardArgs& args, const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  require_ok(syncbn_infer(&call.shape, &call.options, &call.forward, &call.launch));
+}
+
+inline void infer_backward(const Options& options, const BackwardArgs& args, const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  require_ok(syncbn_infer_backward(&call.shape, &call.options, &call.backward, &call.launch));
+}
+
+// ------------------------------------------------------------------------- all phases in one call
+
+inline void forward(const Options& options, const ForwardArgs& args, Communicator& comm,
+                    const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  comm.finish(syncbn_forward(&call.shape, &call.options, &call.forward, comm.get(), &call.launch));
+}
+
+inline void backward(const Options& options, const BackwardArgs& args, Communicator& comm,
+                     const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  comm.finish(
+      syncbn_backward(&call.shape, &call.options, &call.backward, comm.get(), &call.launch));
+}
+
+// A group of one.
+inline void forward(const Options& options, const ForwardArgs& args, const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  require_ok(syncbn_forward(&call.shape, &call.options, &call.forward, nullptr, &call.launch));
+}
+
+inline void backward(const Options& options, const BackwardArgs& args, const Launch& launch) {
+  const detail::Call call(options, args, launch);
+  require_ok(syncbn_backward(&call.shape, &call.options, &call.backward, nullptr, &call.launch));
+}
+
+}  // namespace v0
+}  // namespace syncbn
+
+#endif  // SYNCBN_PHASES_HPP_
