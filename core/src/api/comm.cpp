@@ -40,8 +40,11 @@ extern "C" syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
                                                      syncbn_comm** comm) {
   return guarded([&] {
     check(comm != nullptr, "comm is NULL; expected room for a handle");
-    *comm = make_handle(syncbn::make_callback_communicator(
-        rank, size, read_struct("callbacks", callbacks, syncbn_callbacks{})));
+    // The handle first: once the communicator exists its end releases the caller's context.
+    auto handle = std::make_unique<syncbn_comm>();
+    handle->communicator = syncbn::make_callback_communicator(
+        rank, size, read_struct("callbacks", callbacks, syncbn_callbacks{}));
+    *comm = handle.release();
   });
 }
 

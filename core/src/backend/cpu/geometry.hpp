@@ -69,7 +69,7 @@ struct RowView {
     const std::int64_t wide_rows = divide_up(rows, joined);
     tasks = std::clamp<std::int64_t>(rows * c * value_size / kRowTaskBytes, 1, kMaxRowTasks);
     tasks = std::clamp<std::int64_t>(wide_rows / kLeastRows, 1, tasks);
-    rows_per_task = divide_up(divide_up(rows, tasks), joined) * joined;
+    rows_per_task = std::max(divide_up(divide_up(rows, tasks), joined), std::int64_t{1}) * joined;
     tasks = std::max<std::int64_t>(1, divide_up(rows, rows_per_task));
   }
 

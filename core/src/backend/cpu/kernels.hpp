@@ -25,6 +25,9 @@ struct PlaneMask {
   std::int64_t stride;
 };
 
+// Whether outputs are written past the caches.
+enum class Stores : bool { kCached, kStreamed };
+
 struct Activation {
   syncbn_activation kind;
   double negative_slope;
@@ -67,12 +70,12 @@ struct Kernels {
   // ---- channels first
   Moments (*plane_moments)(const void* x, Planes, PlaneMask);
   void (*plane_normalize)(const void* x, const void* residual, void* y, Planes,
-                          const ForwardConstants&, Activation);
+                          const ForwardConstants&, Activation, Stores);
   GradSums (*plane_grad_moments)(const GradInputs&, Planes, const ForwardConstants&, Activation);
   // frozen: offset and slope are not used.
   void (*plane_grad_input)(const GradInputs&, const GradOutputs&, Planes, PlaneMask,
                            const ForwardConstants&, const BackwardConstants&, Activation,
-                           bool frozen);
+                           bool frozen, Stores);
 
   // ---- channels last; `scratch` holds 2*width arithmetic values
   // A value near the mean of each column, from up to 16 rows spread over x.
@@ -83,13 +86,13 @@ struct Kernels {
                       const std::uint8_t* mask, const void* shift, double* sum, double* square,
                       void* scratch);
   void (*row_normalize)(const void* x, const void* residual, void* y, std::int64_t rows,
-                        std::int64_t width, const RowConstants&, Activation);
+                        std::int64_t width, const RowConstants&, Activation, Stores);
   void (*row_grad_moments)(const GradInputs&, std::int64_t rows, std::int64_t width,
                            const RowConstants&, Activation, double* bias, double* weight,
                            void* scratch);
   void (*row_grad_input)(const GradInputs&, const GradOutputs&, std::int64_t rows,
                          std::int64_t width, const std::uint8_t* mask, const RowConstants&,
-                         Activation, bool frozen);
+                         Activation, bool frozen, Stores);
 };
 
 }  // namespace syncbn::cpu

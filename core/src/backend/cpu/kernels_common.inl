@@ -3,6 +3,13 @@
 // Sums of up to this many vectors per accumulator stay in the arithmetic type.
 constexpr std::int64_t kVectorsPerSum = 64;
 
+// A second output need not be aligned like the first.
+inline Whole cached(Streamed) { return {}; }
+template <class Lanes>
+inline Lanes cached(Lanes lanes) {
+  return lanes;
+}
+
 template <class A>
 struct ForwardLanes {
   Vector<A> hi, lo, scale, bias;

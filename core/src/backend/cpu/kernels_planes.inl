@@ -78,8 +78,8 @@ Moments plane_moments_masked(const T* x, Planes p, PlaneMask mask) {
       shift_value = static_cast<double>(shift[0]);
     }
     sums.run(p.length, [&](std::int64_t i, auto lanes, int chain) {
-      const auto d = load_flags<A>(lanes, flags + i) != 0 ? load(lanes, plane + i) - shift
-                                                          : Vector<A>{};
+      const auto d =
+          load_flags<A>(lanes, flags + i) ? load(lanes, plane + i) - shift : Vector<A>{};
       sums.chain[0][chain] += d;
       sums.chain[1][chain] = fma(d, d, sums.chain[1][chain]);
     });
@@ -113,21 +113,23 @@ Moments plane_moments(const void* data, Planes p, PlaneMask mask) {
 
 template <class T>
 void plane_normalize(const void* data, const void* residual_data, void* y_data, Planes p,
-                     const ForwardConstants& constants, Activation act) {
+                     const ForwardConstants& constants, Activation act, Stores stores) {
   using A = Arithmetic<T>;
   const auto c = lanes<A>(constants);
   const auto slope = broadcast(static_cast<A>(act.negative_slope));
+  const bool stream = stores == Stores::kStreamed;
   for (std::int64_t k = 0; k < p.planes; ++k) {
     const T* x = static_cast<const T*>(data) + k * p.stride;
     const T* residual = static_cast<const T*>(residual_data);
     if (residual != nullptr) residual += k * p.stride;
     T* y = static_cast<T*>(y_data) + k * p.stride;
-    for_vectors<A>(p.length, [&](std::int64_t i, auto part) {
+    for_output_vectors(p.length, y, stream, [&](std::int64_t i, auto part) {
       auto z = fma(deviation<A>(c, load(part, x + i)), c.scale, c.bias);
       if (residual != nullptr) z += load(part, residual + i);
       store(part, y + i, activate<A>(act, slope, z));
     });
   }
+  if (stream) end_streaming();
 }
 
 template <class T>
@@ -163,8 +165,9 @@ GradSums plane_grad_moments(const GradInputs& in, Planes p, const ForwardConstan
 template <class T>
 void plane_grad_input(const GradInputs& in, const GradOutputs& out, Planes p, PlaneMask mask,
                       const ForwardConstants& constants, const BackwardConstants& gradient,
-                      Activation act, bool frozen) {
+                      Activation act, bool frozen, Stores stores) {
   using A = Arithmetic<T>;
+  const bool stream = stores == Stores::kStreamed && out.dx != nullptr;
   const auto c = lanes<A>(constants);
   const auto act_slope = broadcast(static_cast<A>(act.negative_slope));
   const auto scale = broadcast(static_cast<A>(gradient.scale));
@@ -176,15 +179,16 @@ void plane_grad_input(const GradInputs& in, const GradOutputs& out, Planes p, Pl
     T* dx = out.dx == nullptr ? nullptr : static_cast<T*>(out.dx) + k * p.stride;
     T* dresidual =
         out.dresidual == nullptr ? nullptr : static_cast<T*>(out.dresidual) + k * p.stride;
-    for_vectors<A>(p.length, [&](std::int64_t i, auto part) {
+    for_output_vectors(p.length, dx, stream, [&](std::int64_t i, auto part) {
       const auto d = deviation<A>(c, load(part, plane.x + i));
       const auto g = load_gradient<T>(part, plane.dy, plane.y, i, act, act_slope, c, d);
-      if (dresidual != nullptr) store(part, dresidual + i, g);
+      if (dresidual != nullptr) store(cached(part), dresidual + i, g);
       if (dx == nullptr) return;
       if (frozen) return store(part, dx + i, scale * g);
       auto shared = fma(slope, d, offset);
-      if (flags != nullptr) shared = load_flags<A>(part, flags + i) != 0 ? shared : Vector<A>{};
+      if (flags != nullptr) shared = load_flags<A>(part, flags + i) ? shared : Vector<A>{};
       store(part, dx + i, fma(scale, g, shared));
     });
   }
+  if (stream) end_streaming();
 }

@@ -120,21 +120,24 @@ inline ForwardLanes<A> load_lanes(Lanes part, const RowConstants& c, std::int64_
 
 template <class T>
 void row_normalize(const void* data, const void* residual_data, void* y_data, std::int64_t rows,
-                   std::int64_t width, const RowConstants& constants, Activation act) {
+                   std::int64_t width, const RowConstants& constants, Activation act,
+                   Stores stores) {
   using A = Arithmetic<T>;
   const auto slope = broadcast(static_cast<A>(act.negative_slope));
+  const bool stream = stores == Stores::kStreamed;
   for (std::int64_t r = 0; r < rows; ++r) {
     const T* x = static_cast<const T*>(data) + r * width;
     const T* residual = static_cast<const T*>(residual_data);
     if (residual != nullptr) residual += r * width;
     T* y = static_cast<T*>(y_data) + r * width;
-    for_vectors<A>(width, [&](std::int64_t i, auto part) {
+    for_output_vectors(width, y, stream, [&](std::int64_t i, auto part) {
       const auto c = load_lanes<A>(part, constants, i);
       auto z = fma(deviation<A>(c, load(part, x + i)), c.scale, c.bias);
       if (residual != nullptr) z += load(part, residual + i);
       store(part, y + i, activate<A>(act, slope, z));
     });
   }
+  if (stream) end_streaming();
 }
 
 template <class T>
@@ -175,8 +178,9 @@ void row_grad_moments(const GradInputs& in, std::int64_t rows, std::int64_t widt
 template <class T>
 void row_grad_input(const GradInputs& in, const GradOutputs& out, std::int64_t rows,
                     std::int64_t width, const std::uint8_t* mask, const RowConstants& constants,
-                    Activation act, bool frozen) {
+                    Activation act, bool frozen, Stores stores) {
   using A = Arithmetic<T>;
+  const bool stream = stores == Stores::kStreamed && out.dx != nullptr;
   const auto act_slope = broadcast(static_cast<A>(act.negative_slope));
   const A* scale = values<A>(constants.grad_scale);
   const A* offset = values<A>(constants.grad_offset);
@@ -186,11 +190,11 @@ void row_grad_input(const GradInputs& in, const GradOutputs& out, std::int64_t r
     T* dx = out.dx == nullptr ? nullptr : static_cast<T*>(out.dx) + r * width;
     T* dresidual = out.dresidual == nullptr ? nullptr : static_cast<T*>(out.dresidual) + r * width;
     const bool own_only = frozen || (mask != nullptr && mask[r] == 0);
-    for_vectors<A>(width, [&](std::int64_t i, auto part) {
+    for_output_vectors(width, dx, stream, [&](std::int64_t i, auto part) {
       const auto c = load_lanes<A>(part, constants, i);
       const auto d = deviation<A>(c, load(part, row.x + i));
       const auto g = load_gradient<T>(part, row.dy, row.y, i, act, act_slope, c, d);
-      if (dresidual != nullptr) store(part, dresidual + i, g);
+      if (dresidual != nullptr) store(cached(part), dresidual + i, g);
       if (dx == nullptr) return;
       const auto own = load(part, scale + i) * g;
       if (own_only) return store(part, dx + i, own);
@@ -198,4 +202,5 @@ void row_grad_input(const GradInputs& in, const GradOutputs& out, std::int64_t r
       store(part, dx + i, own + shared);
     });
   }
+  if (stream) end_streaming();
 }

@@ -12,6 +12,7 @@ PlanePasses::PlanePasses(const Problem& problem, const Kernels& kernels,
     : view_(plane_view(problem)),
       value_size_(value_size(problem)),
       activation_{problem.options.activation, problem.options.negative_slope},
+      large_(problem.size() * value_size(problem) >= kStreamBytes),
       kernels_(kernels),
       scratch_(scratch) {}
 
@@ -63,7 +64,7 @@ void PlanePasses::chunk_normalize(std::int64_t k, ChannelRange range,
   for (std::int64_t c = range.begin; c < range.end; ++c) {
     const std::int64_t offset = view_.offset(chunk, c);
     kernels_.plane_normalize(at(args.x, offset), at(args.residual, offset), at(args.y, offset),
-                             chunk.planes, constants[c], activation_);
+                             chunk.planes, constants[c], activation_, stores(args.x, args.y));
   }
 }
 
@@ -84,7 +85,7 @@ void PlanePasses::chunk_grad_input(std::int64_t k, ChannelRange range, const Gra
     const std::int64_t offset = view_.offset(chunk, c);
     kernels_.plane_grad_input(at(in, offset), {at(out.dx, offset), at(out.dresidual, offset)},
                               chunk.planes, view_.mask(mask, chunk), forward[c], backward[c],
-                              activation_, frozen);
+                              activation_, frozen, stores(in.dy, out.dx));
   }
 }
 

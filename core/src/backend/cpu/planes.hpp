@@ -41,6 +41,11 @@ class PlanePasses {
   Blocks blocks(int threads, std::int64_t tensors) const;
 
  private:
+  // Past the caches for a large tensor, unless it overwrites what was just read.
+  Stores stores(const void* input, const void* output) const {
+    return large_ && input != output ? Stores::kStreamed : Stores::kCached;
+  }
+
   template <class Visit>
   void for_chunks(int threads, bool backwards, Visit&& visit) const;
 
@@ -62,6 +67,7 @@ class PlanePasses {
   PlaneView view_;
   std::int64_t value_size_;
   Activation activation_;
+  bool large_;
   const Kernels& kernels_;
   PlaneScratch scratch_;
 };

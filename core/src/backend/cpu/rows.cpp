@@ -12,6 +12,7 @@ RowPasses::RowPasses(const Problem& problem, const Kernels& kernels, Carver& car
       value_size_(value_size(problem)),
       float64_(problem.dtype == SYNCBN_FLOAT64),
       activation_{problem.options.activation, problem.options.negative_slope},
+      large_(problem.size() * value_size(problem) >= kStreamBytes),
       kernels_(kernels),
       scratch_(carver, view_) {}
 
@@ -119,7 +120,7 @@ void RowPasses::normalize(int threads, const syncbn_forward_args& args,
   for_rows(threads, true,
            [&](std::int64_t, std::int64_t row, std::int64_t rows, std::int64_t width) {
              kernels_.row_normalize(at(args.x, row), at(args.residual, row), at(args.y, row), rows,
-                                    width, c, activation_);
+                                    width, c, activation_, stores(args.x, args.y));
            });
 }
 
@@ -148,7 +149,7 @@ void RowPasses::grad_input(int threads, const GradInputs& in, const GradOutputs&
            [&](std::int64_t, std::int64_t row, std::int64_t rows, std::int64_t width) {
              kernels_.row_grad_input(at(in, row), {at(out.dx, row), at(out.dresidual, row)}, rows,
                                      width, mask == nullptr ? nullptr : mask + row, c, activation_,
-                                     frozen);
+                                     frozen, stores(in.dy, out.dx));
            });
 }
 

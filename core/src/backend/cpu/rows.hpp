@@ -22,6 +22,11 @@ class RowPasses {
                   const ForwardConstants*, const BackwardConstants*, bool frozen) const;
 
  private:
+  // Past the caches for a large tensor, unless it overwrites what was just read.
+  Stores stores(const void* input, const void* output) const {
+    return large_ && input != output ? Stores::kStreamed : Stores::kCached;
+  }
+
   template <class Visit>
   void for_rows(int threads, bool backwards, Visit&& visit) const;
   // Sums over tasks, and over the rows that stand side by side, in a fixed order.
@@ -40,6 +45,7 @@ class RowPasses {
   std::int64_t value_size_;
   bool float64_;
   Activation activation_;
+  bool large_;
   const Kernels& kernels_;
   RowScratch scratch_;
 };

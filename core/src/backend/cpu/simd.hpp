@@ -31,6 +31,8 @@ typedef std::int32_t Int32V __attribute__((vector_size(kVectorBytes)));
 typedef std::int64_t Int64V __attribute__((vector_size(kVectorBytes)));
 typedef std::uint32_t Uint32V __attribute__((vector_size(kVectorBytes)));
 typedef std::uint16_t Uint16V __attribute__((vector_size(kVectorBytes / 2)));
+typedef std::uint8_t Byte4V __attribute__((vector_size(kVectorBytes / 4)));  // a byte per float
+typedef std::uint8_t Byte8V __attribute__((vector_size(kVectorBytes / 8)));  // a byte per double
 
 // The arithmetic type of a storage type, its vector, and the number of lanes.
 template <class T>
@@ -118,15 +120,40 @@ inline void store_bytes(T* to, V v) {
 
 // float <-> bfloat16
 
+// __builtin_convertvector says the same, but GCC 12 takes five instructions for it.
+inline Uint32V widen_bits(Uint16V bits) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Uint32V>(
+      _mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(bits)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Uint32V>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(bits)));
+#else
+  return __builtin_convertvector(bits, Uint32V);
+#endif
+}
+
+inline Uint16V narrow_bits(Uint32V bits) {  // each below 2^16
+#if defined(__AVX512F__)
+  return reinterpret_cast<Uint16V>(
+      _mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(bits)));
+#elif defined(__AVX2__)
+  const auto wide = reinterpret_cast<__m256i>(bits);
+  return reinterpret_cast<Uint16V>(
+      _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+#else
+  return __builtin_convertvector(bits, Uint16V);
+#endif
+}
+
 inline FloatV widen_bfloat16(Uint16V bits) {
-  return reinterpret_cast<FloatV>(__builtin_convertvector(bits, Uint32V) << 16);
+  return reinterpret_cast<FloatV>(widen_bits(bits) << 16);
 }
 
 inline Uint16V narrow_bfloat16(FloatV value) {
   const auto bits = reinterpret_cast<Uint32V>(value);
   const Uint32V rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Uint32V quiet = (bits >> 16) | 0x0040u;
-  return __builtin_convertvector(value == value ? rounded : quiet, Uint16V);
+  return narrow_bits(value == value ? rounded : quiet);
 }
 
 // float <-> float16
@@ -216,19 +243,72 @@ inline void store(Part part, T* to, Vector<Arithmetic<T>> v) {
 
 #endif
 
-// 1 where the byte is not 0, else 0.
-template <class A>
-inline Vector<A> load_flags(Whole, const std::uint8_t* from) {
-  Vector<A> v;
-  for (int i = 0; i < kLanes<A>; ++i) v[i] = from[i] != 0 ? A(1) : A(0);
-  return v;
+// Stores past the caches, for outputs too large to be found there again. Addresses are multiples of the
+// vector's size; end_streaming() makes the stores visible before other threads are told.
+struct Streamed {};
+
+template <class T>
+inline Vector<Arithmetic<T>> load(Streamed, const T* from) {
+  return load(Whole{}, from);
 }
 
-template <class A>
-inline Vector<A> load_flags(Part part, const std::uint8_t* from) {
-  Vector<A> v{};
-  for (int i = 0; i < part.count; ++i) v[i] = from[i] != 0 ? A(1) : A(0);
-  return v;
+#if defined(__x86_64__)
+
+inline void stream_bytes(void* to, const void* from, std::integral_constant<int, 64>) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#else
+  std::memcpy(to, from, 64);
+#endif
+}
+inline void stream_bytes(void* to, const void* from, std::integral_constant<int, 32>) {
+#if defined(__AVX2__)
+  _mm256_stream_si256(static_cast<__m256i*>(to),
+                      _mm256_loadu_si256(static_cast<const __m256i*>(from)));
+#else
+  std::memcpy(to, from, 32);
+#endif
+}
+inline void stream_bytes(void* to, const void* from, std::integral_constant<int, 16>) {
+  _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
+}
+inline void stream_bytes(void* to, const void* from, std::integral_constant<int, 8>) {
+  long long bits;
+  std::memcpy(&bits, from, 8);
+  _mm_stream_si64(static_cast<long long*>(to), bits);
+}
+inline void end_streaming() { _mm_sfence(); }
+inline constexpr bool kCanStream = true;
+
+#else
+
+template <int kBytes>
+inline void stream_bytes(void* to, const void* from, std::integral_constant<int, kBytes>) {
+  std::memcpy(to, from, kBytes);
+}
+inline void end_streaming() {}
+inline constexpr bool kCanStream = false;
+
+#endif
+
+template <class T>
+inline void store(Streamed, T* to, Vector<Arithmetic<T>> v) {
+  constexpr int kCount = kLanes<Arithmetic<T>>;
+  T narrowed[kCount];
+  store(Whole{}, narrowed, v);
+  stream_bytes(to, narrowed, std::integral_constant<int, kCount * static_cast<int>(sizeof(T))>{});
+}
+
+// All bits set where the byte is not 0.
+template <class A, class Lanes>
+inline IndexVector<A> load_flags(Lanes lanes, const std::uint8_t* from) {
+  using Bytes = std::conditional_t<std::is_same_v<A, double>, Byte8V, Byte4V>;
+  Bytes bytes{};
+  if constexpr (std::is_same_v<Lanes, Part>)
+    for (int i = 0; i < lanes.count; ++i) bytes[i] = from[i];
+  else
+    std::memcpy(&bytes, from, sizeof(Bytes));
+  return __builtin_convertvector(bytes, IndexVector<A>) != 0;
 }
 
 // body(offset, Whole or Part) over `length` consecutive values.
@@ -236,6 +316,21 @@ template <class A, class Body>
 inline void for_vectors(std::int64_t length, Body&& body) {
   std::int64_t i = 0;
   for (; i + kLanes<A> <= length; i += kLanes<A>) body(i, Whole{});
+  if (i < length) body(i, Part{static_cast<int>(length - i)});
+}
+
+// The same, for a loop that writes to `out` at the same offsets: with `stream` in stores past the caches.
+template <class T, class Body>
+inline void for_output_vectors(std::int64_t length, const T* out, bool stream, Body&& body) {
+  using A = Arithmetic<T>;
+  constexpr std::int64_t kBytes = kLanes<A> * static_cast<std::int64_t>(sizeof(T));
+  const auto beyond = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(out) % kBytes);
+  if (!kCanStream || !stream || beyond % static_cast<std::int64_t>(sizeof(T)) != 0)
+    return for_vectors<A>(length, body);
+  std::int64_t i = (kBytes - beyond) % kBytes / static_cast<std::int64_t>(sizeof(T));
+  if (i > length) i = length;
+  if (i > 0) body(std::int64_t{0}, Part{static_cast<int>(i)});
+  for (; i + kLanes<A> <= length; i += kLanes<A>) body(i, Streamed{});
   if (i < length) body(i, Part{static_cast<int>(length - i)});
 }
 

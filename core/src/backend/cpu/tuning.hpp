@@ -25,6 +25,9 @@ inline constexpr std::int64_t kBlockRunBytes = 2048;
 // A single channel above this does not stay in the cache between the two passes.
 inline constexpr std::int64_t kCacheBytes = 2 * 1024 * 1024;
 
+// Tensors from this size on are written past the caches.
+inline constexpr std::int64_t kStreamBytes = 8 * 1024 * 1024;
+
 inline constexpr int kSpinsBeforeSleep = 2000;
 
 }  // namespace syncbn::cpu

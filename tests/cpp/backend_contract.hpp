@@ -1,0 +1,231 @@
+// What every backend owes its callers, through the C interface. Written once, run on each backend.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "backend_reference.hpp"
+#include "doctest/doctest.h"
+#include "math/float16.hpp"
+#include "syncbn/syncbn.h"
+
+namespace contract {
+
+// The memory and stream of the device under test.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual syncbn_device kind() const = 0;
+  virtual void* stream() const = 0;
+  virtual std::shared_ptr<void> allocate(std::size_t bytes) = 0;  // 64-byte aligned
+  virtual void upload(void* to, const void* from, std::size_t bytes) = 0;
+  virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // after all work
+};
+
+inline std::size_t size_of(syncbn_dtype dtype) {
+  return dtype == SYNCBN_FLOAT64 ? 8 : dtype == SYNCBN_FLOAT32 ? 4 : 2;
+}
+
+inline double epsilon(syncbn_dtype dtype) {
+  const double bits[] = {0x1p-10, 0x1p-7, 0x1p-23, 0x1p-52};
+  return bits[dtype];
+}
+
+inline void encode(syncbn_dtype dtype, double value, unsigned char* to) {
+  const auto put = [to](auto v) { std::memcpy(to, &v, sizeof(v)); };
+  if (dtype == SYNCBN_FLOAT64) return put(value);
+  const auto single = static_cast<float>(value);
+  if (dtype == SYNCBN_FLOAT32) return put(single);
+  put(dtype == SYNCBN_FLOAT16 ? syncbn::to_half(single).bits : syncbn::to_bfloat16(single).bits);
+}
+
+inline double decode(syncbn_dtype dtype, const unsigned char* from) {
+  const auto get = [from](auto v) {
+    std::memcpy(&v, from, sizeof(v));
+    return v;
+  };
+  if (dtype == SYNCBN_FLOAT64) return get(0.0);
+  if (dtype == SYNCBN_FLOAT32) return static_cast<double>(get(0.0f));
+  const std::uint16_t bits = get(std::uint16_t{});
+  return static_cast<double>(dtype == SYNCBN_FLOAT16 ? syncbn::to_float(syncbn::Half{bits})
+                                                     : syncbn::to_float(syncbn::BFloat16{bits}));
+}
+
+inline double rounded(syncbn_dtype dtype, double value) {
+  unsigned char bytes[8];
+  encode(dtype, value, bytes);
+  return decode(dtype, bytes);
+}
+
+// A device array of one dtype between guard bytes; starts as NaN.
+class Buffer {
+ public:
+  Buffer(Device& device, syncbn_dtype dtype, std::size_t count)
+      : device_(&device), dtype_(dtype), count_(count),
+        memory_(device.allocate(bytes() + 2 * kGuard)) {
+    const std::vector<unsigned char> poison(bytes() + 2 * kGuard, 0xff);  // NaN in every dtype
+    device.upload(memory_.get(), poison.data(), poison.size());
+  }
+  void* data() const { return static_cast<unsigned char*>(memory_.get()) + kGuard; }
+  double* doubles() const { return static_cast<double*>(data()); }
+  syncbn_vector vector() const { return {data(), dtype_}; }
+
+  void set(const std::vector<double>& values) {
+    std::vector<unsigned char> raw(bytes());
+    for (std::size_t i = 0; i < count_; ++i) encode(dtype_, values[i], &raw[i * size_of(dtype_)]);
+    device_->upload(data(), raw.data(), raw.size());
+  }
+  std::vector<double> get() const {
+    const std::vector<unsigned char> all = raw();
+    const auto intact = [](unsigned char byte) { return byte == 0xff; };
+    REQUIRE(std::all_of(all.begin(), all.begin() + 64, intact));
+    REQUIRE(std::all_of(all.end() - 64, all.end(), intact));
+    std::vector<double> values(count_);
+    for (std::size_t i = 0; i < count_; ++i)
+      values[i] = decode(dtype_, &all[kGuard + i * size_of(dtype_)]);
+    return values;
+  }
+  std::vector<unsigned char> raw() const {
+    std::vector<unsigned char> all(bytes() + 2 * kGuard);
+    device_->download(all.data(), memory_.get(), all.size());
+    return all;
+  }
+
+ private:
+  static constexpr std::size_t kGuard = 64;
+  std::size_t bytes() const { return count_ * size_of(dtype_); }
+
+  Device* device_;
+  syncbn_dtype dtype_;
+  std::size_t count_;
+  std::shared_ptr<void> memory_;
+};
+
+struct Case {
+  syncbn_dtype dtype = SYNCBN_FLOAT32;
+  syncbn_layout layout = SYNCBN_CHANNELS_FIRST;
+  std::int64_t c = 3;
+  std::int64_t s = 7;
+  std::vector<std::int64_t> samples = {4, 2, 3};  // per rank
+  bool masked = false;
+  bool residual = false;
+  syncbn_options options = SYNCBN_OPTIONS_INIT;
+  int threads = 2;
+  double offset = 3.0;
+};
+
+// Between (n, c, s) in channels-first order and the order of the case's layout.
+inline std::vector<double> in_layout(const Case& k, const std::vector<double>& values,
+                                     std::int64_t n, bool back) {
+  if (k.layout == SYNCBN_CHANNELS_FIRST) return values;
+  std::vector<double> moved(values.size());
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t c = 0; c < k.c; ++c)
+      for (std::int64_t s = 0; s < k.s; ++s) {
+        const auto first = static_cast<std::size_t>((i * k.c + c) * k.s + s);
+        const auto last = static_cast<std::size_t>((i * k.s + s) * k.c + c);
+        moved[back ? first : last] = values[back ? last : first];
+      }
+  return moved;
+}
+
+inline std::vector<reference::Shard> make_shards(const Case& k, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal;
+  std::vector<reference::Shard> shards;
+  for (const std::int64_t n : k.samples) {
+    reference::Shard shard{n, k.c, k.s, {}, {}, {}, {}};
+    const auto size = static_cast<std::size_t>(n * k.c * k.s);
+    const auto fill = [&](std::vector<double>& values, double offset) {
+      for (std::size_t i = 0; i < size; ++i)
+        values.push_back(rounded(k.dtype, offset + 2 * normal(random)));
+    };
+    fill(shard.x, k.offset);
+    fill(shard.dy, 0);
+    if (k.residual) fill(shard.residual, 0);
+    for (std::int64_t i = 0; k.masked && i < n * k.s; ++i)
+      shard.mask.push_back(random() % 3 == 0 ? 0 : static_cast<std::uint8_t>(1 + random() % 255));
+    shards.push_back(shard);
+  }
+  return shards;
+}
+
+// One rank's buffers and the C structs that point at them.
+struct Rank {
+  syncbn_shape shape = SYNCBN_SHAPE_INIT;
+  syncbn_forward_args forward = SYNCBN_FORWARD_ARGS_INIT;
+  syncbn_backward_args backward = SYNCBN_BACKWARD_ARGS_INIT;
+  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
+  syncbn_sizes sizes = SYNCBN_SIZES_INIT;
+  Buffer x, residual, y, dy, dx, dresidual, weight, bias, running_mean, running_var, dweight, dbias;
+  Buffer wire, total, local_var, center_wire, center_total, grad_wire, grad_total, saved;
+  std::shared_ptr<void> mask, workspace, batches;
+
+  Rank(Device& d, const Case& k, const reference::Shard& shard, const reference::Problem& problem,
+       syncbn_dtype parameters)
+      : x(d, k.dtype, shard.x.size()), residual(d, k.dtype, shard.x.size()),
+        y(d, k.dtype, shard.x.size()), dy(d, k.dtype, shard.x.size()),
+        dx(d, k.dtype, shard.x.size()), dresidual(d, k.dtype, shard.x.size()),
+        weight(d, parameters, channels(k)), bias(d, parameters, channels(k)),
+        running_mean(d, parameters, channels(k)), running_var(d, parameters, channels(k)),
+        dweight(d, parameters, channels(k)), dbias(d, parameters, channels(k)),
+        wire(d, SYNCBN_FLOAT64, 2 * channels(k) + 4), total(d, SYNCBN_FLOAT64, 2 * channels(k) + 4),
+        local_var(d, SYNCBN_FLOAT64, channels(k)),
+        center_wire(d, SYNCBN_FLOAT64, channels(k) + 2 + channels(k) % 2),
+        center_total(d, SYNCBN_FLOAT64, channels(k) + 2 + channels(k) % 2),
+        grad_wire(d, SYNCBN_FLOAT64, 2 * channels(k) + 2),
+        grad_total(d, SYNCBN_FLOAT64, 2 * channels(k) + 2),
+        saved(d, SYNCBN_FLOAT64, 3 * channels(k) + 2) {
+    shape.n = shard.n, shape.c = shard.c, shape.s = shard.s;
+    shape.dtype = k.dtype, shape.layout = k.layout;
+    REQUIRE(syncbn_query_sizes(&shape, &k.options, d.kind(), &sizes) == SYNCBN_OK);
+    const std::vector<unsigned char> poison(sizes.workspace_size, 0xa5);
+    workspace = d.allocate(sizes.workspace_size);
+    d.upload(workspace.get(), poison.data(), poison.size());
+    launch.device = d.kind(), launch.stream = d.stream(), launch.num_threads = k.threads;
+    launch.workspace = workspace.get(), launch.workspace_size = sizes.workspace_size;
+    x.set(in_layout(k, shard.x, shard.n, false));
+    dy.set(in_layout(k, shard.dy, shard.n, false));
+    if (k.residual) residual.set(in_layout(k, shard.residual, shard.n, false));
+    weight.set(problem.weight), bias.set(problem.bias);
+    running_mean.set(problem.running_mean), running_var.set(problem.running_var);
+    if (k.masked) {
+      mask = d.allocate(std::max<std::size_t>(shard.mask.size(), 1));
+      d.upload(mask.get(), shard.mask.data(), shard.mask.size());
+    }
+    batches = d.allocate(sizeof(std::int64_t));
+    const std::int64_t none = 0;
+    d.upload(batches.get(), &none, sizeof(none));
+    point(k);
+  }
+
+  bool centered() const { return sizes.center_wire_length > 0; }
+
+ private:
+  static std::size_t channels(const Case& k) { return static_cast<std::size_t>(k.c); }
+
+  void point(const Case& k) {
+    const auto* flags = static_cast<const std::uint8_t*>(mask.get());
+    forward.x = x.data(), forward.y = y.data(), forward.mask = flags;
+    forward.residual = k.residual ? residual.data() : nullptr;
+    forward.weight = weight.vector(), forward.bias = bias.vector();
+    forward.running_mean = running_mean.vector(), forward.running_var = running_var.vector();
+    forward.num_batches_tracked = static_cast<std::int64_t*>(batches.get());
+    forward.saved = saved.doubles();
+    backward.x = x.data(), backward.dy = dy.data(), backward.mask = flags;
+    backward.y = k.residual && k.options.activation != SYNCBN_IDENTITY ? y.data() : nullptr;
+    backward.weight = weight.vector(), backward.bias = bias.vector();
+    backward.saved = saved.doubles(), backward.dx = dx.data();
+    backward.dresidual = dresidual.data();
+    backward.dweight = dweight.vector(), backward.dbias = dbias.vector();
+  }
+};
+
+}  // namespace contract

@@ -1,0 +1,149 @@
+// Synchronized batch normalization over a list of shards, in plain float64 loops written from
+// docs/mathematics.md: what every backend is compared with. Knows nothing of the core.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "syncbn/syncbn.h"
+
+namespace reference {
+
+struct Shard {
+  std::int64_t n, c, s;
+  std::vector<double> x, residual, dy;  // (n, c, s), channels first; residual may be empty
+  std::vector<std::uint8_t> mask;       // (n, s); may be empty
+};
+
+struct ShardResult {
+  std::vector<double> y, dx, dresidual, dweight, dbias;
+};
+
+struct Result {
+  std::vector<double> mean, var, invstd, running_mean, running_var;
+  std::vector<ShardResult> shards;
+};
+
+struct Problem {
+  syncbn_options options;
+  std::vector<double> weight, bias, running_mean, running_var;
+};
+
+inline bool counts(const Shard& shard, std::int64_t n, std::int64_t s) {
+  return shard.mask.empty() || shard.mask[static_cast<std::size_t>(n * shard.s + s)] != 0;
+}
+
+template <class Visit>
+void for_values(const Shard& shard, std::int64_t c, Visit&& visit) {
+  for (std::int64_t n = 0; n < shard.n; ++n)
+    for (std::int64_t s = 0; s < shard.s; ++s)
+      visit(static_cast<std::size_t>((n * shard.c + c) * shard.s + s), counts(shard, n, s));
+}
+
+inline double count_of(const Shard& shard) {
+  double count = 0;
+  for (std::int64_t n = 0; n < shard.n; ++n)
+    for (std::int64_t s = 0; s < shard.s; ++s) count += counts(shard, n, s);
+  return count;
+}
+
+inline double weight_of(const Shard& shard, syncbn_weighting weighting) {
+  const double count = count_of(shard);
+  if (count == 0) return 0;
+  if (weighting == SYNCBN_WEIGHT_EQUAL) return 1;
+  return weighting == SYNCBN_WEIGHT_BATCH ? static_cast<double>(shard.n) : count;
+}
+
+// Every value with the weight of its rank shared among the rank's values.
+inline void statistics(const Problem& problem, const std::vector<Shard>& shards, std::int64_t c,
+                       double& mean, double& var) {
+  double total = 0;
+  for (const Shard& shard : shards) total += weight_of(shard, problem.options.weighting);
+  long double sum = 0, square = 0;
+  const auto add = [&](long double& to, auto&& term) {
+    for (const Shard& shard : shards) {
+      const double share =
+          weight_of(shard, problem.options.weighting) / (total * count_of(shard));
+      for_values(shard, c, [&](std::size_t i, bool counted) {
+        if (counted) to += share * term(shard.x[i]);
+      });
+    }
+  };
+  add(sum, [](double x) { return static_cast<long double>(x); });
+  add(square, [&](double x) { return (x - sum) * (x - sum); });
+  mean = static_cast<double>(sum);
+  var = static_cast<double>(square);
+}
+
+inline double activation(const syncbn_options& options, double z) {
+  if (options.activation == SYNCBN_IDENTITY || z > 0) return z;
+  return options.activation == SYNCBN_RELU ? 0.0 : options.negative_slope * z;
+}
+
+inline double activation_slope(const syncbn_options& options, double z) {
+  if (options.activation == SYNCBN_IDENTITY || z > 0) return 1;
+  return options.activation == SYNCBN_RELU ? 0.0 : options.negative_slope;
+}
+
+inline void channel(const Problem& problem, const std::vector<Shard>& shards, std::int64_t c,
+                    Result& result) {
+  const auto at = static_cast<std::size_t>(c);
+  const syncbn_options& options = problem.options;
+  double mean = 0, var = 0, total = 0, count = 0, sum_bias = 0, sum_weight = 0;
+  statistics(problem, shards, c, mean, var);
+  const bool clamped = options.eps_mode == SYNCBN_EPS_MAX && var < options.eps;
+  const double invstd = 1 / std::sqrt(clamped                              ? options.eps
+                                      : options.eps_mode == SYNCBN_EPS_MAX ? var
+                                                                           : var + options.eps);
+  const double gamma = problem.weight[at], beta = problem.bias[at];
+  std::vector<std::vector<double>> grads(shards.size());
+  for (std::size_t r = 0; r < shards.size(); ++r) {
+    const Shard& shard = shards[r];
+    total += weight_of(shard, options.weighting);
+    count += count_of(shard);
+    ShardResult& out = result.shards[r];
+    grads[r].resize(shard.x.size());
+    for_values(shard, c, [&](std::size_t i, bool) {
+      const double xhat = (shard.x[i] - mean) * invstd;
+      const double z = xhat * gamma + beta + (shard.residual.empty() ? 0 : shard.residual[i]);
+      out.y[i] = activation(options, z);
+      const double g = shard.dy[i] * activation_slope(options, z);
+      grads[r][i] = out.dresidual[i] = g;
+      out.dbias[at] += g;
+      out.dweight[at] += g * xhat;
+    });
+    sum_bias += out.dbias[at];
+    sum_weight += out.dweight[at];
+  }
+  for (std::size_t r = 0; r < shards.size(); ++r) {
+    const Shard& shard = shards[r];
+    const double factor = weight_of(shard, options.weighting) / (total * count_of(shard));
+    for_values(shard, c, [&](std::size_t i, bool counted) {
+      const double xhat = (shard.x[i] - mean) * invstd;
+      const double shared = counted ? factor * (sum_bias + (clamped ? 0 : xhat * sum_weight)) : 0;
+      result.shards[r].dx[i] = gamma * invstd * (grads[r][i] - shared);
+    });
+  }
+  const double m = options.momentum;
+  result.mean[at] = mean, result.var[at] = var, result.invstd[at] = invstd;
+  result.running_mean[at] = (1 - m) * problem.running_mean[at] + m * mean;
+  result.running_var[at] =
+      (1 - m) * problem.running_var[at] + m * var * (count > 1 ? count / (count - 1) : 1);
+}
+
+inline Result run(const Problem& problem, const std::vector<Shard>& shards) {
+  const std::size_t c = problem.weight.size();
+  const std::vector<double> zeros(c);
+  Result result{zeros, zeros, zeros, zeros, zeros, {}};
+  for (const Shard& shard : shards) {
+    const std::vector<double> values(shard.x.size());
+    result.shards.push_back({values, values, values, zeros, zeros});
+  }
+  for (std::size_t i = 0; i < c; ++i)
+    channel(problem, shards, static_cast<std::int64_t>(i), result);
+  return result;
+}
+
+}  // namespace reference

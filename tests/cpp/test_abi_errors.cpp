@@ -1,0 +1,177 @@
+// What the C interface refuses, and that it writes nothing then.
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "doctest/doctest.h"
+#include "syncbn/syncbn.h"
+
+namespace {
+
+// A valid call on a small tensor; each test spoils one thing.
+struct Call {
+  syncbn_shape shape = SYNCBN_SHAPE_INIT;
+  syncbn_options options = SYNCBN_OPTIONS_INIT;
+  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
+  syncbn_forward_args forward = SYNCBN_FORWARD_ARGS_INIT;
+  syncbn_backward_args backward = SYNCBN_BACKWARD_ARGS_INIT;
+  std::vector<float> x = std::vector<float>(24, 1.5f), y = std::vector<float>(24, -7.0f);
+  std::vector<float> dy = std::vector<float>(24, 0.5f), dx = std::vector<float>(24, -7.0f);
+  std::vector<float> mean = std::vector<float>(3, 0.25f), var = std::vector<float>(3, 2.0f);
+  std::vector<double> saved = std::vector<double>(11, 1.0), wire = std::vector<double>(10, -7.0);
+  static constexpr std::size_t kSpare = 4096;
+  std::vector<unsigned char> memory;
+  std::size_t needed = 0;
+
+  Call() {
+    shape.n = 2, shape.c = 3, shape.s = 4;
+    syncbn_sizes sizes = SYNCBN_SIZES_INIT;
+    REQUIRE(syncbn_query_sizes(&shape, &options, SYNCBN_CPU, &sizes) == SYNCBN_OK);
+    needed = sizes.workspace_size;
+    memory.resize(needed + kSpare + 64);
+    const auto misaligned = reinterpret_cast<std::uintptr_t>(memory.data()) % 64;
+    launch.workspace = memory.data() + (64 - misaligned) % 64;
+    launch.workspace_size = needed + kSpare;
+    forward.x = x.data(), forward.y = y.data();
+    forward.running_mean = {mean.data(), SYNCBN_FLOAT32};
+    forward.running_var = {var.data(), SYNCBN_FLOAT32};
+    forward.saved = nullptr;
+    backward.x = x.data(), backward.dy = dy.data(), backward.dx = dx.data();
+    backward.saved = saved.data();
+  }
+  syncbn_status run_forward() {
+    return syncbn_forward(&shape, &options, &forward, nullptr, &launch);
+  }
+  syncbn_status run_backward() {
+    return syncbn_backward(&shape, &options, &backward, nullptr, &launch);
+  }
+  bool untouched() const {
+    return y == std::vector<float>(24, -7.0f) && dx == std::vector<float>(24, -7.0f) &&
+           mean == std::vector<float>(3, 0.25f) && var == std::vector<float>(3, 2.0f) &&
+           wire == std::vector<double>(10, -7.0);
+  }
+};
+
+template <class Spoil>
+void refused(const char* says, Spoil&& spoil, syncbn_status expected = SYNCBN_INVALID_ARGUMENT) {
+  CAPTURE(says);
+  Call call;
+  spoil(call);
+  CHECK(call.run_forward() == expected);
+  CHECK(std::string(syncbn_last_error()).find(says) != std::string::npos);
+  CHECK(call.untouched());
+}
+
+template <class Spoil>
+void backward_refused(const char* says, Spoil&& spoil) {
+  CAPTURE(says);
+  Call call;
+  spoil(call);
+  CHECK(call.run_backward() == SYNCBN_INVALID_ARGUMENT);
+  CHECK(std::string(syncbn_last_error()).find(says) != std::string::npos);
+  CHECK(call.untouched());
+}
+
+}  // namespace
+
+TEST_CASE("the unspoiled call is accepted") {
+  Call call;
+  CHECK(call.run_forward() == SYNCBN_OK);
+  CHECK(call.run_backward() == SYNCBN_OK);
+  CHECK_FALSE(call.untouched());
+}
+
+TEST_CASE("wrong options and shapes are refused before anything is written") {
+  refused("shape.n is -1", [](Call& c) { c.shape.n = -1; });
+  refused("more values than can be addressed", [](Call& c) { c.shape.s = INT64_MAX / 4; });
+  refused("shape.dtype is 9", [](Call& c) { c.shape.dtype = static_cast<syncbn_dtype>(9); });
+  refused("shape.layout", [](Call& c) { c.shape.layout = static_cast<syncbn_layout>(2); });
+  refused("options.eps is -1", [](Call& c) { c.options.eps = -1; });
+  refused("options.eps is nan", [](Call& c) { c.options.eps = std::nan(""); });
+  refused("options.momentum is 1.5", [](Call& c) { c.options.momentum = 1.5; });
+  refused("options.weighting",
+          [](Call& c) { c.options.weighting = static_cast<syncbn_weighting>(-3); });
+  refused("negative_slope is -0.5", [](Call& c) {
+    c.options.activation = SYNCBN_LEAKY_RELU;
+    c.options.negative_slope = -0.5;
+  });
+  refused("shape->struct_size is 0", [](Call& c) { c.shape.struct_size = 0; });
+  refused("args->struct_size", [](Call& c) { c.forward.struct_size -= 8; });
+}
+
+TEST_CASE("wrong buffers are refused before anything is written") {
+  refused("x is NULL", [](Call& c) { c.forward.x = nullptr; });
+  refused("y is NULL", [](Call& c) { c.forward.y = nullptr; });
+  refused("only one of running_mean and running_var",
+          [](Call& c) { c.forward.running_var.data = nullptr; });
+  refused("running_var is float64; with float32 input it must be",
+          [](Call& c) { c.forward.running_var.dtype = SYNCBN_FLOAT64; });
+  refused("weight is float16; with float64 input", [](Call& c) {
+    c.shape.dtype = SYNCBN_FLOAT64;
+    c.forward.weight = {c.mean.data(), SYNCBN_FLOAT16};
+    c.shape.n = 0;
+  });
+  refused("num_batches_tracked is NULL",
+          [](Call& c) { c.options.momentum = SYNCBN_MOMENTUM_CUMULATIVE; });
+  refused("launch.workspace_size is", [](Call& c) { c.launch.workspace_size = c.needed - 1; });
+  refused("not aligned", [](Call& c) {
+    c.launch.workspace = static_cast<unsigned char*>(c.launch.workspace) + 8;
+  });
+  refused("launch.num_threads is 0", [](Call& c) { c.launch.num_threads = 0; });
+  refused("launch.stream is set", [](Call& c) { c.launch.stream = &c; });
+}
+
+TEST_CASE("wrong backward arguments are refused before anything is written") {
+  backward_refused("dy is NULL", [](Call& c) { c.backward.dy = nullptr; });
+  backward_refused("saved is NULL", [](Call& c) { c.backward.saved = nullptr; });
+  backward_refused("y is given but there is no activation",
+                   [](Call& c) { c.backward.y = c.y.data(); });
+  backward_refused("dx and dresidual are the same buffer",
+                   [](Call& c) { c.backward.dresidual = c.backward.dx; });
+}
+
+TEST_CASE("a device that was not built is refused") {
+  syncbn_capabilities capabilities = SYNCBN_CAPABILITIES_INIT;
+  REQUIRE(syncbn_query_capabilities(&capabilities) == SYNCBN_OK);
+  if (capabilities.cuda_built) return;
+  refused("no CUDA backend", [](Call& c) { c.launch.device = SYNCBN_CUDA; }, SYNCBN_UNSUPPORTED);
+}
+
+TEST_CASE("structs of a newer caller are taken while what they add is not used") {
+  struct Newer {
+    syncbn_options known = SYNCBN_OPTIONS_INIT;
+    double added = 0;
+  } newer;
+  newer.known.struct_size = sizeof(newer);
+  Call call;
+  CHECK(syncbn_forward(&call.shape, &newer.known, &call.forward, nullptr, &call.launch) ==
+        SYNCBN_OK);
+  newer.added = 1;
+  CHECK(syncbn_forward(&call.shape, &newer.known, &call.forward, nullptr, &call.launch) ==
+        SYNCBN_UNSUPPORTED);
+}
+
+TEST_CASE("phases refuse missing or shared wires") {
+  Call call;
+  CHECK(syncbn_moments(&call.shape, &call.options, &call.forward, nullptr, nullptr,
+                       &call.launch) == SYNCBN_INVALID_ARGUMENT);
+  const auto normalize = [&](std::int64_t group_size, const double* wire, const double* total,
+                             const double* center) {
+    return syncbn_normalize(&call.shape, &call.options, &call.forward, group_size, wire, total,
+                            center, &call.launch);
+  };
+  const double* wire = call.wire.data();
+  CHECK(normalize(2, wire, wire, nullptr) == SYNCBN_INVALID_ARGUMENT);
+  CHECK(normalize(0, wire, call.saved.data(), nullptr) == SYNCBN_INVALID_ARGUMENT);
+  CHECK(normalize(1, wire, nullptr, nullptr) == SYNCBN_INVALID_ARGUMENT);
+  CHECK(normalize(1, wire, wire, wire) == SYNCBN_INVALID_ARGUMENT);
+  CHECK(syncbn_center(&call.shape, &call.options, 1, wire, wire, wire, call.saved.data(),
+                      &call.launch) == SYNCBN_INVALID_ARGUMENT);
+  CHECK(call.untouched());
+}
+
+TEST_CASE("names of statuses") {
+  CHECK(std::string(syncbn_status_name(SYNCBN_DESYNC)) == "desync");
+  CHECK(std::string(syncbn_status_name(static_cast<syncbn_status>(99))) == "unknown status");
+}

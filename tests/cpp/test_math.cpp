@@ -1,0 +1,114 @@
+#include <cmath>
+#include <initializer_list>
+#include <limits>
+
+#include "doctest/doctest.h"
+#include "math/moments.hpp"
+#include "math/normalization.hpp"
+#include "math/statistics.hpp"
+#include "math/wire.hpp"
+#include "plan/signature.hpp"
+
+using namespace syncbn;
+
+namespace {
+
+Problem example() { return {4, 8, 9, SYNCBN_FLOAT32, SYNCBN_CHANNELS_FIRST, SYNCBN_OPTIONS_INIT}; }
+
+template <class Change>
+double hash_after(Change&& change) {
+  Problem problem = example();
+  change(problem);
+  return call_hash(problem, Phase::kMoments, 7);
+}
+
+}  // namespace
+
+TEST_CASE("moments of two sets join to the moments of their union") {
+  // {1, 3, 2, 6} and {9}: mean 4.2, variance 8.56 (the unequal shards of docs/mathematics.md).
+  const Moments a = moments_from_shifted(4, 2.0, 4.0, 18.0);  // of x - 2: -1 1 0 4
+  CHECK(a.mean == 3.0);
+  CHECK(a.m2 == 14.0);
+  const Moments b = moments_from_shifted(1, 0.0, 9.0, 81.0);
+  for (const Moments& all : {merge(a, b), merge(b, a)}) {
+    CHECK(all.count == 5);
+    CHECK(all.mean == doctest::Approx(4.2).epsilon(1e-15));
+    CHECK(variance(all) == doctest::Approx(8.56).epsilon(1e-15));
+  }
+  CHECK(merge(a, Moments{}).m2 == a.m2);
+  CHECK(merge(Moments{}, b).mean == 9.0);
+  CHECK(variance(Moments{}) == 0.0);
+}
+
+TEST_CASE("clamps let NaN through") {
+  CHECK(clamp_negative(-1e-20) == 0.0);
+  CHECK(std::isnan(clamp_negative(std::nan(""))));
+  CHECK(std::isnan(inverse_deviation(std::nan(""), 1e-5, SYNCBN_EPS_MAX).invstd));
+}
+
+TEST_CASE("the weight of a rank") {
+  CHECK(rank_weight(SYNCBN_WEIGHT_COUNT, 12, 3) == 12);
+  CHECK(rank_weight(SYNCBN_WEIGHT_EQUAL, 12, 3) == 1);
+  CHECK(rank_weight(SYNCBN_WEIGHT_BATCH, 12, 3) == 3);
+  for (const auto weighting : {SYNCBN_WEIGHT_COUNT, SYNCBN_WEIGHT_EQUAL, SYNCBN_WEIGHT_BATCH})
+    CHECK(rank_weight(weighting, 0, 3) == 0);
+  CHECK(rank_factor(0, 0, 5) == 0);
+  CHECK(rank_factor(4, 4, 5) == 0.2);
+}
+
+TEST_CASE("the factor on the running variance is 1 where its count allows no other") {
+  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED, 4, 5, 2) == 1.25);
+  CHECK(variance_factor(SYNCBN_VARIANCE_BIASED, 4, 5, 2) == 1.0);
+  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_LOCAL, 4, 5, 2) == 8.0 / 7.0);
+  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_RANK, 4, 5, 2) == 4.0 / 3.0);
+  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED, 1, 1, 1) == 1.0);
+  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_RANK, 0, 5, 2) == 1.0);
+  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_LOCAL, 0, 5, 2) == 1.0);
+}
+
+TEST_CASE("eps is added, or is the least variance") {
+  CHECK(inverse_deviation(3, 1, SYNCBN_EPS_ADD).invstd == 0.5);
+  CHECK(inverse_deviation(4, 1, SYNCBN_EPS_MAX).invstd == 0.5);
+  CHECK(inverse_deviation(4, 1, SYNCBN_EPS_MAX).gate == 1.0);
+  CHECK(inverse_deviation(0.25, 4, SYNCBN_EPS_MAX).invstd == 0.5);
+  CHECK(inverse_deviation(0.25, 4, SYNCBN_EPS_MAX).gate == 0.0);
+}
+
+TEST_CASE("the mean keeps more than the precision of float32") {
+  const double mean = 1.0 + 0x1p-40;
+  CHECK(static_cast<double>(mean_hi<float>(mean)) + static_cast<double>(mean_lo<float>(mean)) ==
+        mean);
+  const double infinity = std::numeric_limits<double>::infinity();
+  CHECK(mean_lo<float>(infinity) == 0.0f);
+  CHECK(mean_lo<float>(std::nan("")) == 0.0f);
+}
+
+TEST_CASE("ranks agree exactly when all hashes are equal") {
+  for (const double h : {1.0, 2.0, 40503.0, 65535.0})
+    for (const std::int64_t ranks : {1, 2, 3, 7, 1000, 100000}) {
+      const auto n = static_cast<double>(ranks);
+      CHECK(ranks_agree(n * h, n * h * h, ranks));
+      if (ranks == 1) continue;
+      const double other = h == 1.0 ? 2.0 : h - 1.0;
+      CHECK_FALSE(ranks_agree((n - 1) * h + other, (n - 1) * h * h + other * other, ranks));
+    }
+}
+
+TEST_CASE("the hash depends on what must agree, and on nothing else") {
+  const double base = hash_after([](Problem&) {});
+  CHECK(base >= 1);
+  CHECK(base <= 65535);
+  CHECK(base == hash_after([](Problem& p) { p.n = 0; }));
+  CHECK(base == hash_after([](Problem& p) { p.s = 1; }));
+  CHECK(base == hash_after([](Problem& p) { p.layout = SYNCBN_CHANNELS_LAST; }));
+  CHECK(base == hash_after([](Problem& p) { p.dtype = SYNCBN_BFLOAT16; }));
+  CHECK(base == hash_after([](Problem& p) { p.options.momentum = 0.5; }));
+  CHECK(base != hash_after([](Problem& p) { p.c = 9; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.eps = 1e-3; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.eps_mode = SYNCBN_EPS_MAX; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.weighting = SYNCBN_WEIGHT_EQUAL; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.activation = SYNCBN_RELU; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.centering = SYNCBN_CENTER_ON; }));
+  CHECK(base != call_hash(example(), Phase::kGradMoments, 7));
+  CHECK(base != call_hash(example(), Phase::kMoments, 8));
+}
