@@ -1,0 +1,142 @@
+# What a developer does here. `make demo` and `make test` need only git, make, a C++20 compiler and
+# python3 >= 3.10 with venv and headers; all else goes into .venv.
+#
+#   make demo         train the example network, with statistics synchronized over several ranks
+#   make test         everything: lint, C++ tests, sanitizers, Python tests, each under a time budget
+#   make lint         formatting, lint and types, without changing a file
+#   make format       format all sources
+#   make cpp-test     the C++ tests, optimized build
+#   make asan         the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make tsan         the C++ tests that use threads, under ThreadSanitizer
+#   make python-test  the Python tests, against the installed package
+#   make exhaustive   the Python tests with the full product of their matrices (long)
+#   make bench        speed, beside PyTorch's own batch norm
+#   make stubs        accept the binding's present signatures as python/syncbn/_core.pyi
+#   make clean        remove everything that was made, .venv included
+#
+# Settings, given as `make test NAME=value`:
+#   PYTHON        the Python to make .venv from (else the first of python3.11 and python3 that fits)
+#   PIP_ARGS      more arguments of `pip install`. For PyTorch without CUDA, gigabytes smaller:
+#                 PIP_ARGS="--extra-index-url <PyTorch's index of CPU wheels>"
+#   CONSTRAINTS   a file of pinned versions to use instead of constraints.txt
+#   PYTEST_ARGS   more arguments of pytest, such as "-k layers"
+#   DEMO_ARGS, BENCH_ARGS   arguments of the demo and of the benchmark
+#   BUDGET_SCALE  multiplies the time budgets, for slow machines
+
+PYTHON ?=
+PIP_ARGS ?=
+CONSTRAINTS ?= constraints.txt
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+WERROR ?= OFF
+export BUDGET_SCALE ?= 1
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+# The tools of .venv first, and its Python for CMake.
+IN_VENV := VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
+PIP_INSTALL := $(IN_VENV) .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+               -c $(CONSTRAINTS) $(PIP_ARGS)
+SOURCES := $(shell find core bindings cmake python -type f -not -name '*.pyc') \
+           CMakeLists.txt $(wildcard README.md) LICENSE
+CXX_SOURCES = $(shell find core bindings tests examples benchmarks -type f \
+                \( -name '*.h' -o -name '*.hpp' -o -name '*.cpp' \) 2>/dev/null)
+PYTHON_SOURCES := $(wildcard python tests tools examples benchmarks)
+
+.PHONY: help demo test lint format cpp-test asan tsan python-test exhaustive bench stubs clean
+.PHONY: preflight setup
+
+help:
+	@sed -n '/^#   make/s/^#   //p' Makefile
+
+# --------------------------------------------------------------------------------- preparation
+
+preflight:
+	@tools/preflight $(PYTHON) > /dev/null
+
+setup: .venv/.installed .venv/.developer
+
+.venv/.tools: constraints.txt pyproject.toml $(CONSTRAINTS) | preflight
+	@echo "preparing .venv"
+	@"$$(tools/preflight $(PYTHON))" -m venv .venv
+	@$(PIP_INSTALL) --upgrade pip
+	@$(PIP_INSTALL) --group build
+	@touch $@
+
+.venv/.installed: .venv/.tools $(SOURCES)
+	@echo "building and installing syncbn into .venv (the first time PyTorch comes with it)"
+	@$(PIP_INSTALL) --no-build-isolation -C cmake.define.SYNCBN_WERROR=$(WERROR) '.[demo]'
+	@touch $@
+
+.venv/.developer: .venv/.tools
+	@echo "installing the developer's tools into .venv"
+	@$(PIP_INSTALL) --group dev
+	@touch $@
+
+# ----------------------------------------------------------------------------------------- use
+
+demo: .venv/.installed
+	@.venv/bin/python -m syncbn demo $(DEMO_ARGS)
+
+bench: .venv/.installed
+	@.venv/bin/python -m syncbn bench $(BENCH_ARGS)
+
+# --------------------------------------------------------------------------------------- tests
+
+# The budgets add up to 20 minutes, on two cores and from an empty .venv.
+STAGE = .venv/bin/python tools/stage
+test: preflight
+	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 270 $(MAKE) setup WERROR=ON
+	@$(STAGE) "lint" 90 $(MAKE) lint
+	@$(STAGE) "C++ tests" 150 $(MAKE) cpp-test
+	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 180 $(MAKE) asan
+	@$(STAGE) "C++ tests, thread sanitizer" 120 $(MAKE) tsan
+	@$(STAGE) --last "Python tests" 390 $(MAKE) python-test
+
+lint: .venv/.developer .venv/.installed
+	@.venv/bin/ruff check --quiet $(PYTHON_SOURCES)
+	@.venv/bin/ruff format --quiet --check $(PYTHON_SOURCES)
+	@.venv/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+	@.venv/bin/mypy --no-error-summary
+
+format: .venv/.developer
+	@.venv/bin/ruff check --quiet --fix-only $(PYTHON_SOURCES)
+	@.venv/bin/ruff format --quiet $(PYTHON_SOURCES)
+	@.venv/bin/clang-format -i $(CXX_SOURCES)
+
+# $(call ctest,<preset>)
+define ctest
+	@mkdir -p build
+	@$(IN_VENV) cmake --preset $(1) > build/$(1).log || { cat build/$(1).log; exit 1; }
+	@$(IN_VENV) cmake --build --preset $(1) > build/$(1).log || { cat build/$(1).log; exit 1; }
+	@$(IN_VENV) ctest --preset $(1)
+endef
+
+cpp-test: .venv/.tools
+	$(call ctest,release)
+
+asan: .venv/.tools
+	$(call ctest,asan)
+
+tsan: .venv/.tools
+	$(call ctest,tsan)
+
+python-test: .venv/.developer .venv/.installed
+	@$(IN_VENV) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+exhaustive: .venv/.developer .venv/.installed
+	@$(IN_VENV) .venv/bin/python -m pytest --exhaustive --timeout 0 $(PYTEST_ARGS)
+
+# --------------------------------------------------------------------------------- maintenance
+
+stubs: .venv/.installed
+	@cp "$$(.venv/bin/python -c 'import syncbn, pathlib; print(pathlib.Path(syncbn.__file__).parent)')/_core.pyi" \
+	  python/syncbn/_core.pyi
+
+clean:
+	@rm -rf .venv build dist demo-results bench-results
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,44 @@
+# syncbn_add_cpu_kernels(<list> <source> <host>): compiles one source once per instruction set, each
+# into a namespace (SYNCBN_ISA) and an object library of its own, whose names are returned from the
+# plainest to the widest set. <host>, which chooses at run time, learns by SYNCBN_HAVE_<ISA> which
+# ones exist. No other file of the project has instruction-set flags.
+
+function(syncbn_cpu_isas result)
+  set(processors "${CMAKE_SYSTEM_PROCESSOR}")
+  if(APPLE AND CMAKE_OSX_ARCHITECTURES)
+    set(processors "${CMAKE_OSX_ARCHITECTURES}")
+  endif()
+  if(processors MATCHES "^(x86_64|AMD64|amd64)$")
+    set(${result} generic avx2 avx512 PARENT_SCOPE)
+  else() # on arm64 it has NEON; in a universal binary one processor would refuse the other's flags
+    set(${result} generic PARENT_SCOPE)
+  endif()
+endfunction()
+
+function(syncbn_add_cpu_kernels result source host)
+  set(flags_generic "")
+  set(flags_avx2 -mavx2 -mfma -mf16c)
+  set(flags_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
+
+  syncbn_cpu_isas(isas)
+  set(targets "")
+  foreach(isa IN LISTS isas)
+    set(target syncbn_kernels_${isa})
+    add_library(${target} OBJECT ${source})
+    target_include_directories(${target} PRIVATE
+      $<TARGET_PROPERTY:${host},INTERFACE_INCLUDE_DIRECTORIES>)
+    target_compile_definitions(${target} PRIVATE SYNCBN_ISA=${isa})
+    target_compile_options(${target} PRIVATE
+      -ffp-contract=off -fno-math-errno ${flags_${isa}})
+    syncbn_compile_options(${target})
+    # GCC takes the deliberately undefined vectors of its own intrinsics for a mistake (bug 105593).
+    target_compile_options(${target} PRIVATE
+      $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>)
+    string(TOUPPER "${isa}" name)
+    target_compile_definitions(${host} PRIVATE SYNCBN_HAVE_${name}=1)
+    list(APPEND targets ${target})
+  endforeach()
+  list(JOIN isas " " isas)
+  message(STATUS "syncbn: CPU kernels for ${isas}")
+  set(${result} ${targets} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,239 @@
+"""The layers of the project, and what breaks them.
+
+    python/* -> bindings -> public headers -> api -> ops -> {plan, comm, backend} -> {math, support}
+
+A file belongs to a room, named after its folder; a room may use the rooms listed for it and itself.
+Every function here takes the root of a source tree and returns one line per violation.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+FOLDERS = ("core", "bindings", "python", "tests", "examples", "benchmarks", "tools", "cmake")
+CXX_SUFFIXES = {".h", ".hpp", ".c", ".cpp", ".inl", ".cu", ".cuh"}
+LINES_LIMIT = 300
+COLUMNS_LIMIT = 100
+
+# Longer than LINES_LIMIT, each for its reason.
+LONG_FILES = {
+    "core/include/syncbn/syncbn.h": "the contract of the C ABI in one piece, most of it comment",
+}
+
+# ----------------------------------------------------------------------------------- C and C++
+
+# From the most specific to the least; the first that matches names the room. A trailing * stands
+# for any ending, else it is a file or a folder.
+CXX_ROOMS = {
+    "core/include/syncbn/syncbn.h": "abi",
+    "core/include/syncbn/version.h": "abi",
+    "core/include/syncbn": "public",
+    "core/src/backend/cuda/device": "backend/cuda/device",
+    "core/src/backend/cuda": "backend/cuda",
+    "core/src/backend/cpu": "backend/cpu",
+    "core/src/backend/none": "backend/none",
+    "core/src/backend": "backend",
+    "core/src/api": "api",
+    "core/src/ops": "ops",
+    "core/src/plan": "plan",
+    "core/src/comm": "comm",
+    "core/src/math": "math",
+    "core/src/support": "support",
+    "bindings": "bindings",
+    "tests/cpp/test_abi_*": "embedder",
+    "tests/cpp": "internal tests",
+    "tests/python/house/consumer": "embedder",
+    "examples": "embedder",
+    "benchmarks": "embedder",
+}
+
+_LEAVES = {"abi", "math", "support"}
+_BACKEND = {"backend", "plan", *_LEAVES}  # the port, and the description of the problem
+MAY_INCLUDE = {
+    "abi": set(),
+    "public": {"abi"},
+    "math": _LEAVES,
+    "support": _LEAVES,
+    "plan": _LEAVES,
+    "comm": _LEAVES,
+    "backend": _BACKEND,
+    "backend/none": _BACKEND,
+    "backend/cpu": _BACKEND,
+    "backend/cuda": {"backend/cuda/device", *_BACKEND},
+    "backend/cuda/device": {"math", "support"},
+    "ops": {"plan", "comm", "backend", *_LEAVES},
+    # backend/cpu only to name the instruction set that runs
+    "api": {"ops", "plan", "comm", "backend", "backend/cpu", *_LEAVES},
+    "bindings": {"abi", "public"},
+    "embedder": {"abi", "public", "internal tests"},
+    "internal tests": set(CXX_ROOMS.values()) - {"bindings"},
+}
+
+_C_HEADERS = re.compile(
+    r"(assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal"
+    r"|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|tgmath|time|uchar|wchar|wctype)\.h"
+)
+# Besides the standard library, by room.
+FOREIGN_HEADERS = {
+    "backend/cpu": r"(immintrin|arm_neon|pthread|sched|unistd)\.h|sys/\w+\.h",
+    "backend/cuda": r"cuda\w*\.h|cub/.*",
+    "backend/cuda/device": r"cuda\w*\.h|cub/.*",
+    "comm": r"(cuda_runtime_api|dlfcn|immintrin|nccl)\.h",
+    "bindings": r"(Python|dlfcn)\.h|nanobind/.*",
+    "internal tests": r"doctest/doctest\.h|\w+\.h|sys/\w+\.h",
+    "embedder": r"doctest/doctest\.h|mpi\.h",
+}
+FOREIGN_HEADERS_OF_FILE = {"core/include/syncbn/mpi.hpp": r"mpi\.h"}
+
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
+_INCLUDE_FOLDERS = ("core/include", "core/src", "tests/cpp", "tests/cpp/vendor", "bindings")
+
+
+def files(root: Path, suffixes: set[str]) -> Iterator[tuple[str, Path]]:
+    """Name the project's own files with these suffixes, relative to the root."""
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            name = path.relative_to(root).as_posix()
+            if path.suffix in suffixes and path.is_file() and "/vendor/" not in name:
+                yield name, path
+
+
+def cxx_room(name: str) -> str | None:
+    path = PurePosixPath(name)
+    for place, room in CXX_ROOMS.items():
+        if path.is_relative_to(place) or (place.endswith("*") and name.startswith(place[:-1])):
+            return room
+    return None
+
+
+def _resolve(root: Path, name: str, header: str) -> str | None:
+    """Find the project's file that an include means; None for a header from elsewhere."""
+    for folder in (PurePosixPath(name).parent.as_posix(), *_INCLUDE_FOLDERS):
+        candidate = root / folder / header
+        if candidate.is_file():
+            return candidate.resolve().relative_to(root.resolve()).as_posix()
+    return None
+
+
+def _is_standard(header: str) -> bool:
+    return bool(re.fullmatch(r"\w+", header) or _C_HEADERS.fullmatch(header))
+
+
+def _includes(root: Path) -> Iterator[tuple[str, str, str | None]]:
+    for name, path in files(root, CXX_SUFFIXES):
+        for _, header in _INCLUDE.findall(path.read_text(encoding="utf-8")):
+            yield name, header, _resolve(root, name, header)
+
+
+def include_violations(root: Path) -> list[str]:
+    found = []
+    for name, header, target in _includes(root):
+        room = cxx_room(name)
+        if room is None:
+            found.append(f"{name}: belongs to no room of tests/python/house/layers.py")
+        elif target is None:
+            allowed = FOREIGN_HEADERS_OF_FILE.get(name, FOREIGN_HEADERS.get(room))
+            if not _is_standard(header) and not (allowed and re.fullmatch(allowed, header)):
+                found.append(f"{name}: {room} must not include <{header}>")
+        elif "/vendor/" not in target:
+            to = cxx_room(target)
+            if to != room and to not in MAY_INCLUDE[room]:
+                found.append(f"{name}: {room} must not include {target} ({to})")
+    return found
+
+
+def include_cycles(root: Path) -> list[str]:
+    """Find headers that include each other, over any number of steps."""
+    graph: dict[str, list[str]] = {}
+    for name, _, target in _includes(root):
+        if target is not None:
+            graph.setdefault(name, []).append(target)
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> None:
+        if name in trail:
+            found.append(" -> ".join([*trail[trail.index(name) :], name]))
+        elif name not in done:
+            for target in graph.get(name, []):
+                visit(target, [*trail, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    return found
+
+
+# -------------------------------------------------------------------------------------- Python
+
+# Which rooms of python/syncbn may import a framework. demo and bench are programs, not layers.
+FRAMEWORKS = {
+    "torch": {"torch", "demo", "bench"},
+    "cupy": {"cupy"},
+    "numpy": {"numpy", "demo", "bench"},
+    "sklearn": {"demo"},
+    "matplotlib": {"demo", "bench"},
+}
+# Rooms that only these may import, besides themselves; a room not named here is free for all.
+IMPORTED_ONLY_BY = {
+    "torch": {"demo", "bench"},
+    "cupy": set(),
+    "numpy": {"demo", "bench"},
+    "demo": {"__main__"},
+    "bench": {"__main__"},
+    "_cli": {"__main__", "demo", "bench"},
+}
+
+
+def python_room(name: str) -> str:
+    """Name the folder or the module directly below python/syncbn."""
+    return PurePosixPath(name).relative_to("python/syncbn").with_suffix("").parts[0]
+
+
+def _imported(tree: ast.AST, package: list[str]) -> Iterator[str]:
+    """Give the absolute names of all imports, those in functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def import_violations(root: Path) -> list[str]:
+    found = []
+    for name, path in files(root, {".py"}):
+        if not name.startswith("python/syncbn/"):
+            continue
+        room = python_room(name)
+        package = list(PurePosixPath(name).relative_to("python").parent.parts)
+        for module in _imported(ast.parse(path.read_text(encoding="utf-8")), package):
+            top, *rest = module.split(".")
+            if top in FRAMEWORKS and room not in FRAMEWORKS[top]:
+                found.append(f"{name}: {room} must not import {top}")
+            if top == "syncbn" and rest:
+                users = IMPORTED_ONLY_BY.get(rest[0])
+                if users is not None and room != rest[0] and room not in users:
+                    found.append(f"{name}: {room} must not import syncbn.{rest[0]}")
+    return found
+
+
+# ---------------------------------------------------------------------------------------- size
+
+
+def size_violations(root: Path) -> list[str]:
+    found = []
+    for name, path in files(root, {*CXX_SUFFIXES, ".py", ".cmake", ".txt"}):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if len(lines) > LINES_LIMIT and name not in LONG_FILES:
+            found.append(f"{name}: {len(lines)} lines, expected at most {LINES_LIMIT}")
+        found += [
+            f"{name}:{number}: {len(line)} columns, expected at most {COLUMNS_LIMIT}"
+            for number, line in enumerate(lines, 1)
+            if len(line) > COLUMNS_LIMIT
+        ]
+    return found

@@ -1,0 +1,66 @@
+"""How the project configures: inside another project, and with settings that it must refuse."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PARENT = f"""
+cmake_minimum_required(VERSION 3.28)
+project(parent LANGUAGES CXX)
+add_subdirectory("{ROOT.as_posix()}" syncbn)
+get_target_property(kind syncbn::syncbn TYPE)
+message(STATUS "kind=${{kind}} build_type=[${{CMAKE_BUILD_TYPE}}] flags=[${{CMAKE_CXX_FLAGS}}]")
+if(TARGET syncbn_doctest)
+  message(FATAL_ERROR "the tests were configured")
+endif()
+"""
+
+
+def configure(source: Path, build: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["cmake", "-S", source, "-B", build, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_parent_project_is_left_alone(tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text(PARENT, encoding="utf-8")
+    done = configure(tmp_path, tmp_path / "build")
+    assert done.returncode == 0, done.stderr
+    assert "kind=SHARED_LIBRARY build_type=[] flags=[]" in done.stdout
+
+
+def test_the_default_says_that_no_cuda_backend_is_built(tmp_path):
+    done = configure(ROOT, tmp_path, "-DSYNCBN_BUILD_TESTS=OFF")
+    assert done.returncode == 0, done.stderr
+    assert "no CUDA backend is built" in done.stdout
+    assert "CMAKE_BUILD_TYPE:STRING=Release" in (tmp_path / "CMakeCache.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("-DSYNCBN_CUDA=ON", "has no CUDA kernels"),
+        ("-DSYNCBN_CUDA=yes", "Expected AUTO, ON or OFF"),
+        ("-DSYNCBN_SANITIZE=memory", "SYNCBN_SANITIZE is 'memory'"),
+    ],
+)
+def test_a_setting_that_cannot_be_met_is_refused(tmp_path, option, message):
+    done = configure(ROOT, tmp_path, option)
+    assert done.returncode != 0
+    assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("folder", ["core", "bindings"])
+def test_every_source_is_built(folder):
+    listed = (ROOT / folder / "CMakeLists.txt").read_text(encoding="utf-8").split()
+    words = {word.rstrip(")") for word in listed}
+    sources = {p.relative_to(ROOT / folder).as_posix() for p in (ROOT / folder).rglob("*.cpp")}
+    assert sources
+    assert sources <= words

@@ -1,0 +1,131 @@
+"""The arrows between the layers point down; each rule is shown to catch a planted violation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from house import layers
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def plant(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "violations",
+    [
+        layers.include_violations,
+        layers.include_cycles,
+        layers.import_violations,
+        layers.size_violations,
+    ],
+    ids=lambda rule: rule.__name__,
+)
+def test_the_project_keeps(violations):
+    found = violations(ROOT)
+    assert not found, "\n".join(["", *found])
+
+
+def test_the_rules_see_the_project():
+    names = [name for name, _ in layers.files(ROOT, {*layers.CXX_SUFFIXES, ".py"})]
+    assert "core/include/syncbn/syncbn.h" in names
+    assert "python/syncbn/__init__.py" in names
+    assert any(target for _, _, target in layers._includes(ROOT))
+
+
+def test_exceptions_are_still_needed():
+    for name in layers.LONG_FILES:
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        assert len(lines) > layers.LINES_LIMIT, f"{name} is no longer long: remove its exception"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "target"),
+    [
+        ("core/src/math/wire.hpp", '#include "ops/forward.hpp"', "core/src/ops/forward.hpp"),
+        ("core/src/plan/a.cpp", '#include "comm/port.hpp"', "core/src/comm/port.hpp"),
+        ("core/src/comm/a.cpp", '# include "backend/b.hpp"', "core/src/backend/b.hpp"),
+        ("core/src/ops/a.cpp", '#include "api/guard.hpp"', "core/src/api/guard.hpp"),
+        ("core/src/ops/a.cpp", '#include "backend/cpu/k.hpp"', "core/src/backend/cpu/k.hpp"),
+        ("core/src/ops/a.cpp", "#include <syncbn/syncbn.hpp>", "core/include/syncbn/syncbn.hpp"),
+        ("core/src/backend/cpu/a.cpp", '#include "../cuda/b.hpp"', "core/src/backend/cuda/b.hpp"),
+        ("bindings/a.cpp", '#include "ops/forward.hpp"', "core/src/ops/forward.hpp"),
+        ("examples/a.cpp", '#include "support/error.hpp"', "core/src/support/error.hpp"),
+        ("tests/cpp/test_abi_a.cpp", '#include "plan/p.hpp"', "core/src/plan/p.hpp"),
+        ("core/include/syncbn/syncbn.h", '#include "x.hpp"', "core/src/support/x.hpp"),
+        ("core/include/syncbn/syncbn.h", "#include <cuda_runtime.h>", None),
+        ("core/include/syncbn/syncbn.hpp", "#include <mpi.h>", None),
+        ("core/src/support/a.hpp", "#include <Python.h>", None),
+        ("core/src/ops/a.cpp", "#include <nccl.h>", None),
+        ("core/src/elsewhere/a.cpp", "#include <vector>", None),
+    ],
+)
+def test_a_forbidden_include_is_found(tmp_path, name, text, target):
+    if target:
+        plant(tmp_path, target, "")
+    plant(tmp_path, name, text + "\n")
+    (found,) = layers.include_violations(tmp_path)
+    assert found.startswith(f"{name}: ")
+
+
+def test_a_permitted_include_is_not_reported(tmp_path):
+    plant(tmp_path, "core/src/math/wire.hpp", "#pragma once\n#include <cmath>\n")
+    plant(tmp_path, "core/src/ops/a.cpp", '#include "math/wire.hpp"\n#include <stdint.h>\n')
+    plant(tmp_path, "core/include/syncbn/mpi.hpp", "#include <mpi.h>\n")
+    assert layers.include_violations(tmp_path) == []
+
+
+def test_a_cycle_of_includes_is_found(tmp_path):
+    plant(tmp_path, "core/src/math/a.hpp", '#include "math/b.hpp"\n')
+    plant(tmp_path, "core/src/math/b.hpp", '#include "math/a.hpp"\n')
+    (found,) = layers.include_cycles(tmp_path)
+    assert found.count("math/a.hpp") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("__init__.py", "import torch"),
+        ("__init__.py", "def late():\n    import numpy as np"),
+        ("comm.py", "from torch import distributed"),
+        ("torch/module.py", "import cupy"),
+        ("numpy/arrays.py", "import cupy.cuda"),
+        ("_cli/info.py", "from syncbn.torch import SyncBatchNorm"),
+        ("torch/module.py", "from ..demo import data"),
+        ("__init__.py", "from . import torch"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path, name, text):
+    plant(tmp_path, f"python/syncbn/{name}", text + "\n")
+    (found,) = layers.import_violations(tmp_path)
+    assert found.startswith(f"python/syncbn/{name}: ")
+
+
+def test_a_permitted_import_is_not_reported(tmp_path):
+    plant(tmp_path, "python/syncbn/torch/a.py", "import torch\nfrom .. import _core, Options\n")
+    plant(tmp_path, "python/syncbn/__init__.py", "from ._core import Options\n")
+    assert layers.import_violations(tmp_path) == []
+
+
+def test_long_files_and_long_lines_are_found(tmp_path):
+    plant(tmp_path, "core/src/ops/long.cpp", "\n" * (layers.LINES_LIMIT + 1))
+    plant(tmp_path, "core/src/ops/wide.cpp", "x" * (layers.COLUMNS_LIMIT + 1))
+    assert len(layers.size_violations(tmp_path)) == 2
+
+
+def test_import_syncbn_imports_no_framework():
+    code = (
+        "import sys, syncbn\n"
+        f"print([name for name in {sorted(layers.FRAMEWORKS)} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
