@@ -1,0 +1,212 @@
+#include "array_view.hpp"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <utility>
+
+#include "docstrings.hpp"
+#include "errors.hpp"
+
+namespace syncbn::bindings {
+namespace {
+
+struct NamedDtype {
+  const char* name;
+  DLDataType dtype;
+};
+
+constexpr NamedDtype kDtypes[] = {
+    {"float16", {kDLFloat, 16, 1}}, {"bfloat16", {kDLBfloat, 16, 1}},
+    {"float32", {kDLFloat, 32, 1}}, {"float64", {kDLFloat, 64, 1}},
+    {"int64", {kDLInt, 64, 1}},     {"int32", {kDLInt, 32, 1}},
+    {"uint8", {kDLUInt, 8, 1}},     {"bool", {kDLBool, 8, 1}},
+};
+
+bool same(DLDataType a, DLDataType b) noexcept {
+  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
+}
+
+DLDataType dtype_of(const std::string& name) {
+  for (const NamedDtype& known : kDtypes)
+    if (name == known.name) return known.dtype;
+  fail_argument("dtype: got '", name,
+                "', expected float16, bfloat16, float32, float64, int64, int32, uint8 or bool");
+}
+
+DLDevice device_of(const std::string& name, int index) {
+  if (name == "cpu") return {kDLCPU, 0};
+  if (name == "cuda") return {kDLCUDA, index};
+  fail_argument("device: got '", name, "', expected 'cpu' or 'cuda'");
+}
+
+// Memory that the host and the device both reach counts as the side whose pointer it is.
+DLDevice normalized(DLDevice device) noexcept {
+  switch (device.device_type) {
+    case kDLCUDAHost: return {kDLCPU, 0};
+    case kDLCUDAManaged: return {kDLCUDA, device.device_id};
+    default: return device;
+  }
+}
+
+PyObject* array_type = nullptr;  // borrowed from the module, which outlives every call
+
+// The exchange tables of the types seen last. The types are held, so that an address is not reused.
+class ExchangeTables {
+ public:
+  const DLPackExchangeAPI* cached(PyTypeObject* type) const noexcept {
+    for (const Entry& entry : entries_)
+      if (entry.type == type) return entry.table;
+    return nullptr;
+  }
+
+  // nullptr if the type offers no table that this binding can read.
+  const DLPackExchangeAPI* look_up(PyTypeObject* type) {
+    nb::handle type_object(reinterpret_cast<PyObject*>(type));
+    nb::object capsule = nb::getattr(type_object, "__dlpack_c_exchange_api__", nb::none());
+    if (!PyCapsule_IsValid(capsule.ptr(), kCapsuleName)) return nullptr;
+    auto* header = static_cast<const DLPackExchangeAPIHeader*>(
+        PyCapsule_GetPointer(capsule.ptr(), kCapsuleName));
+    while (header != nullptr && header->version.major != DLPACK_MAJOR_VERSION)
+      header = header->prev_api;
+    auto* table = reinterpret_cast<const DLPackExchangeAPI*>(header);
+    if (table == nullptr || table->dltensor_from_py_object_no_sync == nullptr) return nullptr;
+    store(type_object, type, table);
+    return table;
+  }
+
+ private:
+  static constexpr const char* kCapsuleName = "dlpack_exchange_api";
+
+  struct Entry {
+    PyTypeObject* type = nullptr;
+    const DLPackExchangeAPI* table = nullptr;
+  };
+
+  void store(nb::handle type_object, PyTypeObject* type, const DLPackExchangeAPI* table) {
+    Entry& slot = entries_[next_];
+    next_ = (next_ + 1) % entries_.size();
+    nb::object replaced = nb::steal(reinterpret_cast<PyObject*>(slot.type));
+    type_object.inc_ref();
+    slot = {type, table};
+  }
+
+  std::array<Entry, 8> entries_{};
+  std::size_t next_ = 0;
+};
+
+ExchangeTables exchange_tables;  // guarded by the GIL
+
+ArrayView view_of_dlpack(nb::handle object, const DLPackExchangeAPI* table, const char* name) {
+  DLTensor tensor;
+  if (table->dltensor_from_py_object_no_sync(object.ptr(), &tensor) != 0) nb::raise_python_error();
+  if (tensor.ndim > 0 && tensor.strides == nullptr)
+    fail_type(name, ": its DLPack table gives no strides; pass an Array instead");
+  return {static_cast<char*>(tensor.data) + tensor.byte_offset,
+          tensor.shape,
+          tensor.strides,
+          tensor.ndim,
+          tensor.dtype,
+          normalized(tensor.device),
+          false};
+}
+
+}  // namespace
+
+std::int64_t ArrayView::count() const noexcept {
+  std::int64_t product = 1;
+  for (int axis = 0; axis < ndim; ++axis) product *= shape[axis];
+  return product;
+}
+
+bool ArrayView::is_contiguous() const noexcept {
+  std::int64_t expected = 1;
+  bool dense = true;
+  for (int axis = ndim - 1; axis >= 0; --axis) {
+    if (shape[axis] == 0) return true;
+    dense = dense && (shape[axis] == 1 || strides[axis] == expected);
+    expected *= shape[axis];
+  }
+  return dense;
+}
+
+Array::Array(std::uintptr_t pointer, std::vector<std::int64_t> shape,
+             std::vector<std::int64_t> strides, const std::string& dtype, const std::string& device,
+             int device_index, bool read_only, nb::object owner)
+    : pointer_(pointer),
+      shape_(std::move(shape)),
+      strides_(std::move(strides)),
+      dtype_(dtype_of(dtype)),
+      device_(device_of(device, device_index)),
+      read_only_(read_only),
+      owner_(std::move(owner)) {
+  if (shape_.size() != strides_.size())
+    fail_argument("strides: got ", strides_.size(), " values, expected one for each of the ",
+                  shape_.size(), " axes of shape");
+  for (const std::int64_t size : shape_)
+    if (size < 0) fail_argument("shape: got a size of ", size, ", expected sizes >= 0");
+}
+
+ArrayView Array::view() const noexcept {
+  return {reinterpret_cast<void*>(pointer_),
+          shape_.data(),
+          strides_.data(),
+          static_cast<int>(shape_.size()),
+          dtype_,
+          device_,
+          read_only_};
+}
+
+ArrayView view_of(nb::handle object, const char* name) {
+  PyTypeObject* type = Py_TYPE(object.ptr());
+  const DLPackExchangeAPI* table = exchange_tables.cached(type);
+  if (table != nullptr) return view_of_dlpack(object, table, name);
+  if (reinterpret_cast<PyObject*>(type) == array_type) return nb::inst_ptr<Array>(object)->view();
+  table = exchange_tables.look_up(type);
+  if (table != nullptr) return view_of_dlpack(object, table, name);
+  fail_type(name, ": got ", nb::inst_name(object).c_str(),
+            ", expected a syncbn._core.Array or an array with __dlpack_c_exchange_api__ (such as a "
+            "torch.Tensor)");
+}
+
+std::string dtype_name(DLDataType dtype) {
+  for (const NamedDtype& known : kDtypes)
+    if (same(known.dtype, dtype)) return known.name;
+  static constexpr const char* kKinds[] = {"int",    "uint",    "float", "opaque",
+                                           "bfloat", "complex", "bool"};
+  if (dtype.code < std::size(kKinds)) return concat(kKinds[dtype.code], int{dtype.bits});
+  return concat("float", int{dtype.bits}, " (DLPack type code ", int{dtype.code}, ")");
+}
+
+std::string device_name(DLDevice device) {
+  if (device.device_type == kDLCPU) return "cpu";
+  if (device.device_type == kDLCUDA) return concat("cuda:", device.device_id);
+  return concat("a device of DLPack type ", static_cast<int>(device.device_type));
+}
+
+std::string tuple_text(const std::int64_t* values, int count) {
+  std::string text = "(";
+  for (int i = 0; i < count; ++i) text += concat(i == 0 ? "" : ", ", values[i]);
+  return text + (count == 1 ? ",)" : ")");
+}
+
+void bind_array(nb::module_& module) {
+  nb::class_<Array> array(module, "Array", doc::kArray);
+  array
+      .def(nb::init<std::uintptr_t, std::vector<std::int64_t>, std::vector<std::int64_t>,
+                    const std::string&, const std::string&, int, bool, nb::object>(),
+           nb::arg("pointer"), nb::arg("shape"), nb::arg("strides_in_elements"), nb::arg("dtype"),
+           nb::arg("device") = "cpu", nb::arg("device_index") = 0, nb::kw_only(),
+           nb::arg("read_only") = false, nb::arg("owner") = nb::none())
+      .def("__repr__", [](const Array& self) {
+        const ArrayView view = self.view();
+        return concat("Array(shape=", tuple_text(view.shape, view.ndim),
+                      ", strides_in_elements=", tuple_text(view.strides, view.ndim), ", dtype='",
+                      dtype_name(view.dtype), "', device='", device_name(view.device), "'",
+                      view.read_only ? ", read_only=True)" : ")");
+      });
+  array_type = array.ptr();
+}
+
+}  // namespace syncbn::bindings

@@ -1,0 +1,62 @@
+// What the binding knows of an array argument: pointer, shape, strides, dtype and device.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "vendor/dlpack.h"
+
+namespace syncbn::bindings {
+
+namespace nb = nanobind;
+
+// A view of somebody else's array. `shape` and `strides` (in elements) live as long as the Python
+// object they were read from.
+struct ArrayView {
+  void* data = nullptr;
+  const std::int64_t* shape = nullptr;
+  const std::int64_t* strides = nullptr;
+  int ndim = 0;
+  DLDataType dtype{};
+  DLDevice device{};
+  bool read_only = false;
+
+  std::int64_t count() const noexcept;
+  std::int64_t item_size() const noexcept { return dtype.bits / 8; }
+  // Row-major without gaps; strides of axes with one element do not matter.
+  bool is_contiguous() const noexcept;
+};
+
+// The Python class `Array`: for arrays that do not offer DLPack's C exchange table.
+class Array {
+ public:
+  Array(std::uintptr_t pointer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
+        const std::string& dtype, const std::string& device, int device_index, bool read_only,
+        nb::object owner);
+  ArrayView view() const noexcept;
+
+ private:
+  std::uintptr_t pointer_;
+  std::vector<std::int64_t> shape_;
+  std::vector<std::int64_t> strides_;
+  DLDataType dtype_;
+  DLDevice device_;
+  bool read_only_;
+  nb::object owner_;
+};
+
+// Reads an array argument without copying, converting or synchronising. Raises TypeError, naming
+// the argument, if `object` is neither an Array nor of a type with DLPack's C exchange table.
+ArrayView view_of(nb::handle object, const char* name);
+
+// For messages: "float32", "cuda:0", "(2, 3)".
+std::string dtype_name(DLDataType dtype);
+std::string device_name(DLDevice device);
+std::string tuple_text(const std::int64_t* values, int count);
+
+void bind_array(nb::module_& module);
+
+}  // namespace syncbn::bindings

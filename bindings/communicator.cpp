@@ -1,0 +1,203 @@
+#include "communicator.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "callbacks.hpp"
+#include "docstrings.hpp"
+#include "errors.hpp"
+
+namespace syncbn::bindings {
+
+class CommHandle {
+ public:
+  CommHandle(syncbn_comm* comm, PythonCallbacks* callbacks) : comm_(comm), callbacks_(callbacks) {}
+  // Runs under the GIL, which is released: to destroy a handle may mean to wait.
+  ~CommHandle() {
+    nb::gil_scoped_release released;
+    syncbn_comm_destroy(comm_);
+  }
+  CommHandle(const CommHandle&) = delete;
+  CommHandle& operator=(const CommHandle&) = delete;
+
+  syncbn_comm* comm() const noexcept { return comm_; }
+  PythonCallbacks* callbacks() const noexcept { return callbacks_; }
+
+ private:
+  syncbn_comm* comm_;
+  PythonCallbacks* callbacks_;  // owned by comm_; nullptr where no Python is called
+};
+
+syncbn_comm* get(const CommHold& hold) noexcept { return hold ? hold->comm() : nullptr; }
+
+Communicator::Communicator(CommHold handle) : handle_(std::move(handle)) {
+  info_.struct_size = sizeof(info_);
+  check_status(syncbn_comm_query(get(handle_), &info_));
+}
+
+CommHold Communicator::hold() const {
+  if (closed())
+    fail_argument("communicator: rank ", info_.rank, " of ", info_.size,
+                  " was closed, expected an open one: close it after its last use");
+  return handle_;
+}
+
+int Communicator::traverse(visitproc visit, void* arg) const {
+  if (handle_ == nullptr || handle_->callbacks() == nullptr) return 0;
+  Py_VISIT(handle_->callbacks()->sum.ptr());
+  Py_VISIT(handle_->callbacks()->split.ptr());
+  return 0;
+}
+
+void Communicator::clear() noexcept { close(); }
+
+namespace {
+
+Communicator wrap(syncbn_comm* comm, PythonCallbacks* callbacks = nullptr) {
+  return Communicator(std::make_shared<CommHandle>(comm, callbacks));
+}
+
+void sum(const Communicator& self, nb::handle src, nb::handle dst, std::uintptr_t stream) {
+  const ArrayView in = doubles(src, "src", Access::kRead);
+  const ArrayView out = doubles(dst, "dst", Access::kWrite);
+  if (in.count() != out.count())
+    fail_argument("dst: got ", out.count(), " values, expected ", in.count(), " as in src");
+  if (in.device.device_type != out.device.device_type ||
+      in.device.device_id != out.device.device_id)
+    fail_argument("dst: is on ", device_name(out.device), ", expected ", device_name(in.device),
+                  " where src is");
+  const syncbn_device device = device_kind(in.device, "src");
+  const CommHold hold = self.hold();
+  run([&] {
+    return syncbn_comm_sum(get(hold), static_cast<const double*>(in.data),
+                           static_cast<double*>(out.data), in.count(), device,
+                           reinterpret_cast<void*>(stream));
+  });
+}
+
+nb::object split(const Communicator& self, std::int32_t color, std::int32_t key) {
+  const CommHold hold = self.hold();
+  PythonCallbacks* own = hold->callbacks();
+  if (own != nullptr && own->split.is_none())
+    raise(SYNCBN_UNSUPPORTED,
+          "this callback communicator cannot be split: it was made without a split callable");
+  syncbn_comm* part = nullptr;
+  run([&] { return syncbn_comm_split(get(hold), color, key, &part); });
+  if (part == nullptr) return nb::none();
+  return nb::cast(wrap(part, own == nullptr ? nullptr : std::exchange(own->new_part, nullptr)));
+}
+
+void poll(const Communicator& self) {
+  const CommHold hold = self.hold();
+  check_status(syncbn_comm_poll(get(hold)));
+}
+
+void abort(const Communicator& self, const std::string& reason) {
+  const CommHold hold = self.hold();
+  run([&] { return syncbn_comm_abort(get(hold), reason.c_str()); });
+}
+
+nb::tuple device_memory(const Communicator& self) {
+  nb::list names;
+  if (self.info().device_memory & 1 << SYNCBN_CPU) names.append("cpu");
+  if (self.info().device_memory & 1 << SYNCBN_CUDA) names.append("cuda");
+  return nb::tuple(names);
+}
+
+std::string repr(const Communicator& self) {
+  return concat("Communicator(kind='", self.info().kind, "', rank=", self.info().rank,
+                ", size=", self.info().size, self.closed() ? ", closed)" : ")");
+}
+
+std::vector<Communicator> thread_group(std::int32_t n, double timeout) {
+  std::vector<syncbn_comm*> comms(static_cast<std::size_t>(std::max(n, 1)), nullptr);
+  check_status(syncbn_comm_create_threads(n, timeout, comms.data()));
+  std::vector<Communicator> group;
+  group.reserve(comms.size());
+  for (syncbn_comm* comm : comms) group.push_back(wrap(comm));
+  return group;
+}
+
+Communicator callback_communicator(std::int32_t rank, std::int32_t size, nb::callable sum,
+                                   std::optional<nb::callable> split) {
+  auto context = std::make_unique<PythonCallbacks>();
+  context->sum = std::move(sum);
+  context->split = split ? nb::object(*split) : nb::none();
+  const syncbn_callbacks callbacks = python_callbacks(context.get());
+  syncbn_comm* comm = nullptr;
+  check_status(syncbn_comm_create_callback(rank, size, &callbacks, &comm));
+  return wrap(comm, context.release());
+}
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  return nb::inst_ptr<Communicator>(self)->traverse(visit, arg);
+}
+
+int clear(PyObject* self) {
+  nb::inst_ptr<Communicator>(self)->clear();
+  return 0;
+}
+
+PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                       {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                       {0, nullptr}};
+
+void bind_class(nb::module_& module) {
+  nb::class_<Communicator>(module, "Communicator", nb::type_slots(slots), doc::kCommunicator)
+      .def_prop_ro(
+          "rank", [](const Communicator& self) { return self.info().rank; },
+          "This rank's number, from 0.")
+      .def_prop_ro(
+          "size", [](const Communicator& self) { return self.info().size; },
+          "The number of ranks in the group.")
+      .def_prop_ro(
+          "kind", [](const Communicator& self) { return self.info().kind; },
+          "What sums: 'threads', 'callback', ...")
+      .def_prop_ro("device_memory", &device_memory,
+                   nb::for_getter(nb::sig("def device_memory(self) -> tuple[str, ...]")),
+                   "The kinds of memory it sums in: 'cpu', 'cuda'.")
+      .def_prop_ro("closed", &Communicator::closed, "Whether close() was called.")
+      .def("sum", &sum, nb::arg("src"), nb::arg("dst"), nb::kw_only(), nb::arg("stream") = 0,
+           doc::kCommSum)
+      .def("split", &split, nb::arg("color"), nb::arg("key") = 0,
+           nb::sig("def split(self, color: int, key: int = 0) -> Communicator | None"),
+           doc::kCommSplit)
+      .def("poll", &poll, doc::kCommPoll)
+      .def("abort", &abort, nb::arg("reason"), doc::kCommAbort)
+      .def("close", &Communicator::close, doc::kCommClose)
+      .def(
+          "__enter__", [](nb::handle self) { return nb::borrow(self); },
+          nb::sig("def __enter__(self) -> Communicator"))
+      .def(
+          "__exit__", [](Communicator& self, nb::args) { self.close(); },
+          nb::sig("def __exit__(self, *args: object) -> None"))
+      .def("__repr__", &repr);
+}
+
+}  // namespace
+
+void bind_communicator(nb::module_& module) {
+  static constexpr const char* kSignature =
+      "def callback_communicator(rank: int, size: int, "
+      "sum: collections.abc.Callable[[memoryview, memoryview], object], "
+      "split: collections.abc.Callable[[int, int], tuple[int, int, typing.Any, typing.Any] | None] "
+      "| None = None) -> Communicator";
+  bind_class(module);
+  module.def("thread_group", &thread_group, nb::arg("n"), nb::arg("timeout") = 60.0,
+             doc::kThreadGroup);
+  module.def("callback_communicator", &callback_communicator, nb::arg("rank"), nb::arg("size"),
+             nb::arg("sum"), nb::arg("split").none() = nb::none(), nb::sig(kSignature),
+             doc::kCallbackCommunicator);
+}
+
+}  // namespace syncbn::bindings

@@ -1,0 +1,45 @@
+// The Python class `Communicator`: a handle of the C interface and what keeps it alive.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <memory>
+#include <string>
+
+#include "syncbn/syncbn.h"
+
+namespace syncbn::bindings {
+
+namespace nb = nanobind;
+
+class CommHandle;
+
+// Keeps a handle while a call uses it, also if Python closes the communicator meanwhile.
+using CommHold = std::shared_ptr<CommHandle>;
+syncbn_comm* get(const CommHold& hold) noexcept;
+
+class Communicator {
+ public:
+  // Takes ownership.
+  explicit Communicator(CommHold handle);
+
+  // Raises InvalidArgumentError if it was closed.
+  CommHold hold() const;
+  void close() noexcept { handle_.reset(); }
+  bool closed() const noexcept { return handle_ == nullptr; }
+
+  // Known also after close().
+  const syncbn_comm_info& info() const noexcept { return info_; }
+
+  // For the cycle collector: a callable may refer to the communicator that it serves.
+  int traverse(visitproc visit, void* arg) const;
+  void clear() noexcept;
+
+ private:
+  CommHold handle_;
+  syncbn_comm_info info_{};
+};
+
+void bind_communicator(nb::module_& module);
+
+}  // namespace syncbn::bindings

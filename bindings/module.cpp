@@ -1,0 +1,24 @@
+// The module syncbn._core: the C interface as Python functions. Conversions only; what is allowed
+// and what is computed is decided below the C interface.
+#include "arguments.hpp"
+#include "array_view.hpp"
+#include "capabilities.hpp"
+#include "communicator.hpp"
+#include "docstrings.hpp"
+#include "errors.hpp"
+#include "one_call.hpp"
+#include "options.hpp"
+#include "phases.hpp"
+
+NB_MODULE(_core, module) {
+  using namespace syncbn::bindings;
+  module.doc() = doc::kModule;
+  bind_errors(module);
+  bind_array(module);
+  bind_options(module);
+  bind_sizes(module);
+  bind_communicator(module);
+  bind_phases(module);
+  bind_one_call(module);
+  bind_capabilities(module);
+}

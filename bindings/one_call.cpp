@@ -1,0 +1,116 @@
+#include "one_call.hpp"
+
+#include "arguments.hpp"
+#include "communicator.hpp"
+#include "docstrings.hpp"
+#include "errors.hpp"
+
+namespace syncbn::bindings {
+namespace {
+
+using nb::handle;
+
+void forward(const Options& options, const Communicator* comm, handle x, handle y, handle saved,
+             handle mask, handle residual, handle weight, handle bias, handle running_mean,
+             handle running_var, handle num_batches_tracked, handle workspace,
+             std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  args.x = in.x();
+  args.residual = in.optional_like_x(residual, "residual", Access::kRead);
+  args.mask = in.mask(mask);
+  args.weight = in.vector(weight, "weight", Access::kRead);
+  args.bias = in.vector(bias, "bias", Access::kRead);
+  args.running_mean = in.vector(running_mean, "running_mean", Access::kWrite);
+  args.running_var = in.vector(running_var, "running_var", Access::kWrite);
+  args.num_batches_tracked = in.counter(num_batches_tracked, "num_batches_tracked");
+  args.y = in.like_x(y, "y", Access::kWrite);
+  args.saved = in.optional_wire(saved, "saved", in.sizes().saved_length, Access::kWrite);
+  const CommHold hold = comm == nullptr ? nullptr : comm->hold();
+  run([&] { return syncbn_forward(in.shape(), in.options(), &args, get(hold), in.launch()); });
+}
+
+void backward(const Options& options, const Communicator* comm, handle x, handle dy, handle saved,
+              handle dx, handle dresidual, handle dweight, handle dbias, handle weight, handle bias,
+              handle mask, handle y, handle workspace, std::int32_t num_threads,
+              std::uintptr_t stream, handle status, std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
+  args.x = in.x();
+  args.dy = in.like_x(dy, "dy", Access::kRead);
+  args.y = in.optional_like_x(y, "y", Access::kRead);
+  args.mask = in.mask(mask);
+  args.weight = in.vector(weight, "weight", Access::kRead);
+  args.bias = in.vector(bias, "bias", Access::kRead);
+  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
+  args.dx = in.optional_like_x(dx, "dx", Access::kWrite);
+  args.dresidual = in.optional_like_x(dresidual, "dresidual", Access::kWrite);
+  args.dweight = in.vector(dweight, "dweight", Access::kWrite);
+  args.dbias = in.vector(dbias, "dbias", Access::kWrite);
+  const CommHold hold = comm == nullptr ? nullptr : comm->hold();
+  run([&] { return syncbn_backward(in.shape(), in.options(), &args, get(hold), in.launch()); });
+}
+
+void infer(const Options& options, handle x, handle running_mean, handle running_var, handle y,
+           handle weight, handle bias, handle residual, handle saved, handle workspace,
+           std::int32_t num_threads, std::uintptr_t stream) {
+  const Arguments in(options, x, {workspace, num_threads, stream, nb::handle(Py_None), 0});
+  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  args.x = in.x();
+  args.residual = in.optional_like_x(residual, "residual", Access::kRead);
+  args.weight = in.vector(weight, "weight", Access::kRead);
+  args.bias = in.vector(bias, "bias", Access::kRead);
+  args.running_mean = in.vector(running_mean, "running_mean", Access::kRead);
+  args.running_var = in.vector(running_var, "running_var", Access::kRead);
+  args.y = in.like_x(y, "y", Access::kWrite);
+  args.saved = in.optional_wire(saved, "saved", in.sizes().saved_length, Access::kWrite);
+  run([&] { return syncbn_infer(in.shape(), in.options(), &args, in.launch()); });
+}
+
+void infer_backward(const Options& options, handle x, handle dy, handle saved, handle dx,
+                    handle dresidual, handle dweight, handle dbias, handle weight, handle bias,
+                    handle y, handle workspace, std::int32_t num_threads, std::uintptr_t stream) {
+  const Arguments in(options, x, {workspace, num_threads, stream, nb::handle(Py_None), 0});
+  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
+  args.x = in.x();
+  args.dy = in.like_x(dy, "dy", Access::kRead);
+  args.y = in.optional_like_x(y, "y", Access::kRead);
+  args.weight = in.vector(weight, "weight", Access::kRead);
+  args.bias = in.vector(bias, "bias", Access::kRead);
+  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
+  args.dx = in.optional_like_x(dx, "dx", Access::kWrite);
+  args.dresidual = in.optional_like_x(dresidual, "dresidual", Access::kWrite);
+  args.dweight = in.vector(dweight, "dweight", Access::kWrite);
+  args.dbias = in.vector(dbias, "dbias", Access::kWrite);
+  run([&] { return syncbn_infer_backward(in.shape(), in.options(), &args, in.launch()); });
+}
+
+}  // namespace
+
+void bind_one_call(nb::module_& m) {
+  using nb::arg;
+  const nb::kw_only keywords;
+  const nb::none none;
+  // None is let through where an array is needed, so that the error names the argument.
+  const auto array = [](const char* name) { return arg(name).none(); };
+  m.def("forward", &forward, arg("options"), arg("comm").none(), array("x"), array("y"), keywords,
+        arg("saved") = none, arg("mask") = none, arg("residual") = none, arg("weight") = none,
+        arg("bias") = none, arg("running_mean") = none, arg("running_var") = none,
+        arg("num_batches_tracked") = none, array("workspace"), arg("num_threads") = 1,
+        arg("stream") = 0, arg("status") = none, arg("tag") = 0, doc::kForward);
+  m.def("backward", &backward, arg("options"), arg("comm").none(), array("x"), array("dy"),
+        array("saved"), keywords, arg("dx") = none, arg("dresidual") = none, arg("dweight") = none,
+        arg("dbias") = none, arg("weight") = none, arg("bias") = none, arg("mask") = none,
+        arg("y") = none, array("workspace"), arg("num_threads") = 1, arg("stream") = 0,
+        arg("status") = none, arg("tag") = 0, doc::kBackward);
+  m.def("infer", &infer, arg("options"), array("x"), array("running_mean"), array("running_var"),
+        array("y"), keywords, arg("weight") = none, arg("bias") = none, arg("residual") = none,
+        arg("saved") = none, array("workspace"), arg("num_threads") = 1, arg("stream") = 0,
+        doc::kInfer);
+  m.def("infer_backward", &infer_backward, arg("options"), array("x"), array("dy"), array("saved"),
+        keywords, arg("dx") = none, arg("dresidual") = none, arg("dweight") = none,
+        arg("dbias") = none, arg("weight") = none, arg("bias") = none, arg("y") = none,
+        array("workspace"), arg("num_threads") = 1, arg("stream") = 0, doc::kInferBackward);
+}
+
+}  // namespace syncbn::bindings

@@ -1,0 +1,10 @@
+// The calls without a wire of their own: forward, backward, infer and infer_backward.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace syncbn::bindings {
+
+void bind_one_call(nanobind::module_& module);
+
+}  // namespace syncbn::bindings

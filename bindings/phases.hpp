@@ -1,0 +1,10 @@
+// The phases, one function of the C interface each.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace syncbn::bindings {
+
+void bind_phases(nanobind::module_& module);
+
+}  // namespace syncbn::bindings

@@ -1,0 +1,41 @@
+"""Synchronized batch normalization as a library. This package imports no framework.
+
+The layers are in `syncbn.torch`, `syncbn.cupy` and `syncbn.numpy`; communicators are made in
+`syncbn.comm`.
+"""
+
+from __future__ import annotations
+
+from syncbn._core import (
+    Communicator,
+    CommunicatorTimeoutError,
+    CudaError,
+    DesyncError,
+    Error,
+    InternalError,
+    InvalidArgumentError,
+    NcclError,
+    Options,
+    OutOfMemoryError,
+    UnsupportedError,
+    capabilities,
+    version,
+)
+
+__version__ = version()
+
+__all__ = [
+    "Communicator",
+    "CommunicatorTimeoutError",
+    "CudaError",
+    "DesyncError",
+    "Error",
+    "InternalError",
+    "InvalidArgumentError",
+    "NcclError",
+    "Options",
+    "OutOfMemoryError",
+    "UnsupportedError",
+    "__version__",
+    "capabilities",
+]

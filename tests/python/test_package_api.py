@@ -1,0 +1,98 @@
+"""The package without a framework: what it imports, exports and prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import syncbn
+from syncbn.__main__ import info
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("module", ["syncbn", "syncbn.comm", "syncbn.__main__"])
+def test_import_needs_no_framework(module):
+    program = f"""
+import sys
+for name in ("torch", "numpy", "cupy", "mpi4py"):
+    sys.modules[name] = None  # importing it raises
+import {module}
+"""
+    done = run("-c", program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_exports():
+    assert sorted(syncbn.__all__) == syncbn.__all__
+    for name in syncbn.__all__:
+        assert getattr(syncbn, name) is not None
+
+
+def test_version_agrees_with_header_and_metadata():
+    capabilities = syncbn.capabilities()
+    assert syncbn.__version__ == capabilities["version"] == metadata.version("syncbn")
+    assert run("-m", "syncbn", "--version").stdout.strip() == syncbn.__version__
+
+
+def test_capabilities():
+    capabilities = syncbn.capabilities()
+    assert capabilities["cpu_isa"] in {"generic", "avx2", "avx512", "neon"}
+    assert isinstance(capabilities["cuda_built"], bool)
+    assert capabilities["cuda_devices"] >= 0
+    assert capabilities["nccl"] is None or capabilities["nccl"]
+    assert Path(capabilities["library"]).is_file()
+
+
+def test_info_names_everything_without_importing_it():
+    done = run("-X", "importtime", "-m", "syncbn", "info")
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "numpy", "cupy"}
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert list(lines) == [
+        *("syncbn", "library", "python", "CPU", "CUDA", "NCCL"),
+        *("torch", "numpy", "cupy"),
+    ]
+    assert lines["numpy"] == metadata.version("numpy")
+    assert syncbn.capabilities()["cpu_isa"] in lines["CPU"]
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ({"cuda_built": False, "nccl": None}, "NCCL     not used"),
+        ({"cuda_built": True, "nccl": None}, "NCCL     not found"),
+        ({"cuda_built": True, "nccl": "2.29.7 /lib/libnccl.so.2"}, "NCCL     2.29.7 /lib"),
+        ({"cuda_built": True, "cuda_devices": 2}, "CUDA     built; 2 usable devices"),
+        ({"cuda_built": True, "cuda_devices": 0}, "CUDA     built; no usable device"),
+    ],
+)
+def test_info_says_why(monkeypatch, found, line):
+    capabilities = {**syncbn.capabilities(), **found}
+    monkeypatch.setattr(syncbn, "capabilities", lambda: capabilities)
+    assert line in info()
+
+
+def test_directories_hold_the_cpp_package():
+    include = run("-m", "syncbn", "--include-dir")
+    assert include.returncode == 0, include.stderr
+    assert (Path(include.stdout.strip()) / "syncbn" / "syncbn.h").is_file()
+    cmake = run("-m", "syncbn", "--cmake-dir")
+    assert cmake.returncode == 0, cmake.stderr
+    assert (Path(cmake.stdout.strip()) / "syncbnConfig.cmake").is_file()
+
+
+def test_command_line_errors():
+    assert run("-m", "syncbn").returncode == 2
+    unknown = run("-m", "syncbn", "info", "--nonsense")
+    assert unknown.returncode == 2
+    assert "--nonsense" in unknown.stderr
