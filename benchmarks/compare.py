@@ -1,0 +1,48 @@
+"""Compare two results of `python -m syncbn bench`: did a change make syncbn faster or slower?
+
+    python benchmarks/compare.py before/results.json after/results.json
+
+Compared are the ratios to torch, which was timed beside syncbn in both runs, so that a machine that
+was busier in one of them does not matter much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+Ratios = dict[tuple[str, int, str], float]  # by point, threads and operation
+
+
+def ratios(path: Path) -> Ratios:
+    points = json.loads(path.read_text())["points"]
+    return {
+        (point["name"], point["threads"], operation): measured["timing"]["ratio"]
+        for point in points
+        for operation, measured in point["operations"].items()
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    args = parser.parse_args()
+    before, after = ratios(args.before), ratios(args.after)
+    common = [key for key in before if key in after]
+    if not common:
+        parser.error("the two results have no point in common")
+    print(f"{'ours / torch':<62}{'before':>8}{'after':>8}{'after/before':>14}")
+    for name, threads, operation in common:
+        old, new = before[name, threads, operation], after[name, threads, operation]
+        label = f"{name}, {threads} thr, {operation}"
+        print(f"{label:<62}{old:>8.2f}{new:>8.2f}{new / old:>14.2f}")
+    change = math.fsum(math.log(after[key] / before[key]) for key in common) / len(common)
+    print(f"{'geometric mean':<78}{math.exp(change):>14.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What the commands `demo` and `bench` share: optional packages, facts of the machine, progress."""

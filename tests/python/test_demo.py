@@ -1,0 +1,225 @@
+"""The demo runs, tells what it does, and ends cleanly whatever happens to a rank."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+import torch
+
+import syncbn.demo
+from syncbn.demo import ranks
+from syncbn.demo.data import Digits, batches, load_digits, shard
+from syncbn.demo.network import build_network
+from syncbn.demo.ranks import RankFailure, messages_of_ranks
+from syncbn.demo.settings import Settings, parse, plan_runs
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a short demo printed, and its folder."""
+    folder = tmp_path_factory.mktemp("demo") / "results"
+    arguments = ["--ranks", "2", "--steps", str(STEPS), "--output", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "syncbn", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, folder
+
+
+def test_shows_progress_table_and_paths(demo: tuple[str, Path]) -> None:
+    text, folder = demo
+    for title in ("local BatchNorm, 2 ranks", "syncbn, 2 ranks", "single process, batch 4"):
+        progress = [line for line in text.splitlines() if line.startswith(title) and "step" in line]
+        assert any(f"{STEPS}/{STEPS}" in line and "loss" in line for line in progress)
+        table = [line for line in text.splitlines() if line.startswith(title) and "/" not in line]
+        assert len(table) == 1
+    assert str(folder / "curves.png") in text
+    assert str(folder / "results.json") in text
+
+
+def test_writes_curves_and_numbers(demo: tuple[str, Path]) -> None:
+    _, folder = demo
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["settings"]["ranks"] == 2
+    assert {"cpu", "cores", "isa", "date", "torch", "syncbn"} <= results["machine"].keys()
+    names = [run["run"] for run in results["runs"]]
+    assert names == ["local", "syncbn", "syncbn64", "single", "single64"]
+    for run in results["runs"]:
+        assert run["points"][-1]["step"] == STEPS
+        assert all(0 <= point["accuracy"] <= 1 for point in run["points"])
+
+
+def test_syncbn_trains_like_the_single_process(demo: tuple[str, Path]) -> None:
+    results = json.loads((demo[1] / "results.json").read_text())
+    differences = {(d["dtype"], d["step"]): d for d in results["differences"]}
+    assert differences.keys() == {(t, s) for t in ("float32", "float64") for s in (5, STEPS)}
+    for dtype, bound in (("float32", 1e-4), ("float64", 1e-10)):
+        early = differences[dtype, 5]
+        assert early["parameters"] < bound
+        assert early["statistics"] < bound
+
+
+def test_local_batch_norm_trains_differently(demo: tuple[str, Path]) -> None:
+    """Else the comparison would say nothing."""
+    results = json.loads((demo[1] / "results.json").read_text())
+    loss = {run["run"]: run["points"][-1]["loss"] for run in results["runs"]}
+    assert abs(loss["syncbn"] - loss["single"]) < 1e-3 < abs(loss["local"] - loss["single"])
+
+
+# ------------------------------------------------------------------- ranks that fail, die, hang
+
+
+def settings_for(folder: Path, timeout: float = 60.0) -> Settings:
+    return parse(
+        ["--ranks", "2", "--device", "cpu", "--timeout", str(timeout), "--output", str(folder)]
+    )
+
+
+def no_digits() -> Digits:
+    return Digits(
+        np.zeros((4, 1, 8, 8)), np.zeros(4, "i8"), np.zeros((1, 1, 8, 8)), np.zeros(1, "i8")
+    )
+
+
+def sleeps(*_: Any) -> None:
+    time.sleep(600)
+
+
+def dies_in_rank_1(rank: int, *_: Any) -> None:
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("work", "timeout", "complaint"),
+    [
+        (dies_in_rank_1, 60.0, "rank 1 failed:\nthe process ended with signal SIGKILL"),
+        (sleeps, 2.0, r"no sign of life for 2 s from ranks \[0, 1\]"),
+    ],
+)
+def test_a_lost_rank_ends_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Any, timeout: float, complaint: str
+) -> None:
+    monkeypatch.setattr(ranks, "work", work)
+    with pytest.raises(RankFailure, match=complaint):
+        list(messages_of_ranks(settings_for(tmp_path, timeout), no_digits()))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_rank_that_dies_while_it_starts_ends_the_demo(tmp_path: Path) -> None:
+    resource_tracker.ensure_running()
+    multiprocessing.set_executable("/bin/false")
+    try:
+        with pytest.raises(RankFailure, match="the process ended with exit code 1"):
+            list(messages_of_ranks(settings_for(tmp_path), load_digits(seed=0)))
+    finally:
+        multiprocessing.set_executable(sys.executable)
+    assert multiprocessing.active_children() == []
+
+
+def test_the_traceback_of_a_rank_reaches_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    digits = Digits(
+        np.zeros((8, 1, 3, 3)), np.zeros(8, "i8"), np.zeros((1, 1, 3, 3)), np.zeros(1, "i8")
+    )
+    monkeypatch.setattr("syncbn.demo.command.load_digits", lambda _: digits)
+    code = syncbn.demo.main(["--ranks", "2", "--steps", "2", "--output", str(tmp_path)])
+    error = capfd.readouterr().err
+    assert code == 1
+    assert "Traceback" in error
+    assert "mat1 and mat2 shapes cannot be multiplied" in error
+    assert multiprocessing.active_children() == []
+
+
+# ------------------------------------------------------------------------------ the small parts
+
+
+def test_missing_packages_are_named_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        syncbn.demo, "_NEEDED", {"torch": "torch", "no_such_module": "such-package"}
+    )
+    assert syncbn.demo.main([]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "such-package is not installed" in error
+    assert "python -m pip install such-package" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--ranks", "1"], "--ranks is 1"),
+        (["--batch-per-rank", "1"], "--batch-per-rank is 1"),
+        (["--steps", "0"], "not a positive number"),
+        (["--steps", "5", "--epochs", "2"], "not allowed with"),
+        (["--ranks", "1000", "--device", "cuda"], "a rank needs a GPU of its own"),
+    ],
+)
+def test_refuses_what_cannot_work(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(arguments)
+    assert exit_.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_single_process_runs_come_last(tmp_path: Path) -> None:
+    """The other ranks have gone by then."""
+    order = [run.single for run in plan_runs(settings_for(tmp_path), 100)]
+    assert order == sorted(order)
+
+
+def test_every_epoch_takes_each_sample_at_most_once_and_shards_divide_a_batch() -> None:
+    samples, batch = 10, 4
+    taken = list(batches(samples, batch, steps=5, seed=3))
+    assert len(taken) == 5
+    for first, second in ((taken[0], taken[1]), (taken[2], taken[3])):
+        epoch = np.concatenate([first, second])
+        assert len(set(epoch.tolist())) == 2 * batch
+        assert epoch.max() < samples
+    joined = np.concatenate([shard(taken[0], rank, 2) for rank in range(2)])
+    np.testing.assert_array_equal(joined, taken[0])
+
+
+def test_digits_are_split_by_class() -> None:
+    digits = load_digits(seed=0)
+    assert len(digits.train_labels) + len(digits.test_labels) == 1797
+    assert digits.train_images.shape[1:] == (1, 8, 8)
+    assert np.bincount(digits.test_labels).min() >= 30
+
+
+def test_all_runs_start_from_the_same_parameters() -> None:
+    cpu = torch.device("cpu")
+    plain = build_network("torch", 5, torch.float32, cpu).state_dict()
+    synchronized = build_network("syncbn", 5, torch.float64, cpu).state_dict()
+    assert plain.keys() == synchronized.keys()
+    for name, value in plain.items():
+        assert torch.equal(value.double(), synchronized[name].double()), name
