@@ -66,9 +66,9 @@ class Options:
 
     def __hash__(self) -> int: ...
 
-    def __getstate__(self) -> dict: ...
+    def __getstate__(self) -> dict[str, float | str | None]: ...
 
-    def __setstate__(self, arg: dict, /) -> None: ...
+    def __setstate__(self, state: dict[str, float | str | None], /) -> None: ...
 
     @property
     def eps(self) -> float: ...
@@ -203,7 +203,7 @@ def thread_group(n: int, timeout: float = 60.0) -> list[Communicator]:
     See syncbn.comm.thread_group.
     """
 
-def callback_communicator(rank: int, size: int, sum: Callable, split: "std::optional<callable>" | None = None) -> Communicator:
+def callback_communicator(rank: int, size: int, sum: Callable[[memoryview, memoryview], object], split: Callable[[int, int], tuple[int, int, Any, Any] | None] | None = None) -> Communicator:
     """
     A communicator over Python callables.
 

@@ -1,138 +1,10 @@
-// The test cases of the backend contract. A test file includes this once, after it has defined
-// contract::Device& device_under_test().
+// The test cases of the backend contract. Included once by a test file that defines
+// contract::device_under_test().
 #pragma once
 
-#include <string>
-
-#include "backend_contract.hpp"
+#include "backend_run.hpp"
 
 namespace contract {
-
-Device& device_under_test();
-
-inline void sum_wires(std::vector<Rank>& ranks, Buffer Rank::* from, Buffer Rank::* to) {
-  std::vector<double> total = (ranks[0].*from).get();
-  for (std::size_t r = 1; r < ranks.size(); ++r) {
-    const std::vector<double> wire = (ranks[r].*from).get();
-    for (std::size_t i = 0; i < total.size(); ++i) total[i] += wire[i];
-  }
-  for (Rank& rank : ranks) (rank.*to).set(total);
-}
-
-inline void run_phases(const Case& k, std::vector<Rank>& ranks) {
-  const auto size = static_cast<std::int64_t>(ranks.size());
-  const syncbn_options* options = &k.options;
-  for (Rank& r : ranks)
-    REQUIRE(syncbn_moments(&r.shape, options, &r.forward, r.wire.doubles(), r.local_var.doubles(),
-                           &r.launch) == SYNCBN_OK);
-  sum_wires(ranks, &Rank::wire, &Rank::total);
-  if (ranks[0].centered()) {
-    for (Rank& r : ranks)
-      REQUIRE(syncbn_center(&r.shape, options, size, r.wire.doubles(), r.total.doubles(),
-                            r.local_var.doubles(), r.center_wire.doubles(),
-                            &r.launch) == SYNCBN_OK);
-    sum_wires(ranks, &Rank::center_wire, &Rank::center_total);
-  }
-  for (Rank& r : ranks)
-    REQUIRE(syncbn_normalize(&r.shape, options, &r.forward, size, r.wire.doubles(),
-                             r.total.doubles(), r.centered() ? r.center_total.doubles() : nullptr,
-                             &r.launch) == SYNCBN_OK);
-  for (Rank& r : ranks)
-    REQUIRE(syncbn_grad_moments(&r.shape, options, &r.backward, r.grad_wire.doubles(),
-                                &r.launch) == SYNCBN_OK);
-  sum_wires(ranks, &Rank::grad_wire, &Rank::grad_total);
-  for (Rank& r : ranks)
-    REQUIRE(syncbn_grad_input(&r.shape, options, &r.backward, size, r.grad_wire.doubles(),
-                              r.grad_total.doubles(), &r.launch) == SYNCBN_OK);
-}
-
-// |got - expected| <= relative*|expected| + absolute, with NaN never within it. The absolute part is never
-// below half the least float16, to which small values round.
-inline void check_close(const std::string& what, const std::vector<double>& got,
-                        const std::vector<double>& expected, double relative, double absolute) {
-  CAPTURE(what);
-  if (relative >= 0x1p-12) absolute = std::max(absolute, 0x1p-25);
-  REQUIRE(got.size() == expected.size());
-  for (std::size_t i = 0; i < got.size(); ++i)
-    if (!(std::abs(got[i] - expected[i]) <= relative * std::abs(expected[i]) + absolute)) {
-      CAPTURE(i);
-      CHECK(got[i] == expected[i]);
-      return;
-    }
-}
-
-inline double largest(const std::vector<double>& values) {
-  double most = 0;
-  for (const double v : values) most = std::max(most, std::abs(v));
-  return most;
-}
-
-inline void compare(const Case& k, std::vector<Rank>& ranks, const reference::Result& expected,
-                    syncbn_dtype parameters) {
-  const double arithmetic = k.dtype == SYNCBN_FLOAT64 ? 0x1p-52 : 0x1p-23;
-  const double stored = epsilon(k.dtype) / 2, kept = epsilon(parameters) / 2;
-  for (std::size_t r = 0; r < ranks.size(); ++r) {
-    Rank& rank = ranks[r];
-    const reference::ShardResult& want = expected.shards[r];
-    const auto n = rank.shape.n;
-    const std::vector<double> saved = rank.saved.get();
-    const std::vector<double> mean(saved.begin() + 2, saved.begin() + 2 + k.c);
-    // Sums of `terms` values around the offset; a few roundings of values of the size of the output.
-    const double terms = static_cast<double>(std::max<std::int64_t>(1, n * k.s));
-    const double scale = 1 + k.offset + largest(want.y) + largest(want.dx);
-    check_close("mean", mean, expected.mean, 0, 8 * arithmetic * (1 + k.offset));
-    check_close("y", in_layout(k, rank.y.get(), n, true), want.y, 2 * stored,
-                32 * arithmetic * scale);
-    check_close("dx", in_layout(k, rank.dx.get(), n, true), want.dx, 2 * stored,
-                64 * arithmetic * scale);
-    check_close("dresidual", in_layout(k, rank.dresidual.get(), n, true), want.dresidual,
-                2 * stored, 0);
-    check_close("dweight", rank.dweight.get(), want.dweight, kept,
-                16 * arithmetic * scale * terms);
-    check_close("dbias", rank.dbias.get(), want.dbias, kept, 16 * arithmetic * scale * terms);
-    check_close("running_mean", rank.running_mean.get(), expected.running_mean, 2 * kept,
-                8 * arithmetic * scale);
-    check_close("running_var", rank.running_var.get(), expected.running_var, 2 * kept,
-                64 * arithmetic * scale);
-    const std::vector<double> first = ranks[0].saved.get();
-    CHECK(std::equal(saved.begin() + 2, saved.end(), first.begin() + 2));  // the same on every rank
-  }
-}
-
-inline reference::Problem make_problem(const Case& k, syncbn_dtype parameters) {
-  reference::Problem problem{k.options, {}, {}, {}, {}};
-  for (std::int64_t i = 0; i < k.c; ++i) {
-    const double t = static_cast<double>(i % 7);
-    problem.weight.push_back(rounded(parameters, 0.5 + 0.3 * t));
-    problem.bias.push_back(rounded(parameters, 0.7 - 0.4 * t));
-    problem.running_mean.push_back(rounded(parameters, 0.1 * t));
-    problem.running_var.push_back(rounded(parameters, 1 + 0.2 * t));
-  }
-  return problem;
-}
-
-inline std::vector<Rank> make_ranks(const Case& k, const std::vector<reference::Shard>& shards,
-                                    const reference::Problem& problem, syncbn_dtype parameters) {
-  std::vector<Rank> ranks;
-  for (const reference::Shard& shard : shards)
-    ranks.emplace_back(device_under_test(), k, shard, problem, parameters);
-  return ranks;
-}
-
-inline void check_case(const Case& k, syncbn_dtype parameters) {
-  INFO("dtype ", k.dtype, " layout ", k.layout, " C ", k.c, " S ", k.s, " masked ", k.masked,
-       " residual ", k.residual, " activation ", k.options.activation, " weighting ",
-       k.options.weighting, " eps_mode ", k.options.eps_mode);
-  const std::vector<reference::Shard> shards = make_shards(k, 1);
-  const reference::Problem problem = make_problem(k, parameters);
-  std::vector<Rank> ranks = make_ranks(k, shards, problem, parameters);
-  run_phases(k, ranks);
-  compare(k, ranks, reference::run(problem, shards), parameters);
-}
-
-inline syncbn_dtype parameters_of(syncbn_dtype dtype) {
-  return dtype == SYNCBN_FLOAT64 ? SYNCBN_FLOAT64 : SYNCBN_FLOAT32;
-}
 
 inline constexpr syncbn_dtype kAllDtypes[] = {SYNCBN_FLOAT16, SYNCBN_BFLOAT16, SYNCBN_FLOAT32,
                                               SYNCBN_FLOAT64};
@@ -215,9 +87,9 @@ TEST_CASE("bits depend neither on the run nor on the number of threads") {
           make_ranks(k, make_shards(k, 1), make_problem(k, SYNCBN_FLOAT32), SYNCBN_FLOAT32);
       run_phases(k, ranks);
       const Rank& rank = ranks[0];
-      const std::vector<std::vector<unsigned char>> now = {
-          rank.y.raw(), rank.dx.raw(), rank.dweight.raw(), rank.saved.raw(),
-          rank.running_var.raw()};
+      const std::vector<std::vector<unsigned char>> now = {rank.y.raw(), rank.dx.raw(),
+                                                           rank.dweight.raw(), rank.saved.raw(),
+                                                           rank.running_var.raw()};
       if (first.empty()) first = now;
       CHECK(now == first);
     }
@@ -291,8 +163,8 @@ TEST_CASE("NaN and infinity stay in the output of their channel") {
         k.dtype = dtype, k.layout = layout, k.options.activation = SYNCBN_RELU;
         auto shards = make_shards(k, 4);
         shards[1].x[8] = bad;  // channel 1
-        std::vector<Rank> ranks = make_ranks(k, shards, make_problem(k, parameters_of(dtype)),
-                                             parameters_of(dtype));
+        std::vector<Rank> ranks =
+            make_ranks(k, shards, make_problem(k, parameters_of(dtype)), parameters_of(dtype));
         run_phases(k, ranks);
         const std::vector<double> y = in_layout(k, ranks[0].y.get(), 4, true);
         bool in_its_channel_only = true;

@@ -68,7 +68,9 @@ inline double rounded(syncbn_dtype dtype, double value) {
 class Buffer {
  public:
   Buffer(Device& device, syncbn_dtype dtype, std::size_t count)
-      : device_(&device), dtype_(dtype), count_(count),
+      : device_(&device),
+        dtype_(dtype),
+        count_(count),
         memory_(device.allocate(bytes() + 2 * kGuard)) {
     const std::vector<unsigned char> poison(bytes() + 2 * kGuard, 0xff);  // NaN in every dtype
     device.upload(memory_.get(), poison.data(), poison.size());
@@ -170,13 +172,20 @@ struct Rank {
 
   Rank(Device& d, const Case& k, const reference::Shard& shard, const reference::Problem& problem,
        syncbn_dtype parameters)
-      : x(d, k.dtype, shard.x.size()), residual(d, k.dtype, shard.x.size()),
-        y(d, k.dtype, shard.x.size()), dy(d, k.dtype, shard.x.size()),
-        dx(d, k.dtype, shard.x.size()), dresidual(d, k.dtype, shard.x.size()),
-        weight(d, parameters, channels(k)), bias(d, parameters, channels(k)),
-        running_mean(d, parameters, channels(k)), running_var(d, parameters, channels(k)),
-        dweight(d, parameters, channels(k)), dbias(d, parameters, channels(k)),
-        wire(d, SYNCBN_FLOAT64, 2 * channels(k) + 4), total(d, SYNCBN_FLOAT64, 2 * channels(k) + 4),
+      : x(d, k.dtype, shard.x.size()),
+        residual(d, k.dtype, shard.x.size()),
+        y(d, k.dtype, shard.x.size()),
+        dy(d, k.dtype, shard.x.size()),
+        dx(d, k.dtype, shard.x.size()),
+        dresidual(d, k.dtype, shard.x.size()),
+        weight(d, parameters, channels(k)),
+        bias(d, parameters, channels(k)),
+        running_mean(d, parameters, channels(k)),
+        running_var(d, parameters, channels(k)),
+        dweight(d, parameters, channels(k)),
+        dbias(d, parameters, channels(k)),
+        wire(d, SYNCBN_FLOAT64, 2 * channels(k) + 4),
+        total(d, SYNCBN_FLOAT64, 2 * channels(k) + 4),
         local_var(d, SYNCBN_FLOAT64, channels(k)),
         center_wire(d, SYNCBN_FLOAT64, channels(k) + 2 + channels(k) % 2),
         center_total(d, SYNCBN_FLOAT64, channels(k) + 2 + channels(k) % 2),

@@ -64,8 +64,7 @@ inline void statistics(const Problem& problem, const std::vector<Shard>& shards,
   long double sum = 0, square = 0;
   const auto add = [&](long double& to, auto&& term) {
     for (const Shard& shard : shards) {
-      const double share =
-          weight_of(shard, problem.options.weighting) / (total * count_of(shard));
+      const double share = weight_of(shard, problem.options.weighting) / (total * count_of(shard));
       for_values(shard, c, [&](std::size_t i, bool counted) {
         if (counted) to += share * term(shard.x[i]);
       });

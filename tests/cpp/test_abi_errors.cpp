@@ -154,8 +154,8 @@ TEST_CASE("structs of a newer caller are taken while what they add is not used")
 
 TEST_CASE("phases refuse missing or shared wires") {
   Call call;
-  CHECK(syncbn_moments(&call.shape, &call.options, &call.forward, nullptr, nullptr,
-                       &call.launch) == SYNCBN_INVALID_ARGUMENT);
+  CHECK(syncbn_moments(&call.shape, &call.options, &call.forward, nullptr, nullptr, &call.launch) ==
+        SYNCBN_INVALID_ARGUMENT);
   const auto normalize = [&](std::int64_t group_size, const double* wire, const double* total,
                              const double* center) {
     return syncbn_normalize(&call.shape, &call.options, &call.forward, group_size, wire, total,

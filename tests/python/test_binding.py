@@ -7,9 +7,9 @@ import pickle
 from typing import Any
 
 import pytest
+import torch
 
 import syncbn
-import torch
 from syncbn import _core
 
 N, C, H, W = 4, 3, 5, 6

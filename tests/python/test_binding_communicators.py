@@ -11,9 +11,9 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 import syncbn
-import torch
 from syncbn import _core
 from syncbn.comm import from_callback, thread_group
 

@@ -1,7 +1,7 @@
 /* syncbn: synchronized batch normalization. The C interface.
  *
- * Batch normalization is split where the ranks of a group must talk, and asks for nothing but the sum
- * of one small vector (the "wire", float64) over the group:
+ * Batch normalization is split where the ranks of a group must talk, and asks for nothing but the
+ * sum of one small vector (the "wire", float64) over the group:
  *
  *   forward    syncbn_moments(x) -> wire       | total = sum of wire | syncbn_normalize -> y, saved
  *   backward   syncbn_grad_moments(dy) -> wire | total = sum of wire | syncbn_grad_input -> dx
@@ -10,21 +10,24 @@
  * syncbn_comm. The formulas stand in docs/mathematics.md.
  *
  * Rules that hold for every function
- *   Status     Every function that can fail returns a syncbn_status. syncbn_last_error() then says, for
- *              the calling thread: what was wrong, what was got, what was expected, what to do.
+ *   Status     Every function that can fail returns a syncbn_status. syncbn_last_error() then says,
+ *              for the calling thread: what was wrong, what was got, what was expected, what to do.
  *              What can be seen before the work starts is refused before anything is written.
- *   Memory     The library allocates no device memory and keeps no pointer after a call returns (for a
- *              device stream: after the enqueued work has run). The caller owns every buffer. Unless
- *              said otherwise, buffers must not overlap. Device buffers live where launch->device says.
- *   Streams    On a device all work is enqueued on launch->stream and the call returns without waiting.
- *              On the CPU the call returns when the work is done.
+ *   Memory     The library allocates no device memory and keeps no pointer after a call returns
+ *              (for a device stream: after the enqueued work has run). The caller owns every
+ *              buffer. Unless said otherwise, buffers must not overlap. Device buffers live where
+ *              launch->device says.
+ *   Streams    On a device all work is enqueued on launch->stream and the call returns without
+ *              waiting. On the CPU the call returns when the work is done.
  *   Threads    Every function may be called from any thread at any time; one syncbn_comm serves one
  *              call at a time.
- *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are none.
- *              Index of (n, c, s): channels first (n*C + c)*S + s, channels last (n*S + s)*C + c, dense.
- *              N, C, S >= 0; a rank with no values takes part like any other.
- *   Structs    Begin with struct_size = sizeof(the struct as the caller compiled it); zero the rest and
- *              set what you use, or start from the SYNCBN_*_INIT macros. Members are only ever appended.
+ *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are
+ *              none. Index of (n, c, s): channels first (n*C + c)*S + s, channels last
+ *              (n*S + s)*C + c, dense. N, C, S >= 0; a rank with no values takes part like any
+ *              other.
+ *   Structs    Begin with struct_size = sizeof(the struct as the caller compiled it); zero the rest
+ *              and set what you use, or start from the SYNCBN_*_INIT macros. Members are only ever
+ *              appended.
  */
 #ifndef SYNCBN_SYNCBN_H_
 #define SYNCBN_SYNCBN_H_
@@ -55,17 +58,17 @@ extern "C" {
 
 typedef enum syncbn_status SYNCBN_ENUM_TYPE {
   SYNCBN_OK = 0,
-  SYNCBN_INVALID_ARGUMENT = 1, /* a value, shape, dtype or pointer that can never be right         */
-  SYNCBN_UNSUPPORTED = 2,      /* right, but not offered by this build, backend or communicator    */
-  SYNCBN_CUDA_ERROR = 3,       /* the CUDA runtime reported an error                               */
-  SYNCBN_NCCL_ERROR = 4,       /* NCCL reported an error                                           */
-  SYNCBN_DESYNC = 5,           /* the ranks of a group are in different calls                      */
-  SYNCBN_TIMEOUT = 6,          /* a rank did not come before the deadline                          */
-  SYNCBN_OUT_OF_MEMORY = 7,    /* host memory for a handle could not be had                        */
-  SYNCBN_INTERNAL = 8          /* a defect of this library, or a failed user callback              */
+  SYNCBN_INVALID_ARGUMENT = 1, /* a value, shape, dtype or pointer that can never be right */
+  SYNCBN_UNSUPPORTED = 2,      /* right, but not offered by this build, backend or communicator */
+  SYNCBN_CUDA_ERROR = 3,       /* the CUDA runtime reported an error */
+  SYNCBN_NCCL_ERROR = 4,       /* NCCL reported an error */
+  SYNCBN_DESYNC = 5,           /* the ranks of a group are in different calls */
+  SYNCBN_TIMEOUT = 6,          /* a rank did not come before the deadline */
+  SYNCBN_OUT_OF_MEMORY = 7,    /* host memory for a handle could not be had */
+  SYNCBN_INTERNAL = 8          /* a defect of this library, or a failed user callback */
 } syncbn_status;
 
-/* The message of the calling thread's last failure; "" if none. Valid until its next failing call. */
+/* The message of the calling thread's last failure, or "". Valid until its next failing call. */
 SYNCBN_API const char* syncbn_last_error(void);
 
 /* A short constant name such as "invalid argument"; "unknown status" for other values. */
@@ -83,7 +86,10 @@ typedef enum syncbn_dtype SYNCBN_ENUM_TYPE {
   SYNCBN_FLOAT64 = 3
 } syncbn_dtype;
 
-typedef enum syncbn_layout SYNCBN_ENUM_TYPE { SYNCBN_CHANNELS_FIRST = 0, SYNCBN_CHANNELS_LAST = 1 } syncbn_layout;
+typedef enum syncbn_layout SYNCBN_ENUM_TYPE {
+  SYNCBN_CHANNELS_FIRST = 0,
+  SYNCBN_CHANNELS_LAST = 1
+} syncbn_layout;
 
 /* x, residual, y, dy, dx and dresidual of one call share this shape, dtype and layout. */
 typedef struct syncbn_shape {
@@ -97,8 +103,8 @@ typedef struct syncbn_shape {
 #define SYNCBN_SHAPE_INIT {sizeof(syncbn_shape), 0, 0, 1, SYNCBN_FLOAT32, SYNCBN_CHANNELS_FIRST}
 
 /* A parameter or buffer with one value per channel, [C], contiguous. data == NULL: absent.
- * For 16- and 32-bit x: float16, bfloat16 or float32, each vector its own. For float64 x: float64 or
- * float32. Arithmetic is done in float32 (float64 for float64 x). */
+ * For 16- and 32-bit x: float16, bfloat16 or float32, each vector its own. For float64 x: float64
+ * or float32. Arithmetic is done in float32 (float64 for float64 x). */
 typedef struct syncbn_vector {
   void* data;
   syncbn_dtype dtype;
@@ -109,29 +115,29 @@ typedef struct syncbn_vector {
 /* How much a rank's statistics count in the group's. W is 0 for a rank with no counted value. */
 typedef enum syncbn_weighting SYNCBN_ENUM_TYPE {
   SYNCBN_WEIGHT_COUNT = 0, /* W = n, the number of its values: exactly one big batch */
-  SYNCBN_WEIGHT_EQUAL = 1, /* W = 1                                                  */
-  SYNCBN_WEIGHT_BATCH = 2  /* W = N, the number of its samples                       */
+  SYNCBN_WEIGHT_EQUAL = 1, /* W = 1 */
+  SYNCBN_WEIGHT_BATCH = 2  /* W = N, the number of its samples */
 } syncbn_weighting;
 
 typedef enum syncbn_eps_mode SYNCBN_ENUM_TYPE {
-  SYNCBN_EPS_ADD = 0, /* invstd = 1/sqrt(var + eps)      */
-  SYNCBN_EPS_MAX = 1  /* invstd = 1/sqrt(max(var, eps))  */
+  SYNCBN_EPS_ADD = 0, /* invstd = 1/sqrt(var + eps) */
+  SYNCBN_EPS_MAX = 1  /* invstd = 1/sqrt(max(var, eps)) */
 } syncbn_eps_mode;
 
 /* The factor on the batch variance that enters running_var; 1 where its count is <= 1.
  * n is the group's number of values, n_d this rank's, D the number of ranks. */
 typedef enum syncbn_variance_factor SYNCBN_ENUM_TYPE {
-  SYNCBN_VARIANCE_UNBIASED = 0,       /* n/(n-1)             */
-  SYNCBN_VARIANCE_BIASED = 1,         /* 1                   */
-  SYNCBN_VARIANCE_UNBIASED_LOCAL = 2, /* n_d*D/(n_d*D-1)     */
-  SYNCBN_VARIANCE_UNBIASED_RANK = 3   /* n_d/(n_d-1)         */
+  SYNCBN_VARIANCE_UNBIASED = 0,       /* n/(n-1) */
+  SYNCBN_VARIANCE_BIASED = 1,         /* 1 */
+  SYNCBN_VARIANCE_UNBIASED_LOCAL = 2, /* n_d*D/(n_d*D-1) */
+  SYNCBN_VARIANCE_UNBIASED_RANK = 3   /* n_d/(n_d-1) */
 } syncbn_variance_factor;
 
 /* What dweight and dbias report. */
 typedef enum syncbn_grad_reduction SYNCBN_ENUM_TYPE {
   SYNCBN_GRAD_LOCAL = 0, /* this rank's sums, for a trainer that reduces gradients itself */
-  SYNCBN_GRAD_SUM = 1,   /* the sum over the group                                        */
-  SYNCBN_GRAD_MEAN = 2   /* the sum divided by the number of ranks                        */
+  SYNCBN_GRAD_SUM = 1,   /* the sum over the group */
+  SYNCBN_GRAD_MEAN = 2   /* the sum divided by the number of ranks */
 } syncbn_grad_reduction;
 
 /* Centring: one more small sum makes the variance as accurate as if the mean were zero. */
@@ -147,15 +153,15 @@ typedef enum syncbn_activation SYNCBN_ENUM_TYPE {
   SYNCBN_LEAKY_RELU = 2 /* with negative_slope */
 } syncbn_activation;
 
-/* momentum = SYNCBN_MOMENTUM_CUMULATIVE: running statistics are the average over all batches so far. */
+/* As momentum: the running statistics are the average over all batches so far. */
 #define SYNCBN_MOMENTUM_CUMULATIVE (-1.0)
 
 /* Everything here except momentum and variance_factor must be the same on all ranks. */
 typedef struct syncbn_options {
   size_t struct_size;
-  double eps;      /* > 0, finite, in the units of x squared; 0 is allowed too              */
+  double eps;      /* > 0, finite, in the units of x squared; 0 is allowed too */
   double momentum; /* running = (1 - momentum)*running + momentum*batch; 0 <= momentum <= 1,
-                      or SYNCBN_MOMENTUM_CUMULATIVE                                          */
+                      or SYNCBN_MOMENTUM_CUMULATIVE */
   double negative_slope; /* leaky_relu: finite, >= 0 */
   syncbn_weighting weighting;
   syncbn_eps_mode eps_mode;
@@ -164,7 +170,7 @@ typedef struct syncbn_options {
   syncbn_centering centering;
   syncbn_activation activation;
   uint64_t tag; /* names the call, so that ranks in different calls are told apart. 0: none in the
-                   phases; in the one-call form the communicator's count of calls is used.   */
+                   phases; in the one-call form the communicator's count of calls is used. */
 } syncbn_options;
 #define SYNCBN_OPTIONS_INIT                                                                  \
   {sizeof(syncbn_options), 1e-5, 0.1, 0.01, SYNCBN_WEIGHT_COUNT, SYNCBN_EPS_ADD,             \
@@ -177,35 +183,36 @@ typedef enum syncbn_device SYNCBN_ENUM_TYPE { SYNCBN_CPU = 0, SYNCBN_CUDA = 1 } 
 typedef struct syncbn_launch {
   size_t struct_size;
   syncbn_device device;
-  int32_t device_index;  /* CUDA ordinal; 0 on the CPU                                            */
-  void* stream;          /* the cudaStream_t to enqueue on; NULL on the CPU                       */
-  void* workspace;       /* scratch in the device's memory, 64-byte aligned, any content          */
-  size_t workspace_size; /* bytes, at least syncbn_sizes.workspace_size                           */
-  int32_t num_threads;   /* CPU: threads to use, >= 1. Results do not depend on it, to the bit.   */
+  int32_t device_index;  /* CUDA ordinal; 0 on the CPU */
+  void* stream;          /* the cudaStream_t to enqueue on; NULL on the CPU */
+  void* workspace;       /* scratch in the device's memory, 64-byte aligned, any content */
+  size_t workspace_size; /* bytes, at least syncbn_sizes.workspace_size */
+  int32_t num_threads;   /* CPU: threads to use, >= 1. Results do not depend on it, to the bit. */
   int32_t* status;       /* NULL, or a word in the device's memory. It is set to SYNCBN_DESYNC where
-                            the ranks disagree and never cleared; on the CPU the call fails too.  */
+                            the ranks disagree and never cleared; on the CPU the call fails too. */
 } syncbn_launch;
 #define SYNCBN_LAUNCH_INIT {sizeof(syncbn_launch), SYNCBN_CPU, 0, NULL, NULL, 0, 1, NULL}
 
 /* Lengths and sizes of what the caller must provide. A pure function: no device is touched. */
 typedef struct syncbn_sizes {
   size_t struct_size;
-  int64_t wire_length;        /* float64 values: 2C + 4                                        */
-  int64_t center_wire_length; /* float64 values: C + 2, made even; 0 where centring is off     */
-  int64_t grad_wire_length;   /* float64 values: 2C + 2                                        */
-  int64_t saved_length;       /* float64 values: 3C + 2                                        */
-  size_t workspace_size;      /* bytes, enough for every function with this shape and options  */
+  int64_t wire_length;        /* float64 values: 2C + 4 */
+  int64_t center_wire_length; /* float64 values: C + 2, made even; 0 where centring is off */
+  int64_t grad_wire_length;   /* float64 values: 2C + 2 */
+  int64_t saved_length;       /* float64 values: 3C + 2 */
+  size_t workspace_size;      /* bytes, enough for every function with this shape and options */
 } syncbn_sizes;
 #define SYNCBN_SIZES_INIT {sizeof(syncbn_sizes), 0, 0, 0, 0, 0}
 
 /* num_threads does not enter: the same workspace serves any number of threads. */
-SYNCBN_API syncbn_status syncbn_query_sizes(const syncbn_shape* shape, const syncbn_options* options,
-                                            syncbn_device device, syncbn_sizes* sizes);
+SYNCBN_API syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
+                                            const syncbn_options* options, syncbn_device device,
+                                            syncbn_sizes* sizes);
 
 /* --------------------------------------------------------------------------- forward, training
  *
- * wire    float64[2C+4] = [ W, n, h, h^2,  W*mean[C],  W*E(x^2)[C] ] of this rank; h is a hash of the
- *         tag and of the options that must agree.
+ * wire    float64[2C+4] = [ W, n, h, h^2,  W*mean[C],  W*E(x^2)[C] ] of this rank; h is a hash of
+ *         the tag and of the options that must agree.
  * total   float64[2C+4]: the sum of the wires over the group. Another buffer than wire.
  * saved   float64[3C+2], for the backward pass = [ W/(sum(W)*n), 0, mean[C], invstd[C], gate[C] ];
  *         mean is in float64, invstd has float32 precision (float64 for float64 x), gate is 0 where
@@ -214,40 +221,41 @@ SYNCBN_API syncbn_status syncbn_query_sizes(const syncbn_shape* shape, const syn
 typedef struct syncbn_forward_args {
   size_t struct_size;
   const void* x;
-  const void* residual;         /* NULL, or added before the activation                             */
+  const void* residual;         /* NULL, or added before the activation */
   const uint8_t* mask;          /* NULL, or [N, S]: 0 = the position does not count in the
-                                   statistics (it is normalized all the same)                        */
-  syncbn_vector weight;         /* gamma; absent: 1                                                  */
-  syncbn_vector bias;           /* beta; absent: 0                                                   */
-  syncbn_vector running_mean;   /* both or neither; updated unless the whole group is empty.         */
-  syncbn_vector running_var;    /* In syncbn_infer: the statistics to use, both needed, read only.   */
+                                   statistics (it is normalized all the same) */
+  syncbn_vector weight;         /* gamma; absent: 1 */
+  syncbn_vector bias;           /* beta; absent: 0 */
+  syncbn_vector running_mean;   /* both or neither; updated unless the whole group is empty. */
+  syncbn_vector running_var;    /* In syncbn_infer: the statistics to use, needed, read only. */
   int64_t* num_batches_tracked; /* NULL, or one value: incremented whenever the running statistics
-                                   are updated; needed for SYNCBN_MOMENTUM_CUMULATIVE               */
+                                   are updated; needed for SYNCBN_MOMENTUM_CUMULATIVE */
   void* y;                      /* output; may be the same buffer as residual, and as x where no
-                                   backward pass follows                                            */
-  double* saved;                /* output; NULL where no backward pass follows                      */
+                                   backward pass follows */
+  double* saved;                /* output; NULL where no backward pass follows */
 } syncbn_forward_args;
 #define SYNCBN_FORWARD_ARGS_INIT                                                             \
   {sizeof(syncbn_forward_args), NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32},                    \
    {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}, NULL, NULL, NULL}
 
-/* Phase 1. Reads x and mask; writes wire, and local_var float64[C] (the variance of this rank's values
- * about their own mean) if it is not NULL: syncbn_center needs it. */
+/* Phase 1. Reads x and mask; writes wire, and local_var float64[C] (the variance of this rank's
+ * values about their own mean) if it is not NULL: syncbn_center needs it. */
 SYNCBN_API syncbn_status syncbn_moments(const syncbn_shape* shape, const syncbn_options* options,
                                         const syncbn_forward_args* args, double* wire,
                                         double* local_var, const syncbn_launch* launch);
 
 /* Phase 2, only where sizes.center_wire_length > 0. Writes
- * center_wire float64[center_wire_length] = [ h, h^2, W*(var + (mean - mean of the group)^2)[C], 0 ].
- * Its sum over the group is center_total. group_size: the number of wires in total. */
+ * center_wire = [ h, h^2, W*(var + (mean - mean of the group)^2)[C], 0 if C is odd ], of
+ * sizes.center_wire_length values. Its sum over the group is center_total. group_size: the number
+ * of wires in total. */
 SYNCBN_API syncbn_status syncbn_center(const syncbn_shape* shape, const syncbn_options* options,
                                        int64_t group_size, const double* wire, const double* total,
                                        const double* local_var, double* center_wire,
                                        const syncbn_launch* launch);
 
-/* Phase 3. Writes y, saved, and updates the running statistics. center_total: the summed center_wire,
- * NULL where centring is off. SYNCBN_DESYNC: the ranks disagree; on the CPU nothing is written (on a
- * device y becomes NaN and the running statistics stay). */
+/* Phase 3. Writes y, saved, and updates the running statistics. center_total: the summed
+ * center_wire, NULL where centring is off. SYNCBN_DESYNC: the ranks disagree; on the CPU nothing is
+ * written (on a device y becomes NaN and the running statistics stay). */
 SYNCBN_API syncbn_status syncbn_normalize(const syncbn_shape* shape, const syncbn_options* options,
                                           const syncbn_forward_args* args, int64_t group_size,
                                           const double* wire, const double* total,
@@ -270,18 +278,18 @@ SYNCBN_API syncbn_status syncbn_update_running(const syncbn_shape* shape,
  */
 typedef struct syncbn_backward_args {
   size_t struct_size;
-  const void* x;         /* as in forward                                                          */
-  const void* dy;        /* the gradient of y                                                      */
+  const void* x;         /* as in forward */
+  const void* dy;        /* the gradient of y */
   const void* y;         /* the forward's output; needed if it had a residual and an activation,
-                            else NULL: the sign before the activation is recomputed from x         */
-  const uint8_t* mask;   /* as in forward                                                          */
-  syncbn_vector weight;  /* as in forward                                                          */
-  syncbn_vector bias;    /* as in forward                                                          */
-  const double* saved;   /* from forward                                                           */
-  void* dx;              /* output or NULL; may be the same buffer as dy                           */
-  void* dresidual;       /* output or NULL; = dy'; may be the same buffer as dy if dx is not        */
-  syncbn_vector dweight; /* output or absent                                                       */
-  syncbn_vector dbias;   /* output or absent                                                       */
+                            else NULL: the sign before the activation is recomputed from x */
+  const uint8_t* mask;   /* as in forward */
+  syncbn_vector weight;  /* as in forward */
+  syncbn_vector bias;    /* as in forward */
+  const double* saved;   /* from forward */
+  void* dx;              /* output or NULL; may be the same buffer as dy */
+  void* dresidual;       /* output or NULL; = dy'; may be the same buffer as dy if dx is not */
+  syncbn_vector dweight; /* output or absent */
+  syncbn_vector dbias;   /* output or absent */
 } syncbn_backward_args;
 #define SYNCBN_BACKWARD_ARGS_INIT                                                            \
   {sizeof(syncbn_backward_args), NULL, NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32},             \
@@ -299,9 +307,9 @@ SYNCBN_API syncbn_status syncbn_grad_input(const syncbn_shape* shape, const sync
                                            const double* wire, const double* total,
                                            const syncbn_launch* launch);
 
-/* --------------------------------------------------------------------- running statistics in use */
+/* ------------------------------------------------------------------- running statistics in use */
 
-/* y = act((x - running_mean)*invstd*weight + bias [+ residual]), in evaluation and in frozen training.
+/* y = act((x - running_mean)*invstd*weight + bias [+ residual]), in evaluation and frozen training.
  * Writes y, and saved if it is not NULL (for syncbn_infer_backward). No statistics are updated. */
 SYNCBN_API syncbn_status syncbn_infer(const syncbn_shape* shape, const syncbn_options* options,
                                       const syncbn_forward_args* args, const syncbn_launch* launch);
@@ -319,15 +327,17 @@ SYNCBN_API syncbn_status syncbn_infer_backward(const syncbn_shape* shape,
  */
 typedef struct syncbn_comm syncbn_comm;
 
-/* n handles over one group whose ranks are threads of this process; comms[i] is rank i. Host memory.
- * timeout_s > 0: a rank that waits longer fails with SYNCBN_TIMEOUT naming the ranks that are missing,
- * and so does every other rank that waits or comes later. */
+/* n handles over one group whose ranks are threads of this process; comms[i] is rank i. Host
+ * memory only.
+ * timeout_s > 0: a rank that waits longer fails with SYNCBN_TIMEOUT naming the ranks that are
+ * missing, and so does every other rank that waits or comes later. A rank that destroys its handle
+ * fails the group with SYNCBN_DESYNC. */
 SYNCBN_API syncbn_status syncbn_comm_create_threads(int32_t n, double timeout_s,
                                                     syncbn_comm** comms);
 
 /* Sum `count` float64 values of src over the group into dst (src and dst do not overlap) with the
- * trainer's own means. Host memory: return when dst is complete. Device memory: enqueue on stream. All
- * ranks call in the same order with the same count. Returns SYNCBN_OK or the status to report. */
+ * trainer's own means. Host memory: return when dst is complete. Device memory: enqueue on stream.
+ * All ranks call in the same order with the same count. Returns SYNCBN_OK or what to report. */
 typedef syncbn_status (*syncbn_sum_fn)(void* context, const double* src, double* dst, int64_t count,
                                        void* stream);
 
@@ -341,20 +351,20 @@ typedef void (*syncbn_release_fn)(void* context);
 
 typedef struct syncbn_callbacks {
   size_t struct_size;
-  void* context;             /* handed to every callback; may be NULL                             */
-  syncbn_sum_fn sum;         /* needed                                                            */
-  syncbn_split_fn split;     /* NULL: the group cannot be split                                   */
-  syncbn_release_fn release; /* NULL: the context is not owned                                    */
+  void* context;             /* handed to every callback; may be NULL */
+  syncbn_sum_fn sum;         /* needed */
+  syncbn_split_fn split;     /* NULL: the group cannot be split */
+  syncbn_release_fn release; /* NULL: the context is not owned */
   int32_t device_memory;     /* bit mask of 1 << syncbn_device: where sum takes its buffers;
-                                0 means the CPU                                                   */
+                                0 means the CPU */
 } syncbn_callbacks;
 
 SYNCBN_API syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
                                                      const syncbn_callbacks* callbacks,
                                                      syncbn_comm** comm);
 
-/* Collective over comm: every rank calls it. Ranks of one color form a group, ordered by key, then by
- * old rank. color < 0: this rank joins none and *new_comm = NULL. */
+/* Collective over comm: every rank calls it. Ranks of one color form a group, ordered by key, then
+ * by old rank. color < 0: this rank joins none and *new_comm = NULL. */
 SYNCBN_API syncbn_status syncbn_comm_split(syncbn_comm* comm, int32_t color, int32_t key,
                                            syncbn_comm** new_comm);
 
@@ -368,7 +378,7 @@ typedef struct syncbn_comm_info {
 
 SYNCBN_API syncbn_status syncbn_comm_query(const syncbn_comm* comm, syncbn_comm_info* info);
 
-/* The operation itself: dst[0..count) = sum over ranks of src[0..count). stream as in syncbn_launch. */
+/* The operation: dst[0..count) = sum over ranks of src[0..count). stream: as in syncbn_launch. */
 SYNCBN_API syncbn_status syncbn_comm_sum(syncbn_comm* comm, const double* src, double* dst,
                                          int64_t count, syncbn_device device, void* stream);
 
@@ -399,10 +409,10 @@ SYNCBN_API syncbn_status syncbn_backward(const syncbn_shape* shape, const syncbn
 
 typedef struct syncbn_capabilities {
   size_t struct_size;
-  const char* cpu_isa;    /* "generic", "avx2", "avx512", "neon": chosen for this machine         */
-  int32_t cuda_built;     /* 1: kernels for CUDA devices are in this library                      */
-  int32_t cuda_devices;   /* CUDA devices usable now                                              */
-  const char* nccl;       /* version and path of the NCCL in use; "" if none was found            */
+  const char* cpu_isa;    /* "generic", "avx2", "avx512", "neon": chosen for this machine */
+  int32_t cuda_built;     /* 1: kernels for CUDA devices are in this library */
+  int32_t cuda_devices;   /* CUDA devices usable now */
+  const char* nccl;       /* version and path of the NCCL in use; "" if none was found */
 } syncbn_capabilities;
 #define SYNCBN_CAPABILITIES_INIT {sizeof(syncbn_capabilities), "", 0, 0, ""}
 

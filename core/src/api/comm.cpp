@@ -60,10 +60,10 @@ extern "C" syncbn_status syncbn_comm_split(syncbn_comm* comm, int32_t color, int
 extern "C" syncbn_status syncbn_comm_query(const syncbn_comm* comm, syncbn_comm_info* info) {
   return guarded([&] {
     const Communicator& communicator = checked(comm);
-    write_struct("info", info,
-                 syncbn_comm_info{sizeof(syncbn_comm_info), communicator.rank(),
-                                  communicator.size(), communicator.kind(),
-                                  communicator.device_memory()});
+    write_struct(
+        "info", info,
+        syncbn_comm_info{sizeof(syncbn_comm_info), communicator.rank(), communicator.size(),
+                         communicator.kind(), communicator.device_memory()});
   });
 }
 
@@ -83,9 +83,8 @@ extern "C" syncbn_status syncbn_comm_poll(syncbn_comm* comm) {
 }
 
 extern "C" syncbn_status syncbn_comm_abort(syncbn_comm* comm, const char* reason) {
-  return guarded([&] {
-    checked(comm).abort(reason == nullptr ? "aborted by the caller" : reason);
-  });
+  return guarded(
+      [&] { checked(comm).abort(reason == nullptr ? "aborted by the caller" : reason); });
 }
 
 extern "C" void syncbn_comm_destroy(syncbn_comm* comm) { delete comm; }

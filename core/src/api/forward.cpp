@@ -28,8 +28,7 @@ extern "C" syncbn_status syncbn_center(const syncbn_shape* shape, const syncbn_o
 extern "C" syncbn_status syncbn_normalize(const syncbn_shape* shape, const syncbn_options* options,
                                           const syncbn_forward_args* args, int64_t group_size,
                                           const double* wire, const double* total,
-                                          const double* center_total,
-                                          const syncbn_launch* launch) {
+                                          const double* center_total, const syncbn_launch* launch) {
   return guarded([&] {
     syncbn::normalize(read_problem(shape, options), read_args(args),
                       {group_size, wire, total, center_total}, read_launch(launch));
@@ -51,9 +50,8 @@ extern "C" syncbn_status syncbn_update_running(const syncbn_shape* shape,
 extern "C" syncbn_status syncbn_infer(const syncbn_shape* shape, const syncbn_options* options,
                                       const syncbn_forward_args* args,
                                       const syncbn_launch* launch) {
-  return guarded([&] {
-    syncbn::infer(read_problem(shape, options), read_args(args), read_launch(launch));
-  });
+  return guarded(
+      [&] { syncbn::infer(read_problem(shape, options), read_args(args), read_launch(launch)); });
 }
 
 extern "C" syncbn_status syncbn_forward(const syncbn_shape* shape, const syncbn_options* options,

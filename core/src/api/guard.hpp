@@ -38,8 +38,8 @@ Struct read_struct(const char* name, const Struct* from, const Struct& defaults,
                    std::size_t first_size = sizeof(Struct)) {
   check(from != nullptr, name, " is NULL; expected a struct");
   const std::size_t size = from->struct_size;
-  check(size >= first_size, name, "->struct_size is ", size, "; expected sizeof = ",
-        sizeof(Struct), " (initialize the struct with its SYNCBN_*_INIT macro)");
+  check(size >= first_size, name, "->struct_size is ", size, "; expected sizeof = ", sizeof(Struct),
+        " (initialize the struct with its SYNCBN_*_INIT macro)");
   Struct result = defaults;
   std::memcpy(&result, from, size < sizeof(Struct) ? size : sizeof(Struct));
   const auto* bytes = reinterpret_cast<const unsigned char*>(from);
@@ -55,8 +55,8 @@ template <class Struct>
 void write_struct(const char* name, Struct* to, const Struct& value) {
   check(to != nullptr, name, " is NULL; expected room for a struct");
   const std::size_t size = to->struct_size;
-  check(size >= sizeof(std::size_t), name, "->struct_size is ", size, "; expected sizeof = ",
-        sizeof(Struct), " (set it before the call)");
+  check(size >= sizeof(std::size_t), name, "->struct_size is ", size,
+        "; expected sizeof = ", sizeof(Struct), " (set it before the call)");
   std::memcpy(to, &value, size < sizeof(Struct) ? size : sizeof(Struct));
   to->struct_size = size;
 }

@@ -21,8 +21,7 @@ extern "C" syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
     const syncbn::Problem problem = read_problem(shape, options);
     write_struct("sizes", sizes,
                  syncbn_sizes{sizeof(syncbn_sizes), syncbn::ForwardWire::length(problem.c),
-                              problem.center_wire_length(),
-                              syncbn::BackwardWire::length(problem.c),
+                              problem.center_wire_length(), syncbn::BackwardWire::length(problem.c),
                               syncbn::Saved::length(problem.c),
                               syncbn::workspace_size(problem, syncbn::backend_for(device))});
   });
@@ -30,9 +29,9 @@ extern "C" syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
 
 extern "C" syncbn_status syncbn_query_capabilities(syncbn_capabilities* capabilities) {
   return guarded([&] {
-    write_struct("capabilities", capabilities,
-                 syncbn_capabilities{sizeof(syncbn_capabilities), syncbn::cpu::instruction_set(),
-                                     syncbn::cuda_built() ? 1 : 0, syncbn::cuda_device_count(),
-                                     ""});
+    write_struct(
+        "capabilities", capabilities,
+        syncbn_capabilities{sizeof(syncbn_capabilities), syncbn::cpu::instruction_set(),
+                            syncbn::cuda_built() ? 1 : 0, syncbn::cuda_device_count(), ""});
   });
 }

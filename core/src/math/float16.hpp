@@ -44,7 +44,7 @@ constexpr Half to_half(float value) {
   };
   if (magnitude > 0x7f800000u) return half(0x7e00u | ((magnitude >> 13) & 0x03ffu));  // NaN
   if (magnitude >= 0x477ff000u) return half(0x7c00u);  // rounds to 2^16 or more: infinity
-  if (magnitude >= 0x38800000u)                         // normal
+  if (magnitude >= 0x38800000u)                        // normal
     return half((magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13);
   // Subnormal: adding 0.5 makes float32's own rounding leave the wanted bits at the bottom.
   const float shifted = std::bit_cast<float>(magnitude) + 0.5f;

@@ -31,7 +31,8 @@ struct Statistics {
   double var;
 };
 
-// The statistics of no values at all, where a mask lets nothing count: those of an untouched buffer.
+// The statistics of no values at all, where a mask lets nothing count: those of an untouched
+// buffer.
 constexpr SYNCBN_HOST_DEVICE Statistics empty_statistics() { return {0.0, 1.0}; }
 
 // var = sum(W*E2)/sum(W) - mean^2

@@ -13,7 +13,9 @@ struct ForwardWire {
   static constexpr std::int64_t kCount = 1;
   static constexpr std::int64_t kHash = 2;
   static constexpr std::int64_t kHeader = 4;
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) { return kHeader + 2 * c; }
+  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) {
+    return kHeader + 2 * c;
+  }
   static constexpr SYNCBN_HOST_DEVICE std::int64_t mean(std::int64_t, std::int64_t i) {
     return kHeader + i;
   }
@@ -35,7 +37,9 @@ struct CenterWire {
 struct BackwardWire {
   static constexpr std::int64_t kHash = 0;
   static constexpr std::int64_t kHeader = 2;
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) { return kHeader + 2 * c; }
+  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) {
+    return kHeader + 2 * c;
+  }
   static constexpr SYNCBN_HOST_DEVICE std::int64_t bias(std::int64_t, std::int64_t i) {
     return kHeader + i;
   }
@@ -48,7 +52,9 @@ struct BackwardWire {
 struct Saved {
   static constexpr std::int64_t kRankFactor = 0;
   static constexpr std::int64_t kHeader = 2;
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) { return kHeader + 3 * c; }
+  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) {
+    return kHeader + 3 * c;
+  }
   static constexpr SYNCBN_HOST_DEVICE std::int64_t mean(std::int64_t, std::int64_t i) {
     return kHeader + i;
   }
@@ -60,9 +66,11 @@ struct Saved {
   }
 };
 
-// With the same h on all D ranks D*sum(h^2) equals sum(h)^2; otherwise it is greater (Cauchy-Schwarz).
-// h is an integer below 2^16, so both sides are exact, or round alike, for any D below 2^21.
-constexpr SYNCBN_HOST_DEVICE bool ranks_agree(double sum_h, double sum_h2, std::int64_t group_size) {
+// With the same h on all D ranks D*sum(h^2) equals sum(h)^2; otherwise it is greater
+// (Cauchy-Schwarz). h is an integer below 2^16, so both sides are exact, or round alike, for any D
+// below 2^21.
+constexpr SYNCBN_HOST_DEVICE bool ranks_agree(double sum_h, double sum_h2,
+                                              std::int64_t group_size) {
   return static_cast<double>(group_size) * sum_h2 == sum_h * sum_h;
 }
 

@@ -22,8 +22,8 @@ void grad_moments(const Problem& problem, const syncbn_backward_args& args, doub
                   const syncbn_launch& launch) {
   const Backend& backend = prepare(problem, args, BackwardPhase::kGradMoments, launch);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 2 float64 values");
-  backend.grad_moments(problem, args,
-                       call_hash(problem, Phase::kGradMoments, problem.options.tag), wire, launch);
+  backend.grad_moments(problem, args, call_hash(problem, Phase::kGradMoments, problem.options.tag),
+                       wire, launch);
 }
 
 void grad_input(const Problem& problem, const syncbn_backward_args& args, const Exchange& exchange,

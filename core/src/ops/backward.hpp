@@ -1,4 +1,5 @@
-// The order of the steps of the backward pass. Each function validates, then hands over to a backend.
+// The order of the steps of the backward pass. Each function validates, then hands over to a
+// backend.
 #pragma once
 
 #include "backend/backend.hpp"

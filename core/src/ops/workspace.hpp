@@ -1,4 +1,5 @@
-// How a call's workspace is divided: the backend's scratch first, then the wires of the one-call form.
+// How a call's workspace is divided: the backend's scratch first, then the wires of the one-call
+// form.
 #pragma once
 
 #include <cstddef>

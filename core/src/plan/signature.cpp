@@ -5,7 +5,8 @@
 namespace syncbn {
 namespace {
 
-// SplitMix64's mixing function (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+// SplitMix64's mixing function (Steele, Lea, Flood: Fast splittable pseudorandom number
+// generators).
 constexpr std::uint64_t mix(std::uint64_t state, std::uint64_t value) {
   std::uint64_t z = state + 0x9e3779b97f4a7c15u + value;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -26,9 +27,8 @@ double call_hash(const Problem& problem, Phase phase, std::uint64_t tag) {
       static_cast<std::uint64_t>(options.weighting),
       static_cast<std::uint64_t>(options.grad_reduction),
       static_cast<std::uint64_t>(options.activation),
-      options.activation == SYNCBN_LEAKY_RELU
-          ? std::bit_cast<std::uint64_t>(options.negative_slope)
-          : 0u,
+      options.activation == SYNCBN_LEAKY_RELU ? std::bit_cast<std::uint64_t>(options.negative_slope)
+                                              : 0u,
       problem.centered() ? 1u : 0u,
   };
   std::uint64_t state = 0;

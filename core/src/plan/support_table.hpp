@@ -11,20 +11,36 @@ namespace syncbn {
 struct DtypeSupport {
   syncbn_dtype dtype;
   const char* name;
-  std::size_t size;                       // bytes of one value
-  std::array<bool, 4> parameters;         // indexed by syncbn_dtype
-  syncbn_dtype arithmetic;                // also the precision of invstd
-  const char* parameter_names;            // for messages
+  std::size_t size;                // bytes of one value
+  std::array<bool, 4> parameters;  // indexed by syncbn_dtype
+  syncbn_dtype arithmetic;         // also the precision of invstd
+  const char* parameter_names;     // for messages
 };
 
 inline constexpr std::array<DtypeSupport, 4> kDtypes{{
-    {SYNCBN_FLOAT16, "float16", 2, {true, true, true, false}, SYNCBN_FLOAT32,
+    {SYNCBN_FLOAT16,
+     "float16",
+     2,
+     {true, true, true, false},
+     SYNCBN_FLOAT32,
      "float16, bfloat16 or float32"},
-    {SYNCBN_BFLOAT16, "bfloat16", 2, {true, true, true, false}, SYNCBN_FLOAT32,
+    {SYNCBN_BFLOAT16,
+     "bfloat16",
+     2,
+     {true, true, true, false},
+     SYNCBN_FLOAT32,
      "float16, bfloat16 or float32"},
-    {SYNCBN_FLOAT32, "float32", 4, {true, true, true, false}, SYNCBN_FLOAT32,
+    {SYNCBN_FLOAT32,
+     "float32",
+     4,
+     {true, true, true, false},
+     SYNCBN_FLOAT32,
      "float16, bfloat16 or float32"},
-    {SYNCBN_FLOAT64, "float64", 8, {false, false, true, true}, SYNCBN_FLOAT64,
+    {SYNCBN_FLOAT64,
+     "float64",
+     8,
+     {false, false, true, true},
+     SYNCBN_FLOAT64,
      "float32 or float64"},
 }};
 

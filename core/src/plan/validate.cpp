@@ -109,9 +109,10 @@ void validate_moments(const Problem& problem, const syncbn_forward_args& args) {
 
 void validate_running(const Problem& problem, const syncbn_forward_args& args) {
   check_running_pair(problem, args);
-  check(args.running_mean.data == nullptr || args.num_batches_tracked != nullptr ||
-            problem.options.momentum != SYNCBN_MOMENTUM_CUMULATIVE,
-        "num_batches_tracked is NULL; the cumulative average (SYNCBN_MOMENTUM_CUMULATIVE) needs it");
+  check(
+      args.running_mean.data == nullptr || args.num_batches_tracked != nullptr ||
+          problem.options.momentum != SYNCBN_MOMENTUM_CUMULATIVE,
+      "num_batches_tracked is NULL; the cumulative average (SYNCBN_MOMENTUM_CUMULATIVE) needs it");
 }
 
 void validate_normalize(const Problem& problem, const syncbn_forward_args& args) {

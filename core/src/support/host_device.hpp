@@ -1,7 +1,7 @@
 // Marks the functions of math/ that CUDA device code uses as well.
 //
-// On the host they are always inlined: the CPU kernels are compiled once per instruction set, and the
-// linker must never take the copy of one instruction set for another.
+// On the host they are always inlined: the CPU kernels are compiled once per instruction set, and
+// the linker must never take the copy of one instruction set for another.
 #pragma once
 
 #if defined(__CUDACC__)

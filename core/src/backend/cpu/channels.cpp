@@ -120,8 +120,8 @@ void frozen_constants(const Problem& problem, const syncbn_forward_args& args,
                       ForwardConstants* forward) {
   if (args.saved != nullptr) args.saved[0] = args.saved[1] = 0.0;
   for (std::int64_t i = 0; i < problem.c; ++i)
-    forward[i] = finish_channel(problem, args, i,
-                                {load(args.running_mean, i), load(args.running_var, i)});
+    forward[i] =
+        finish_channel(problem, args, i, {load(args.running_mean, i), load(args.running_var, i)});
 }
 
 bool updates_running(const syncbn_forward_args& args, const Exchange& exchange) {
@@ -133,9 +133,9 @@ void update_running(const Problem& problem, ChannelRange range, const syncbn_for
   const std::int64_t batches =
       args.num_batches_tracked == nullptr ? 1 : *args.num_batches_tracked + 1;
   const double momentum = running_momentum(problem.options.momentum, batches);
-  const double factor = variance_factor(
-      problem.options.variance_factor, exchange.wire[ForwardWire::kCount],
-      exchange.total[ForwardWire::kCount], exchange.group_size);
+  const double factor =
+      variance_factor(problem.options.variance_factor, exchange.wire[ForwardWire::kCount],
+                      exchange.total[ForwardWire::kCount], exchange.group_size);
   for (std::int64_t i = range.begin; i < range.end; ++i) {
     const Statistics batch = statistics(problem, exchange, i);
     store(args.running_mean, i, running_average(load(args.running_mean, i), batch.mean, momentum));
@@ -170,11 +170,11 @@ void backward_constants(const Problem& problem, ChannelRange range,
                         const syncbn_backward_args& args, const Exchange& exchange,
                         BackwardConstants* backward) {
   for (std::int64_t i = range.begin; i < range.end; ++i) {
-    const auto [scale, offset, slope] = gradient_coefficients(
-        load_or(args.weight, i, 1.0), args.saved[Saved::invstd(problem.c, i)],
-        args.saved[Saved::gate(problem.c, i)], args.saved[Saved::kRankFactor],
-        exchange.total[BackwardWire::bias(problem.c, i)],
-        exchange.total[BackwardWire::weight(problem.c, i)]);
+    const auto [scale, offset, slope] =
+        gradient_coefficients(load_or(args.weight, i, 1.0), args.saved[Saved::invstd(problem.c, i)],
+                              args.saved[Saved::gate(problem.c, i)], args.saved[Saved::kRankFactor],
+                              exchange.total[BackwardWire::bias(problem.c, i)],
+                              exchange.total[BackwardWire::weight(problem.c, i)]);
     backward[i] = {scale, offset, slope};
   }
 }

@@ -48,7 +48,8 @@ void require_agreement(double sum_h, double sum_h2, std::int64_t group_size,
   if (ranks_agree(sum_h, sum_h2, group_size)) return;
   if (launch.status != nullptr) *launch.status = SYNCBN_DESYNC;
   fail(SYNCBN_DESYNC, "the ", group_size,
-       " ranks of the group are not in the same call: they differ in the layer or step (tag), in the "
+       " ranks of the group are not in the same call: they differ in the layer or step (tag), in "
+       "the "
        "operation, in the number of channels, or in options that must agree (eps, eps_mode, "
        "weighting, grad_reduction, centering, activation). Check that every rank runs the same "
        "layers the same number of times");
@@ -72,8 +73,8 @@ void grad_sums(const Call& call, const syncbn_backward_args& args) {
 void gradients(const Call& call, const syncbn_backward_args& args, bool frozen) {
   if (args.dx == nullptr && args.dresidual == nullptr) return;
   call.with_passes(args.mask, [&](const auto& passes) {
-    passes.grad_input(call.threads(), inputs(args), outputs(args), args.mask,
-                      call.channels.forward, call.channels.backward, frozen);
+    passes.grad_input(call.threads(), inputs(args), outputs(args), args.mask, call.channels.forward,
+                      call.channels.backward, frozen);
   });
 }
 
@@ -131,8 +132,8 @@ class CpuBackend final : public Backend {
 
   void grad_input(const Problem& problem, const syncbn_backward_args& args,
                   const Exchange& exchange, const syncbn_launch& launch) const override {
-    require_agreement(exchange.total[BackwardWire::kHash],
-                      exchange.total[BackwardWire::kHash + 1], exchange.group_size, launch);
+    require_agreement(exchange.total[BackwardWire::kHash], exchange.total[BackwardWire::kHash + 1],
+                      exchange.group_size, launch);
     Call call{problem, launch};
     const ChannelRange all = all_channels(problem);
     saved_constants(problem, all, args, call.channels.forward);
@@ -182,8 +183,7 @@ class CpuBackend final : public Backend {
       const ChannelRange range = blocks[i];
       passes.moments(range, args.x, args.mask, call.channels.moments);
       write_wire(problem, range, call.channels.moments, space.wire, space.local_var);
-      if (problem.centered())
-        write_center(problem, range, own, space.local_var, space.center_wire);
+      if (problem.centered()) write_center(problem, range, own, space.local_var, space.center_wire);
       forward_constants(problem, range, args, own, call.channels.forward);
       if (running) cpu::update_running(problem, range, args, own);
       passes.normalize(range, args, call.channels.forward);

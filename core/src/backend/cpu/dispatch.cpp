@@ -45,7 +45,10 @@ InstructionSet choose() {
        avx512::kKernels},
 #endif
 #if defined(SYNCBN_HAVE_AVX2)
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kKernels},
+      {"avx2",
+       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c"),
+       avx2::kKernels},
 #endif
       {kBaseline, true, generic::kKernels},
   };
@@ -67,8 +70,6 @@ const InstructionSet& chosen() {
 
 const char* instruction_set() { return chosen().name; }
 
-const Kernels& kernels_for(syncbn_dtype dtype) {
-  return chosen().kernels[static_cast<int>(dtype)];
-}
+const Kernels& kernels_for(syncbn_dtype dtype) { return chosen().kernels[static_cast<int>(dtype)]; }
 
 }  // namespace syncbn::cpu

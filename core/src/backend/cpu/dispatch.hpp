@@ -6,7 +6,8 @@
 
 namespace syncbn::cpu {
 
-// "avx512", "avx2", "neon" or "generic". The environment variable SYNCBN_CPU_ISA asks for a lesser one.
+// "avx512", "avx2", "neon" or "generic". The environment variable SYNCBN_CPU_ISA asks for a lesser
+// one.
 const char* instruction_set();
 
 const Kernels& kernels_for(syncbn_dtype dtype);

@@ -1,5 +1,6 @@
-// How a tensor is walked: as planes of one channel each, or as rows of all channels, and in which pieces.
-// The pieces follow from the shape alone, never from the number of threads, so that neither do the bits.
+// How a tensor is walked: as planes of one channel each, or as rows of all channels, and in which
+// pieces. The pieces follow from the shape alone, never from the number of threads, so that neither
+// do the bits.
 #pragma once
 
 #include <algorithm>
@@ -25,9 +26,10 @@ struct PlaneView {
     constexpr std::int64_t kAlignment = 64;  // values: pieces begin at whole vectors
     pieces = std::max<std::int64_t>(1, divide_up(s, kChunkValues));
     piece_length = divide_up(divide_up(s, pieces), kAlignment) * kAlignment;
-    planes_per_chunk =
-        pieces > 1 ? 1 : std::clamp<std::int64_t>(kChunkValues / std::max<std::int64_t>(s, 1), 1,
-                                                  std::max<std::int64_t>(n, 1));
+    planes_per_chunk = pieces > 1
+                           ? 1
+                           : std::clamp<std::int64_t>(kChunkValues / std::max<std::int64_t>(s, 1),
+                                                      1, std::max<std::int64_t>(n, 1));
   }
 
   std::int64_t chunks() const { return divide_up(n, planes_per_chunk) * pieces; }  // of a channel
@@ -40,7 +42,8 @@ struct PlaneView {
   Chunk chunk(std::int64_t k) const {
     const std::int64_t plane = k / pieces * planes_per_chunk;
     const std::int64_t value = std::min(k % pieces * piece_length, s);
-    return {plane, value,
+    return {plane,
+            value,
             {std::min(planes_per_chunk, n - plane), c * s, std::min(piece_length, s - value)}};
   }
   std::int64_t offset(const Chunk& chunk, std::int64_t channel) const {
@@ -52,8 +55,8 @@ struct PlaneView {
   }
 };
 
-// Channels last. Narrow rows are joined `joined` at a time, so that vectors are filled whatever C is; a
-// task is a range of joined rows, and the last task has the rows that are left over.
+// Channels last. Narrow rows are joined `joined` at a time, so that vectors are filled whatever C
+// is; a task is a range of joined rows, and the last task has the rows that are left over.
 struct RowView {
   std::int64_t rows, c;
   std::int64_t joined;
@@ -89,8 +92,8 @@ inline std::int64_t value_size(const Problem& problem) {
   return static_cast<std::int64_t>(support_of(problem.dtype).size);
 }
 
-// A tensor with one value per channel and sample is rows in either layout; one with a single channel is
-// one plane.
+// A tensor with one value per channel and sample is rows in either layout; one with a single
+// channel is one plane.
 inline bool is_rows(const Problem& problem) {
   return problem.c != 1 && (problem.layout == SYNCBN_CHANNELS_LAST || problem.s == 1);
 }

@@ -1,8 +1,8 @@
-// Compiled once per instruction set, with SYNCBN_ISA naming the namespace. Uses nothing that the linker
-// could share between the copies: no function templates from outside this namespace.
+// Compiled once per instruction set, with SYNCBN_ISA naming the namespace. Uses nothing that the
+// linker could share between the copies: no function templates from outside this namespace.
 #include "backend/cpu/kernels.hpp"
 
-#include "backend/cpu/simd.hpp"
+#include "backend/cpu/simd_memory.hpp"
 #include "backend/cpu/tuning.hpp"
 
 namespace syncbn::cpu::SYNCBN_ISA {
@@ -14,8 +14,8 @@ namespace {
 
 template <class T>
 constexpr Kernels kernels_of() {
-  return {plane_moments<T>,   plane_normalize<T>, plane_grad_moments<T>,
-          plane_grad_input<T>, row_shift<T>,       row_moments<T>,
+  return {plane_moments<T>,    plane_normalize<T>,  plane_grad_moments<T>,
+          plane_grad_input<T>, row_shift<T>,        row_moments<T>,
           row_normalize<T>,    row_grad_moments<T>, row_grad_input<T>};
 }
 

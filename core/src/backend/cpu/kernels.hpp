@@ -1,9 +1,9 @@
 // The inner loops of the CPU backend: one table of functions per instruction set and dtype.
 //
-// "Plane" functions work on one channel of channels-first data: `planes` runs of `length` consecutive
-// values, `stride` values apart. "Row" functions work on channels-last data: `rows` runs of `width`
-// consecutive values, one channel per position. Buffers are of the table's dtype; constants and `A*`
-// buffers are of its arithmetic type (double for float64, else float).
+// "Plane" functions work on one channel of channels-first data: `planes` runs of `length`
+// consecutive values, `stride` values apart. "Row" functions work on channels-last data: `rows`
+// runs of `width` consecutive values, one channel per position. Buffers are of the table's dtype;
+// constants and `A*` buffers are of its arithmetic type (double for float64, else float).
 #pragma once
 
 #include <cstdint>
@@ -62,7 +62,7 @@ struct GradOutputs {
 
 // Per-channel constants of rows: arrays of `width` arithmetic values.
 struct RowConstants {
-  const void *hi, *lo, *scale, *bias;             // forward, and the sign in backward
+  const void *hi, *lo, *scale, *bias;                 // forward, and the sign in backward
   const void *grad_scale, *grad_offset, *grad_slope;  // backward
 };
 

@@ -53,9 +53,9 @@ inline Vector<Arithmetic<T>> load_gradient(Lanes part, const T* dy, const T* y, 
   return activate_gradient<Arithmetic<T>>(act, slope, z, g);
 }
 
-// A value near the mean, from the mean and the spread of a sample: the mean rounded to a sixteenth of
-// the spread or coarser. Near enough for x - shift to be small, and coarse enough for the differences of
-// exactly representable data to stay exactly representable.
+// A value near the mean, from the mean and the spread of a sample: the mean rounded to a sixteenth
+// of the spread or coarser. Near enough for x - shift to be small, and coarse enough for the
+// differences of exactly representable data to stay exactly representable.
 template <class A>
 inline A exponent_only(A value) {
   using Bits = std::conditional_t<std::is_same_v<A, double>, std::uint64_t, std::uint32_t>;

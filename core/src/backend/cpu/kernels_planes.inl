@@ -78,8 +78,7 @@ Moments plane_moments_masked(const T* x, Planes p, PlaneMask mask) {
       shift_value = static_cast<double>(shift[0]);
     }
     sums.run(p.length, [&](std::int64_t i, auto lanes, int chain) {
-      const auto d =
-          load_flags<A>(lanes, flags + i) ? load(lanes, plane + i) - shift : Vector<A>{};
+      const auto d = load_flags<A>(lanes, flags + i) ? load(lanes, plane + i) - shift : Vector<A>{};
       sums.chain[0][chain] += d;
       sums.chain[1][chain] = fma(d, d, sums.chain[1][chain]);
     });

@@ -28,8 +28,8 @@ GradInputs PlanePasses::at(const GradInputs& in, std::int64_t values) const {
   return {at(in.x, values), at(in.dy, values), at(in.y, values)};
 }
 
-// visit(chunk, channels) in the order of memory, or in the opposite one: then a pass begins with what
-// the pass before it has left in the caches.
+// visit(chunk, channels) in the order of memory, or in the opposite one: then a pass begins with
+// what the pass before it has left in the caches.
 template <class Visit>
 void PlanePasses::for_chunks(int threads, bool backwards, Visit&& visit) const {
   const std::int64_t chunk_bytes =
@@ -125,8 +125,8 @@ void PlanePasses::normalize(int threads, const syncbn_forward_args& args,
   });
 }
 
-void PlanePasses::grad_moments(int threads, const GradInputs& in,
-                               const ForwardConstants* constants, GradSums* out) const {
+void PlanePasses::grad_moments(int threads, const GradInputs& in, const ForwardConstants* constants,
+                               GradSums* out) const {
   for_chunks(threads, false, [&](std::int64_t k, ChannelRange range) {
     chunk_grad_moments(k, range, in, constants);
   });

@@ -28,8 +28,9 @@ class PlanePasses {
   void grad_input(ChannelRange, const GradInputs&, const GradOutputs&, const std::uint8_t* mask,
                   const ForwardConstants*, const BackwardConstants*, bool frozen) const;
 
-  // Divides the channels into blocks whose `tensors` tensors stay in a core's cache between two passes.
-  // A block count of 0: there is no such division, or none that keeps `threads` threads busy.
+  // Divides the channels into blocks whose `tensors` tensors stay in a core's cache between two
+  // passes. A block count of 0: there is no such division, or none that keeps `threads` threads
+  // busy.
   struct Blocks {
     std::int64_t count;
     std::int64_t channels;
@@ -55,8 +56,8 @@ class PlanePasses {
   void chunk_grad_moments(std::int64_t k, ChannelRange, const GradInputs&,
                           const ForwardConstants*) const;
   void chunk_grad_input(std::int64_t k, ChannelRange, const GradInputs&, const GradOutputs&,
-                        const std::uint8_t* mask, const ForwardConstants*,
-                        const BackwardConstants*, bool frozen) const;
+                        const std::uint8_t* mask, const ForwardConstants*, const BackwardConstants*,
+                        bool frozen) const;
   void merge(ChannelRange, Moments* out) const;
   void merge(ChannelRange, GradSums* out) const;
 

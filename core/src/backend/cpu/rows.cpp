@@ -29,8 +29,8 @@ GradInputs RowPasses::at(const GradInputs& in, std::int64_t row) const {
   return {at(in.x, row), at(in.dy, row), at(in.y, row)};
 }
 
-// visit(task, first row, rows, width) in the order of memory or the opposite one; a task's last rows may be
-// fewer than are joined, and are then one narrower row.
+// visit(task, first row, rows, width) in the order of memory or the opposite one; a task's last
+// rows may be fewer than are joined, and are then one narrower row.
 template <class Visit>
 void RowPasses::for_rows(int threads, bool backwards, Visit&& visit) const {
   parallel_for(threads, view_.tasks, [&](std::int64_t index) {
@@ -90,11 +90,11 @@ void RowPasses::moments(int threads, const void* x, const std::uint8_t* mask, do
            });
   fold_tasks();
   for (std::int64_t c = 0; c < view_.c; ++c) {
-    const double shift = float64_ ? scratch_.shift[c]
-                                  : static_cast<double>(
-                                        reinterpret_cast<const float*>(scratch_.shift)[c]);
-    out[c] = moments_from_shifted(count, shift, folded(scratch_.first, c),
-                                  folded(scratch_.second, c));
+    const double shift =
+        float64_ ? scratch_.shift[c]
+                 : static_cast<double>(reinterpret_cast<const float*>(scratch_.shift)[c]);
+    out[c] =
+        moments_from_shifted(count, shift, folded(scratch_.first, c), folded(scratch_.second, c));
   }
 }
 
@@ -131,10 +131,9 @@ void RowPasses::grad_moments(int threads, const GradInputs& in, const ForwardCon
   std::fill_n(scratch_.second, view_.tasks * view_.width, 0.0);
   for_rows(threads, false,
            [&](std::int64_t t, std::int64_t row, std::int64_t rows, std::int64_t width) {
-             kernels_.row_grad_moments(at(in, row), rows, width, c, activation_,
-                                       scratch_.first + t * view_.width,
-                                       scratch_.second + t * view_.width,
-                                       scratch_.lanes + t * 2 * view_.width);
+             kernels_.row_grad_moments(
+                 at(in, row), rows, width, c, activation_, scratch_.first + t * view_.width,
+                 scratch_.second + t * view_.width, scratch_.lanes + t * 2 * view_.width);
            });
   fold_tasks();
   for (std::int64_t i = 0; i < view_.c; ++i)

@@ -67,7 +67,8 @@ class Pool {
     std::erase(jobs_, &job);
   }
 
-  // Called with the mutex held. Where the system gives no thread, the caller works with those it has.
+  // Called with the mutex held. Where the system gives no thread, the caller works with those it
+  // has.
   void start_workers(int wanted) {
     try {
       for (; workers_ < wanted; ++workers_) std::thread([this] { serve(); }).detach();

@@ -5,8 +5,8 @@
 
 namespace syncbn::cpu {
 
-// Values whose sums are kept in the arithmetic type before they go on in float64. Part of the result's
-// bits, so the same for every instruction set and number of threads.
+// Values whose sums are kept in the arithmetic type before they go on in float64. Part of the
+// result's bits, so the same for every instruction set and number of threads.
 inline constexpr std::int64_t kChunkValues = 8192;
 
 // Channels last: bytes of x per task, and the most tasks (each needs 2C float64 of workspace).

@@ -1,4 +1,5 @@
-// The C++ face: an error arrives as an exception, and a good call gives the sizes of the header's table.
+// The C++ face: an error arrives as an exception, and a good call gives the sizes of the header's
+// table.
 #include <cstdio>
 #include <syncbn/syncbn.hpp>
 
