@@ -24,10 +24,10 @@ What the functions share:
   status     None or one int32, set where the ranks of a group disagree.
   tag        names the call, so that ranks in different calls are told apart; 0: unnamed.
 
-Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device, length,
-layout or value; UnsupportedError for what this build does not offer; DesyncError where ranks are in
-different calls. What can be seen before the work starts is refused before anything is written. The
-GIL is released while a call computes or waits.
+Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device,
+length, layout or value; UnsupportedError for what this build does not offer; DesyncError where
+ranks are in different calls. What can be seen before the work starts is refused before anything
+is written. The GIL is released while a call computes or waits.
 )";
 
 inline constexpr const char* kArray =
@@ -43,15 +43,15 @@ Raises InvalidArgumentError for another dtype or device, or lengths that differ.
 inline constexpr const char* kOptions =
     R"(What is computed. Immutable, comparable, hashable, picklable.
 
-eps: added to the variance; finite, >= 0. momentum: running = (1 - momentum)*running + momentum*batch;
-0..1, or None for the average over all batches. weighting: how much a rank counts: 'count' (its
-values: exactly one big batch), 'equal', 'batch' (its samples). eps_mode: 'add' or 'max'.
-variance_factor: of running_var: 'unbiased', 'biased', 'unbiased_local', 'unbiased_rank'.
-grad_reduction: what dweight and dbias report: 'local', 'sum', 'mean'. centering: one more small sum
-for the accuracy of the variance: 'auto' (float64 x only), 'on', 'off'. activation: 'identity',
-'relu', 'leaky_relu' with negative_slope (finite, >= 0).
-All but momentum and variance_factor must be the same on all ranks.
-Raises InvalidArgumentError for a value that is not allowed.
+eps: added to the variance; finite, >= 0. momentum: running = (1 - momentum)*running +
+momentum*batch; 0..1, or None for the average over all batches. weighting: how much a rank counts:
+'count' (its values: exactly one big batch), 'equal', 'batch' (its samples). eps_mode: 'add' or
+'max'. variance_factor: of running_var: 'unbiased', 'biased', 'unbiased_local', 'unbiased_rank'.
+grad_reduction: what dweight and dbias report: 'local', 'sum', 'mean'. centering: one more small
+sum for the accuracy of the variance: 'auto' (float64 x only), 'on', 'off'. activation:
+'identity', 'relu', 'leaky_relu' with negative_slope (finite, >= 0). All but momentum and
+variance_factor must be the same on all ranks. Raises InvalidArgumentError for a value that is not
+allowed.
 )";
 
 inline constexpr const char* kSizes =
@@ -64,8 +64,8 @@ Reads only the shape, dtype, layout and device of x.)";
 
 inline constexpr const char* kMoments = R"(Forward, phase 1: the statistics of this rank.
 
-Reads x and mask; writes wire (sizes.wire values) and, if given, local_var (float64, C values), which
-center needs.)";
+Reads x and mask; writes wire (sizes.wire values) and, if given, local_var (float64, C values),
+which center needs.)";
 
 inline constexpr const char* kCenter = R"(Forward, phase 2, only where sizes.center_wire > 0.
 
@@ -76,9 +76,10 @@ inline constexpr const char* kNormalize =
     R"(Forward, phase 3: y = act((x - mean)*invstd*weight + bias [+ residual]).
 
 Reads wire, total and, where centring is on, center_total (the summed center_wire). Writes y, saved
-(sizes.saved values; None where no backward pass follows), and updates running_mean, running_var (both
-or neither) and num_batches_tracked (one int64) unless the whole group is empty. y may be residual's
-memory, and x's where no backward pass follows. Raises DesyncError where the ranks disagree.)";
+(sizes.saved values; None where no backward pass follows), and updates running_mean, running_var
+(both or neither) and num_batches_tracked (one int64) unless the whole group is empty. y may be
+residual's memory, and x's where no backward pass follows. Raises DesyncError where the ranks
+disagree.)";
 
 inline constexpr const char* kUpdateRunning =
     R"(The update of the running statistics alone, for trainers that move them at another time.
@@ -89,13 +90,14 @@ num_batches_tracked. Reads only x's metadata.)";
 inline constexpr const char* kGradMoments = R"(Backward, phase 1: the gradient sums of this rank.
 
 Reads x, dy, saved, weight, bias, and y (the forward's output: given exactly when there was an
-activation and a residual); writes wire (sizes.grad_wire values). Every rank of the group takes part.)";
+activation and a residual); writes wire (sizes.grad_wire values). Every rank of the group takes
+part.)";
 
 inline constexpr const char* kGradInput = R"(Backward, phase 2: the gradients.
 
-Reads what grad_moments read, wire, total (the sum of the wires of group_size ranks) and the forward's
-mask; writes those of dx, dresidual, dweight and dbias that are given. dx may be dy's memory;
-dresidual may be too if dx is not.)";
+Reads what grad_moments read, wire, total (the sum of the wires of group_size ranks) and the
+forward's mask; writes those of dx, dresidual, dweight and dbias that are given. dx may be dy's
+memory; dresidual may be too if dx is not.)";
 
 inline constexpr const char* kInfer =
     R"(y = act((x - running_mean)*invstd*weight + bias [+ residual]); no statistics are updated.
@@ -108,25 +110,28 @@ Arguments as in grad_input.)";
 
 inline constexpr const char* kForward = R"(The forward phases joined by comm; None: a group of one.
 
-Arguments as in moments and normalize. Without a tag the communicator's count of calls names the call.
-Raises also what comm raises: CommunicatorTimeoutError, or the exception of a Python callback.)";
+Arguments as in moments and normalize. Without a tag the communicator's count of calls names the
+call. Raises also what comm raises: CommunicatorTimeoutError, or the exception of a Python
+callback.)";
 
 inline constexpr const char* kBackward =
     R"(The backward phases joined by comm; None: a group of one.
 
-Arguments as in grad_moments and grad_input; every rank of the group takes part. Raises as forward.)";
+Arguments as in grad_moments and grad_input; every rank of the group takes part. Raises as
+forward.)";
 
 inline constexpr const char* kCommunicator =
     R"(One rank's handle on a group that can sum a small vector.
 
 Made by syncbn.comm.thread_group, syncbn.comm.from_callback or split(). Serves one call at a time.
-After a failure it stays failed with its first reason. Usable as a context manager, which closes it.)";
+After a failure it stays failed with its first reason. Usable as a context manager, which closes
+it.)";
 
 inline constexpr const char* kCommSum = R"(dst = the sum of src over the group; every rank calls it.
 
 src, dst: float64 arrays, contiguous, of the same length on all ranks, that do not overlap.
-Raises InvalidArgumentError for other arrays or a closed communicator, CommunicatorTimeoutError, or the
-exception of a Python callback.)";
+Raises InvalidArgumentError for other arrays or a closed communicator, CommunicatorTimeoutError,
+or the exception of a Python callback.)";
 
 inline constexpr const char* kCommSplit = R"(Divide the group; every rank calls it.
 
@@ -156,8 +161,8 @@ See syncbn.comm.from_callback.)";
 inline constexpr const char* kCapabilities = R"(What was built and what was found.
 
 version: of the core library. library: its path. cpu_isa: the instruction set in use. cuda_built:
-whether it has CUDA kernels. cuda_devices: how many are usable now. nccl: version and path of the NCCL
-that was found, or None.)";
+whether it has CUDA kernels. cuda_devices: how many are usable now. nccl: version and path of the
+NCCL that was found, or None.)";
 
 inline constexpr const char* kVersion = R"(major.minor.patch of the core library that is loaded.)";
 

@@ -6,13 +6,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "doctest/doctest.h"
-#include "syncbn/syncbn.hpp"
+#include "hpp_support.hpp"
 
 namespace {
-
-using syncbn::Communicator;
-using Values = std::vector<double>;
 
 constexpr std::chrono::seconds kAmple{60};
 
@@ -24,86 +20,6 @@ static_assert(std::is_constructible_v<syncbn::ConstVector, const float*>);
 static_assert(!std::is_constructible_v<syncbn::Vector, const float*>, "an output is not const");
 static_assert(!std::is_constructible_v<syncbn::Vector, int*>, "no dtype");
 static_assert(!std::is_convertible_v<std::vector<float>&, syncbn::Span<double>>);
-
-template <class Body>
-void on_every_rank(std::vector<Communicator>& ranks, Body body) {
-  std::vector<std::exception_ptr> thrown(ranks.size());
-  std::vector<std::thread> threads;
-  for (std::size_t r = 0; r < ranks.size(); ++r) {
-    threads.emplace_back([&, r] {
-      try {
-        body(r, ranks[r]);
-      } catch (...) {
-        thrown[r] = std::current_exception();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  for (const std::exception_ptr& exception : thrown) {
-    if (exception) std::rethrow_exception(exception);
-  }
-}
-
-void check_close(const Values& got, const Values& expected, double tolerance = 6e-9) {
-  REQUIRE(got.size() == expected.size());
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    CHECK_MESSAGE(std::abs(got[i] - expected[i]) <= tolerance,
-                  "value " << i << " is " << got[i] << ", expected " << expected[i]);
-  }
-}
-
-// Two ranks with unequal shards; what they must get is known to eight digits.
-struct Shard {
-  Values x, dy;
-  Values y = Values(x.size()), dx = Values(x.size()), saved{};
-  Values dweight = Values(1), dbias = Values(1);
-  Values running_mean = Values(1, 0.0), running_var = Values(1, 1.0);
-  std::int64_t batches = 0;
-
-  syncbn::Shape shape() const {
-    return x.size() == 4 ? syncbn::Shape{2, 1, 2, SYNCBN_FLOAT64}
-                         : syncbn::Shape{1, 1, 1, SYNCBN_FLOAT64};
-  }
-  syncbn::ForwardArgs forward() {
-    saved.resize(syncbn::query_sizes(shape(), {}).saved);
-    syncbn::ForwardArgs args;
-    args.x = {x.data(), shape()};
-    args.y = {y.data(), shape()};
-    args.running_mean = running_mean.data();
-    args.running_var = running_var.data();
-    args.num_batches_tracked = &batches;
-    args.saved = saved;
-    return args;
-  }
-  syncbn::BackwardArgs backward() {
-    syncbn::BackwardArgs args;
-    args.x = {x.data(), shape()};
-    args.dy = {dy.data(), shape()};
-    args.saved = saved;
-    args.dx = {dx.data(), shape()};
-    args.dweight = dweight.data();
-    args.dbias = dbias.data();
-    return args;
-  }
-};
-
-std::vector<Shard> make_shards() { return {Shard{{1, 3, 2, 6}, {1, -1, 2, .5}}, Shard{{9}, {-3}}}; }
-
-void check_shards(const std::vector<Shard>& shards) {
-  check_close(shards[0].y, {-1.09373684, -.41015132, -.75194408, .61522697});
-  check_close(shards[1].y, {1.64060527});
-  check_close(shards[0].dx, {-.13256389, -.49831446, .36814635, .49112712});
-  check_close(shards[1].dx, {-.22839512});
-  check_close(shards[0].dbias, {2.5});
-  check_close(shards[1].dbias, {-3});
-  check_close(shards[0].dweight, {-1.87986020});
-  check_close(shards[1].dweight, {-4.92181580});
-  for (const Shard& shard : shards) {
-    check_close(shard.running_mean, {.42});
-    check_close(shard.running_var, {1.97});
-    CHECK(shard.batches == 1);
-  }
-}
 
 TEST_CASE("one call over threads") {
   auto ranks = Communicator::thread_group(2, kAmple);
@@ -249,86 +165,6 @@ TEST_CASE("ranks in different calls are told apart") {
                                 }),
                   syncbn::Desync);
   CHECK(shards[0].y == Values(4, 0.0));
-}
-
-TEST_CASE("handles know their group, split and move") {
-  auto ranks = Communicator::thread_group(3, kAmple);
-  CHECK(ranks[2].rank() == 2);
-  CHECK(ranks[2].size() == 3);
-  CHECK(ranks[2].kind() == "threads");
-  CHECK(ranks[2].device_memory() == 1 << SYNCBN_CPU);
-  Values totals(3);
-  std::vector<int> joined(3);
-  on_every_rank(ranks, [&](std::size_t r, Communicator& rank) {
-    auto part = rank.split(r == 1 ? -1 : 0);
-    joined[r] = part.has_value();
-    const Values src{1.0 + static_cast<double>(r)};
-    if (part) part->sum(src, syncbn::Span<double>(&totals[r], 1));
-  });
-  CHECK(joined == std::vector<int>{1, 0, 1});
-  CHECK(totals == Values{4, 0, 4});
-
-  Communicator moved = std::move(ranks[0]);
-  CHECK(moved);
-  CHECK(!ranks[0]);
-  CHECK_THROWS_AS(ranks[0].poll(), syncbn::InvalidArgument);
-  moved.abort("over");
-  CHECK_THROWS_WITH_AS(moved.poll(), doctest::Contains("over"), syncbn::InternalError);
-}
-
-// Functions over a threads group, as a trainer would pass its own.
-syncbn::Callbacks over(std::shared_ptr<Communicator> comm) {
-  syncbn::Callbacks callbacks;
-  callbacks.sum = [comm](const double* src, double* dst, std::int64_t count, void*) {
-    const auto size = static_cast<std::size_t>(count);
-    comm->sum({src, size}, {dst, size});
-  };
-  callbacks.split = [comm](int color, int key) -> std::optional<syncbn::Callbacks::Group> {
-    auto part = comm->split(color, key);
-    if (!part) return std::nullopt;
-    auto shared = std::make_shared<Communicator>(std::move(*part));
-    return syncbn::Callbacks::Group{shared->rank(), shared->size(), over(shared)};
-  };
-  return callbacks;
-}
-
-TEST_CASE("C++ functions as a communicator") {
-  std::vector<Communicator> ranks;
-  for (auto& rank : Communicator::thread_group(3, kAmple)) {
-    const int r = rank.rank();
-    ranks.push_back(
-        Communicator::callback(r, 3, over(std::make_shared<Communicator>(std::move(rank)))));
-  }
-  Values totals(3);
-  on_every_rank(ranks, [&](std::size_t r, Communicator& rank) {
-    auto part = rank.split(static_cast<int>(r) % 2, 0);
-    const Values src{1.0 + static_cast<double>(r)};
-    part.value().sum(src, syncbn::Span<double>(&totals[r], 1));
-  });
-  CHECK(totals == Values{4, 2, 4});
-}
-
-TEST_CASE("what a callback throws comes out unchanged, once") {
-  struct Lost : std::runtime_error {
-    using std::runtime_error::runtime_error;
-  };
-  auto alive = std::make_shared<int>(0);
-  syncbn::Callbacks callbacks;
-  callbacks.sum = [alive](const double*, double*, std::int64_t, void*) { throw Lost("cable"); };
-  auto rank = Communicator::callback(1, 2, std::move(callbacks));
-  CHECK(alive.use_count() == 2);
-
-  Shard shard = make_shards()[0];
-  const syncbn::Workspace workspace(syncbn::query_sizes(shard.shape(), {}).workspace);
-  const auto launch = syncbn::Launch::cpu(workspace);
-  CHECK_THROWS_WITH_AS(syncbn::forward({}, shard.forward(), rank, launch), "cable", Lost);
-  CHECK_THROWS_AS(syncbn::forward({}, shard.forward(), rank, launch), syncbn::InternalError);
-  CHECK_THROWS_AS(rank.split(0), syncbn::Unsupported);
-  CHECK(shard.y == Values(4, 0.0));
-  rank = Communicator();
-  CHECK(alive.use_count() == 1);
-
-  CHECK_THROWS_AS(Communicator::callback(0, 1, {}), syncbn::InvalidArgument);
 }
 
 }  // namespace
