@@ -71,6 +71,14 @@ bool same_device(DLDevice a, DLDevice b) noexcept {
 std::string shape_text(const ArrayView& view) { return tuple_text(view.shape, view.ndim); }
 std::string strides_text(const ArrayView& view) { return tuple_text(view.strides, view.ndim); }
 
+// An array without memory must not pass for an argument that was not given.
+void* memory_of(const ArrayView& view, const char* name) {
+  if (view.data == nullptr && view.count() > 0)
+    fail_argument(name, ": has no memory (its pointer is null) for shape ", shape_text(view),
+                  ", expected an allocated array");
+  return view.data;
+}
+
 void require_contiguous(const ArrayView& view, const char* name) {
   if (!view.is_contiguous())
     fail_argument(name, ": got strides ", strides_text(view), " for shape ", shape_text(view),
@@ -167,7 +175,7 @@ void* Arguments::like_x(nb::handle object, const char* name, Access access) cons
     fail_argument(name, ": got strides ", strides_text(view), ", expected x's layout, dense with ",
                   shape_.layout == SYNCBN_CHANNELS_LAST ? "channels last" : "channels first",
                   " (x has strides ", strides_text(x_), "): pass a copy in x's layout");
-  return view.data;
+  return memory_of(view, name);
 }
 
 void* Arguments::optional_like_x(nb::handle object, const char* name, Access access) const {
@@ -182,7 +190,7 @@ syncbn_vector Arguments::vector(nb::handle object, const char* name, Access acce
     fail_argument(name, ": got shape ", shape_text(view), ", expected (", shape_.c,
                   ",): one value per channel of x, which has shape ", shape_text(x_));
   require_contiguous(view, name);
-  return {view.data, dtype};
+  return {memory_of(view, name), dtype};
 }
 
 double* Arguments::wire(nb::handle object, const char* name, std::int64_t length,
@@ -194,7 +202,7 @@ double* Arguments::wire(nb::handle object, const char* name, std::int64_t length
     fail_argument(name, ": got shape ", shape_text(view), ", expected (", length,
                   ",); sizes(x, options) gives the lengths");
   require_contiguous(view, name);
-  return static_cast<double*>(view.data);
+  return static_cast<double*>(memory_of(view, name));
 }
 
 double* Arguments::optional_wire(nb::handle object, const char* name, std::int64_t length,
@@ -214,7 +222,7 @@ const std::uint8_t* Arguments::mask(nb::handle object) const {
     fail_argument("mask: got shape ", shape_text(view), ", expected x's shape ", shape_text(x_),
                   " without its axis 1");
   require_contiguous(view, "mask");
-  return static_cast<const std::uint8_t*>(view.data);
+  return static_cast<const std::uint8_t*>(memory_of(view, "mask"));
 }
 
 std::int64_t* Arguments::counter(nb::handle object, const char* name) const {
@@ -223,7 +231,7 @@ std::int64_t* Arguments::counter(nb::handle object, const char* name) const {
   if (!is_dtype(view, kDLInt, 64) || view.count() != 1)
     fail_argument(name, ": got dtype ", dtype_name(view.dtype), " and shape ", shape_text(view),
                   ", expected one int64 value");
-  return static_cast<std::int64_t*>(view.data);
+  return static_cast<std::int64_t*>(memory_of(view, name));
 }
 
 void bind_sizes(nb::module_& module) {

@@ -18,10 +18,10 @@ What the functions share:
   status     None or one int32, set where the ranks of a group disagree.
   tag        names the call, so that ranks in different calls are told apart; 0: unnamed.
 
-Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device, length,
-layout or value; UnsupportedError for what this build does not offer; DesyncError where ranks are in
-different calls. What can be seen before the work starts is refused before anything is written. The
-GIL is released while a call computes or waits.
+Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device,
+length, layout or value; UnsupportedError for what this build does not offer; DesyncError where
+ranks are in different calls. What can be seen before the work starts is refused before anything
+is written. The GIL is released while a call computes or waits.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,15 +47,15 @@ class Options:
     """
     What is computed. Immutable, comparable, hashable, picklable.
 
-    eps: added to the variance; finite, >= 0. momentum: running = (1 - momentum)*running + momentum*batch;
-    0..1, or None for the average over all batches. weighting: how much a rank counts: 'count' (its
-    values: exactly one big batch), 'equal', 'batch' (its samples). eps_mode: 'add' or 'max'.
-    variance_factor: of running_var: 'unbiased', 'biased', 'unbiased_local', 'unbiased_rank'.
-    grad_reduction: what dweight and dbias report: 'local', 'sum', 'mean'. centering: one more small sum
-    for the accuracy of the variance: 'auto' (float64 x only), 'on', 'off'. activation: 'identity',
-    'relu', 'leaky_relu' with negative_slope (finite, >= 0).
-    All but momentum and variance_factor must be the same on all ranks.
-    Raises InvalidArgumentError for a value that is not allowed.
+    eps: added to the variance; finite, >= 0. momentum: running = (1 - momentum)*running +
+    momentum*batch; 0..1, or None for the average over all batches. weighting: how much a rank counts:
+    'count' (its values: exactly one big batch), 'equal', 'batch' (its samples). eps_mode: 'add' or
+    'max'. variance_factor: of running_var: 'unbiased', 'biased', 'unbiased_local', 'unbiased_rank'.
+    grad_reduction: what dweight and dbias report: 'local', 'sum', 'mean'. centering: one more small
+    sum for the accuracy of the variance: 'auto' (float64 x only), 'on', 'off'. activation:
+    'identity', 'relu', 'leaky_relu' with negative_slope (finite, >= 0). All but momentum and
+    variance_factor must be the same on all ranks. Raises InvalidArgumentError for a value that is not
+    allowed.
     """
 
     def __init__(self, *, eps: float = 1e-05, momentum: float | None = 0.1, weighting: str = 'count', eps_mode: str = 'add', variance_factor: str = 'unbiased', grad_reduction: str = 'local', centering: str = 'auto', activation: str = 'identity', negative_slope: float = 0.01) -> None: ...
@@ -132,7 +132,8 @@ class Communicator:
     One rank's handle on a group that can sum a small vector.
 
     Made by syncbn.comm.thread_group, syncbn.comm.from_callback or split(). Serves one call at a time.
-    After a failure it stays failed with its first reason. Usable as a context manager, which closes it.
+    After a failure it stays failed with its first reason. Usable as a context manager, which closes
+    it.
     """
 
     @property
@@ -160,8 +161,8 @@ class Communicator:
         dst = the sum of src over the group; every rank calls it.
 
         src, dst: float64 arrays, contiguous, of the same length on all ranks, that do not overlap.
-        Raises InvalidArgumentError for other arrays or a closed communicator, CommunicatorTimeoutError, or the
-        exception of a Python callback.
+        Raises InvalidArgumentError for other arrays or a closed communicator, CommunicatorTimeoutError,
+        or the exception of a Python callback.
         """
 
     def split(self, color: int, key: int = 0) -> Communicator | None:
@@ -214,8 +215,8 @@ def moments(options: Options, x: object | None, wire: object | None, *, mask: ob
     """
     Forward, phase 1: the statistics of this rank.
 
-    Reads x and mask; writes wire (sizes.wire values) and, if given, local_var (float64, C values), which
-    center needs.
+    Reads x and mask; writes wire (sizes.wire values) and, if given, local_var (float64, C values),
+    which center needs.
     """
 
 def center(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, local_var: object | None, center_wire: object | None, *, workspace: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
@@ -231,9 +232,10 @@ def normalize(options: Options, x: object | None, group_size: int, wire: object 
     Forward, phase 3: y = act((x - mean)*invstd*weight + bias [+ residual]).
 
     Reads wire, total and, where centring is on, center_total (the summed center_wire). Writes y, saved
-    (sizes.saved values; None where no backward pass follows), and updates running_mean, running_var (both
-    or neither) and num_batches_tracked (one int64) unless the whole group is empty. y may be residual's
-    memory, and x's where no backward pass follows. Raises DesyncError where the ranks disagree.
+    (sizes.saved values; None where no backward pass follows), and updates running_mean, running_var
+    (both or neither) and num_batches_tracked (one int64) unless the whole group is empty. y may be
+    residual's memory, and x's where no backward pass follows. Raises DesyncError where the ranks
+    disagree.
     """
 
 def update_running(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, running_mean: object | None, running_var: object | None, *, center_total: object | None = None, num_batches_tracked: object | None = None, workspace: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
@@ -249,31 +251,34 @@ def grad_moments(options: Options, x: object | None, dy: object | None, saved: o
     Backward, phase 1: the gradient sums of this rank.
 
     Reads x, dy, saved, weight, bias, and y (the forward's output: given exactly when there was an
-    activation and a residual); writes wire (sizes.grad_wire values). Every rank of the group takes part.
+    activation and a residual); writes wire (sizes.grad_wire values). Every rank of the group takes
+    part.
     """
 
 def grad_input(options: Options, x: object | None, dy: object | None, saved: object | None, group_size: int, wire: object | None, total: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Backward, phase 2: the gradients.
 
-    Reads what grad_moments read, wire, total (the sum of the wires of group_size ranks) and the forward's
-    mask; writes those of dx, dresidual, dweight and dbias that are given. dx may be dy's memory;
-    dresidual may be too if dx is not.
+    Reads what grad_moments read, wire, total (the sum of the wires of group_size ranks) and the
+    forward's mask; writes those of dx, dresidual, dweight and dbias that are given. dx may be dy's
+    memory; dresidual may be too if dx is not.
     """
 
 def forward(options: Options, comm: Communicator | None, x: object | None, y: object | None, *, saved: object | None = None, mask: object | None = None, residual: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     The forward phases joined by comm; None: a group of one.
 
-    Arguments as in moments and normalize. Without a tag the communicator's count of calls names the call.
-    Raises also what comm raises: CommunicatorTimeoutError, or the exception of a Python callback.
+    Arguments as in moments and normalize. Without a tag the communicator's count of calls names the
+    call. Raises also what comm raises: CommunicatorTimeoutError, or the exception of a Python
+    callback.
     """
 
 def backward(options: Options, comm: Communicator | None, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     The backward phases joined by comm; None: a group of one.
 
-    Arguments as in grad_moments and grad_input; every rank of the group takes part. Raises as forward.
+    Arguments as in grad_moments and grad_input; every rank of the group takes part. Raises as
+    forward.
     """
 
 def infer(options: Options, x: object | None, running_mean: object | None, running_var: object | None, y: object | None, *, weight: object | None = None, bias: object | None = None, residual: object | None = None, saved: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0) -> None:
@@ -295,8 +300,8 @@ def capabilities() -> dict[str, Any]:
     What was built and what was found.
 
     version: of the core library. library: its path. cpu_isa: the instruction set in use. cuda_built:
-    whether it has CUDA kernels. cuda_devices: how many are usable now. nccl: version and path of the NCCL
-    that was found, or None.
+    whether it has CUDA kernels. cuda_devices: how many are usable now. nccl: version and path of the
+    NCCL that was found, or None.
     """
 
 def version() -> str:

@@ -12,7 +12,8 @@ PlanePasses::PlanePasses(const Problem& problem, const Kernels& kernels,
     : view_(plane_view(problem)),
       value_size_(value_size(problem)),
       activation_{problem.options.activation, problem.options.negative_slope},
-      large_(problem.size() * value_size(problem) >= kStreamBytes),
+      large_(problem.size() * value_size(problem) >= kStreamBytes &&
+             view_.s * value_size(problem) >= kStreamRunBytes),
       kernels_(kernels),
       scratch_(scratch) {}
 

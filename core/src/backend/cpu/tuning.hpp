@@ -27,6 +27,8 @@ inline constexpr std::int64_t kCacheBytes = 2 * 1024 * 1024;
 
 // Tensors from this size on are written past the caches.
 inline constexpr std::int64_t kStreamBytes = 8 * 1024 * 1024;
+// Short runs are not: they begin and end inside cache lines.
+inline constexpr std::int64_t kStreamRunBytes = 4096;
 
 inline constexpr int kSpinsBeforeSleep = 2000;
 
