@@ -54,7 +54,12 @@ struct Sums {
       steps += n;
       if (steps >= kVectorsPerSum) flush();
     }
-    for (int k = 0; i + kLanes<A> <= length; i += kLanes<A>, ++k) add(i, Whole{}, k);
+    // Up to three vectors and a part. The chains' numbers are constants, so that chains are registers.
+    const std::int64_t left = (length - i) / kLanes<A>;
+    if (left > 0) add(i, Whole{}, 0);
+    if (left > 1) add(i + kLanes<A>, Whole{}, 1);
+    if (left > 2) add(i + 2 * kLanes<A>, Whole{}, 2);
+    i += left * kLanes<A>;
     if (i < length) add(i, Part{static_cast<int>(length - i)}, 3);
     if (++steps >= kVectorsPerSum) flush();
   }
@@ -100,6 +105,7 @@ Moments plane_moments(const void* data, Planes p, PlaneMask mask) {
   for (std::int64_t k = 0; k < p.planes; ++k) {
     const T* plane = x + k * p.stride;
     sums.run(p.length, [&](std::int64_t i, auto lanes, int chain) {
+      prefetch(plane + i);
       const auto d = keep<A>(lanes, load(lanes, plane + i) - shift);
       sums.chain[0][chain] += d;
       sums.chain[1][chain] = fma(d, d, sums.chain[1][chain]);
@@ -123,6 +129,7 @@ void plane_normalize(const void* data, const void* residual_data, void* y_data, 
     if (residual != nullptr) residual += k * p.stride;
     T* y = static_cast<T*>(y_data) + k * p.stride;
     for_output_vectors(p.length, y, stream, [&](std::int64_t i, auto part) {
+      prefetch(x + i);
       auto z = fma(deviation<A>(c, load(part, x + i)), c.scale, c.bias);
       if (residual != nullptr) z += load(part, residual + i);
       store(part, y + i, activate<A>(act, slope, z));
@@ -151,6 +158,8 @@ GradSums plane_grad_moments(const GradInputs& in, Planes p, const ForwardConstan
   for (std::int64_t k = 0; k < p.planes; ++k) {
     const GradPlane<T> plane(in, k * p.stride);
     sums.run(p.length, [&](std::int64_t i, auto part, int chain) {
+      prefetch(plane.x + i);
+      prefetch(plane.dy + i);
       const auto d = keep<A>(part, deviation<A>(c, load(part, plane.x + i)));
       const auto g = load_gradient<T>(part, plane.dy, plane.y, i, act, slope, c, d);
       sums.chain[0][chain] += g;
@@ -179,6 +188,8 @@ void plane_grad_input(const GradInputs& in, const GradOutputs& out, Planes p, Pl
     T* dresidual =
         out.dresidual == nullptr ? nullptr : static_cast<T*>(out.dresidual) + k * p.stride;
     for_output_vectors(p.length, dx, stream, [&](std::int64_t i, auto part) {
+      prefetch(plane.x + i);
+      prefetch(plane.dy + i);
       const auto d = deviation<A>(c, load(part, plane.x + i));
       const auto g = load_gradient<T>(part, plane.dy, plane.y, i, act, act_slope, c, d);
       if (dresidual != nullptr) store(cached(part), dresidual + i, g);

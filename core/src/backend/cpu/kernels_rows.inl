@@ -93,6 +93,7 @@ void row_moments(const void* data, std::int64_t rows, std::int64_t width, const 
       const auto s = load(part, shift + i);
       auto a = load(part, first + i), b = load(part, second + i);
       for (int k = 0; k < count; ++k) {
+        prefetch(row[k] + i);
         const auto d = load(part, row[k] + i) - s;
         a += d;
         b = fma(d, d, b);
@@ -132,6 +133,7 @@ void row_normalize(const void* data, const void* residual_data, void* y_data, st
     T* y = static_cast<T*>(y_data) + r * width;
     for_output_vectors(width, y, stream, [&](std::int64_t i, auto part) {
       const auto c = load_lanes<A>(part, constants, i);
+      prefetch(x + i);
       auto z = fma(deviation<A>(c, load(part, x + i)), c.scale, c.bias);
       if (residual != nullptr) z += load(part, residual + i);
       store(part, y + i, activate<A>(act, slope, z));
@@ -155,6 +157,8 @@ void row_grad_moments(const GradInputs& in, std::int64_t rows, std::int64_t widt
       auto a = load(part, first + i), b = load(part, second + i);
       for (int k = 0; k < count; ++k) {
         const std::int64_t at = k * width + i;
+        prefetch(base.x + at);
+        prefetch(base.dy + at);
         const auto d = deviation<A>(c, load(part, base.x + at));
         const auto g = load_gradient<T>(part, base.dy, base.y, at, act, slope, c, d);
         a += g;
@@ -192,6 +196,8 @@ void row_grad_input(const GradInputs& in, const GradOutputs& out, std::int64_t r
     const bool own_only = frozen || (mask != nullptr && mask[r] == 0);
     for_output_vectors(width, dx, stream, [&](std::int64_t i, auto part) {
       const auto c = load_lanes<A>(part, constants, i);
+      prefetch(row.x + i);
+      prefetch(row.dy + i);
       const auto d = deviation<A>(c, load(part, row.x + i));
       const auto g = load_gradient<T>(part, row.dy, row.y, i, act, act_slope, c, d);
       if (dresidual != nullptr) store(cached(part), dresidual + i, g);

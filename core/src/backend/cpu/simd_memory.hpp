@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backend/cpu/simd.hpp"
+#include "backend/cpu/tuning.hpp"
 
 namespace syncbn::cpu::SYNCBN_ISA {
 
@@ -134,6 +135,12 @@ inline IndexVector<A> load_flags(Lanes lanes, const std::uint8_t* from) {
   else
     std::memcpy(&bytes, from, sizeof(Bytes));
   return __builtin_convertvector(bytes, IndexVector<A>) != 0;
+}
+
+// Asks for what a loop will read some way ahead. The hardware does so within a page of 4 kB only.
+template <class T>
+inline void prefetch(const T* from) {
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + kPrefetchBytes);
 }
 
 // body(offset, Whole or Part) over `length` consecutive values.

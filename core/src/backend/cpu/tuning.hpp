@@ -25,6 +25,9 @@ inline constexpr std::int64_t kBlockRunBytes = 2048;
 // A single channel above this does not stay in the cache between the two passes.
 inline constexpr std::int64_t kCacheBytes = 2 * 1024 * 1024;
 
+// How far ahead of its reads a pass over memory prefetches.
+inline constexpr std::int64_t kPrefetchBytes = 4096;
+
 // Tensors from this size on are written past the caches.
 inline constexpr std::int64_t kStreamBytes = 8 * 1024 * 1024;
 // Short runs are not: they begin and end inside cache lines.
