@@ -92,8 +92,8 @@ test: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 270 $(MAKE) setup WERROR=ON
 	@$(STAGE) "lint" 90 $(MAKE) lint
 	@$(STAGE) "C++ tests" 150 $(MAKE) cpp-test
-	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 180 $(MAKE) asan
-	@$(STAGE) "C++ tests, thread sanitizer" 120 $(MAKE) tsan
+	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 240 $(MAKE) asan
+	@$(STAGE) "C++ tests, thread sanitizer" 90 $(MAKE) tsan
 	@$(STAGE) --last "Python tests" 390 $(MAKE) python-test
 
 lint: .venv/.developer .venv/.installed
