@@ -66,9 +66,7 @@ def _cuda_line(built: bool, devices: int) -> str:
 
 def _nccl_line(cuda_built: bool, nccl: str | None) -> str:
     if nccl is not None:
-        return nccl
-    if not cuda_built:
-        return "not used: this build has no CUDA backend"
+        return nccl if cuda_built else f"{nccl}; not used: this build has no CUDA backend"
     return "not found: neither loaded, nor as the package nvidia-nccl, nor in the system"
 
 

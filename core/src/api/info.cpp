@@ -1,6 +1,9 @@
+#include <string>
+
 #include "api/call.hpp"
 #include "backend/backend.hpp"
 #include "backend/cpu/dispatch.hpp"
+#include "comm/nccl_library.hpp"
 #include "math/wire.hpp"
 #include "ops/workspace.hpp"
 
@@ -27,11 +30,24 @@ extern "C" syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
   });
 }
 
+namespace {
+
+// "version (path)", or "". Once found it is the same for the life of the process.
+const char* nccl_text() {
+  const syncbn::NcclLibrary* library = syncbn::find_nccl();
+  if (library == nullptr) return "";
+  static const std::string text =
+      syncbn::concat(syncbn::nccl_version_text(library->version), " (", library->path, ")");
+  return text.c_str();
+}
+
+}  // namespace
+
 extern "C" syncbn_status syncbn_query_capabilities(syncbn_capabilities* capabilities) {
   return guarded([&] {
-    write_struct(
-        "capabilities", capabilities,
-        syncbn_capabilities{sizeof(syncbn_capabilities), syncbn::cpu::instruction_set(),
-                            syncbn::cuda_built() ? 1 : 0, syncbn::cuda_device_count(), ""});
+    write_struct("capabilities", capabilities,
+                 syncbn_capabilities{sizeof(syncbn_capabilities), syncbn::cpu::instruction_set(),
+                                     syncbn::cuda_built() ? 1 : 0, syncbn::cuda_device_count(),
+                                     nccl_text()});
   });
 }

@@ -54,7 +54,7 @@ struct Sums {
       steps += n;
       if (steps >= kVectorsPerSum) flush();
     }
-    // Up to three vectors and a part. The chains' numbers are constants, so that chains are registers.
+    // Up to three vectors and a part, with constants for the chains, so that those are registers.
     const std::int64_t left = (length - i) / kLanes<A>;
     if (left > 0) add(i, Whole{}, 0);
     if (left > 1) add(i + kLanes<A>, Whole{}, 1);
