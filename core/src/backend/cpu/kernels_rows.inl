@@ -119,26 +119,46 @@ inline ForwardLanes<A> load_lanes(Lanes part, const RowConstants& c, std::int64_
           load(part, values<A>(c.scale) + i), load(part, values<A>(c.bias) + i)};
 }
 
+// Rows that the elementwise passes take together, to load the constants of a column less often.
+constexpr int kTogether = 4;
+
+// visit(first row, count) with count = kTogether while there are as many, then 1.
+template <class Visit>
+inline void for_rows_together(std::int64_t rows, Visit&& visit) {
+  std::int64_t r = 0;
+  for (; r + kTogether <= rows; r += kTogether) visit(r, std::integral_constant<int, kTogether>{});
+  for (; r < rows; ++r) visit(r, std::integral_constant<int, 1>{});
+}
+
+// Whether all rows begin at the same place of a vector, so that one alignment serves them.
+template <class T>
+inline bool rows_align(std::int64_t width) {
+  return width % kLanes<Arithmetic<T>> == 0;
+}
+
 template <class T>
 void row_normalize(const void* data, const void* residual_data, void* y_data, std::int64_t rows,
                    std::int64_t width, const RowConstants& constants, Activation act,
                    Stores stores) {
   using A = Arithmetic<T>;
   const auto slope = broadcast(static_cast<A>(act.negative_slope));
-  const bool stream = stores == Stores::kStreamed;
-  for (std::int64_t r = 0; r < rows; ++r) {
+  const bool stream = stores == Stores::kStreamed && rows_align<T>(width);
+  for_rows_together(rows, [&](std::int64_t r, auto count) {
     const T* x = static_cast<const T*>(data) + r * width;
     const T* residual = static_cast<const T*>(residual_data);
     if (residual != nullptr) residual += r * width;
     T* y = static_cast<T*>(y_data) + r * width;
     for_output_vectors(width, y, stream, [&](std::int64_t i, auto part) {
       const auto c = load_lanes<A>(part, constants, i);
-      prefetch(x + i);
-      auto z = fma(deviation<A>(c, load(part, x + i)), c.scale, c.bias);
-      if (residual != nullptr) z += load(part, residual + i);
-      store(part, y + i, activate<A>(act, slope, z));
+      for (int k = 0; k < count; ++k) {
+        const std::int64_t at = k * width + i;
+        prefetch(x + at);
+        auto z = fma(deviation<A>(c, load(part, x + at)), c.scale, c.bias);
+        if (residual != nullptr) z += load(part, residual + at);
+        store(part, y + at, activate<A>(act, slope, z));
+      }
     });
-  }
+  });
   if (stream) end_streaming();
 }
 
@@ -184,29 +204,32 @@ void row_grad_input(const GradInputs& in, const GradOutputs& out, std::int64_t r
                     std::int64_t width, const std::uint8_t* mask, const RowConstants& constants,
                     Activation act, bool frozen, Stores stores) {
   using A = Arithmetic<T>;
-  const bool stream = stores == Stores::kStreamed && out.dx != nullptr;
+  const bool stream = stores == Stores::kStreamed && out.dx != nullptr && rows_align<T>(width);
   const auto act_slope = broadcast(static_cast<A>(act.negative_slope));
-  const A* scale = values<A>(constants.grad_scale);
-  const A* offset = values<A>(constants.grad_offset);
-  const A* slope = values<A>(constants.grad_slope);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const GradPlane<T> row(in, r * width);
+  const A* scales = values<A>(constants.grad_scale);
+  const A* offsets = values<A>(constants.grad_offset);
+  const A* slopes = values<A>(constants.grad_slope);
+  for_rows_together(rows, [&](std::int64_t r, auto count) {
+    const GradPlane<T> base(in, r * width);
     T* dx = out.dx == nullptr ? nullptr : static_cast<T*>(out.dx) + r * width;
     T* dresidual = out.dresidual == nullptr ? nullptr : static_cast<T*>(out.dresidual) + r * width;
-    const bool own_only = frozen || (mask != nullptr && mask[r] == 0);
     for_output_vectors(width, dx, stream, [&](std::int64_t i, auto part) {
       const auto c = load_lanes<A>(part, constants, i);
-      prefetch(row.x + i);
-      prefetch(row.dy + i);
-      const auto d = deviation<A>(c, load(part, row.x + i));
-      const auto g = load_gradient<T>(part, row.dy, row.y, i, act, act_slope, c, d);
-      if (dresidual != nullptr) store(cached(part), dresidual + i, g);
-      if (dx == nullptr) return;
-      const auto own = load(part, scale + i) * g;
-      if (own_only) return store(part, dx + i, own);
-      const auto shared = fma(load(part, slope + i), d, load(part, offset + i));
-      store(part, dx + i, own + shared);
+      const auto scale = load(part, scales + i);
+      const auto offset = load(part, offsets + i), slope = load(part, slopes + i);
+      for (int k = 0; k < count; ++k) {
+        const std::int64_t at = k * width + i;
+        prefetch(base.x + at);
+        prefetch(base.dy + at);
+        const auto d = deviation<A>(c, load(part, base.x + at));
+        const auto g = load_gradient<T>(part, base.dy, base.y, at, act, act_slope, c, d);
+        if (dresidual != nullptr) store(cached(part), dresidual + at, g);
+        if (dx == nullptr) continue;
+        const auto own = scale * g;
+        const bool own_only = frozen || (mask != nullptr && mask[r + k] == 0);
+        store(part, dx + at, own_only ? own : own + fma(slope, d, offset));
+      }
     });
-  }
+  });
   if (stream) end_streaming();
 }
