@@ -1,9 +1,9 @@
 #include "one_call.hpp"
 
-#include "arguments.hpp"
 #include "communicator.hpp"
 #include "docstrings.hpp"
 #include "errors.hpp"
+#include "struct_args.hpp"
 
 namespace syncbn::bindings {
 namespace {
@@ -15,17 +15,9 @@ void forward(const Options& options, const Communicator* comm, handle x, handle 
              handle running_var, handle num_batches_tracked, handle workspace,
              std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
-  args.x = in.x();
-  args.residual = in.optional_like_x(residual, "residual", Access::kRead);
+  syncbn_forward_args args = normalizing(in, y, saved, weight, bias, residual);
   args.mask = in.mask(mask);
-  args.weight = in.vector(weight, "weight", Access::kRead);
-  args.bias = in.vector(bias, "bias", Access::kRead);
-  args.running_mean = in.vector(running_mean, "running_mean", Access::kWrite);
-  args.running_var = in.vector(running_var, "running_var", Access::kWrite);
-  args.num_batches_tracked = in.counter(num_batches_tracked, "num_batches_tracked");
-  args.y = in.like_x(y, "y", Access::kWrite);
-  args.saved = in.optional_wire(saved, "saved", in.sizes().saved_length, Access::kWrite);
+  set_running(args, in, running_mean, running_var, num_batches_tracked);
   const CommHold hold = comm == nullptr ? nullptr : comm->hold();
   run([&] { return syncbn_forward(in.shape(), in.options(), &args, get(hold), in.launch()); });
 }
@@ -35,18 +27,9 @@ void backward(const Options& options, const Communicator* comm, handle x, handle
               handle mask, handle y, handle workspace, std::int32_t num_threads,
               std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
-  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
-  args.x = in.x();
-  args.dy = in.like_x(dy, "dy", Access::kRead);
-  args.y = in.optional_like_x(y, "y", Access::kRead);
+  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   args.mask = in.mask(mask);
-  args.weight = in.vector(weight, "weight", Access::kRead);
-  args.bias = in.vector(bias, "bias", Access::kRead);
-  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
-  args.dx = in.optional_like_x(dx, "dx", Access::kWrite);
-  args.dresidual = in.optional_like_x(dresidual, "dresidual", Access::kWrite);
-  args.dweight = in.vector(dweight, "dweight", Access::kWrite);
-  args.dbias = in.vector(dbias, "dbias", Access::kWrite);
+  set_gradients(args, in, dx, dresidual, dweight, dbias);
   const CommHold hold = comm == nullptr ? nullptr : comm->hold();
   run([&] { return syncbn_backward(in.shape(), in.options(), &args, get(hold), in.launch()); });
 }
@@ -55,15 +38,9 @@ void infer(const Options& options, handle x, handle running_mean, handle running
            handle weight, handle bias, handle residual, handle saved, handle workspace,
            std::int32_t num_threads, std::uintptr_t stream) {
   const Arguments in(options, x, {workspace, num_threads, stream, nb::handle(Py_None), 0});
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
-  args.x = in.x();
-  args.residual = in.optional_like_x(residual, "residual", Access::kRead);
-  args.weight = in.vector(weight, "weight", Access::kRead);
-  args.bias = in.vector(bias, "bias", Access::kRead);
+  syncbn_forward_args args = normalizing(in, y, saved, weight, bias, residual);
   args.running_mean = in.vector(running_mean, "running_mean", Access::kRead);
   args.running_var = in.vector(running_var, "running_var", Access::kRead);
-  args.y = in.like_x(y, "y", Access::kWrite);
-  args.saved = in.optional_wire(saved, "saved", in.sizes().saved_length, Access::kWrite);
   run([&] { return syncbn_infer(in.shape(), in.options(), &args, in.launch()); });
 }
 
@@ -71,17 +48,8 @@ void infer_backward(const Options& options, handle x, handle dy, handle saved, h
                     handle dresidual, handle dweight, handle dbias, handle weight, handle bias,
                     handle y, handle workspace, std::int32_t num_threads, std::uintptr_t stream) {
   const Arguments in(options, x, {workspace, num_threads, stream, nb::handle(Py_None), 0});
-  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
-  args.x = in.x();
-  args.dy = in.like_x(dy, "dy", Access::kRead);
-  args.y = in.optional_like_x(y, "y", Access::kRead);
-  args.weight = in.vector(weight, "weight", Access::kRead);
-  args.bias = in.vector(bias, "bias", Access::kRead);
-  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
-  args.dx = in.optional_like_x(dx, "dx", Access::kWrite);
-  args.dresidual = in.optional_like_x(dresidual, "dresidual", Access::kWrite);
-  args.dweight = in.vector(dweight, "dweight", Access::kWrite);
-  args.dbias = in.vector(dbias, "dbias", Access::kWrite);
+  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
+  set_gradients(args, in, dx, dresidual, dweight, dbias);
   run([&] { return syncbn_infer_backward(in.shape(), in.options(), &args, in.launch()); });
 }
 

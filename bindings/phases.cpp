@@ -1,8 +1,8 @@
 #include "phases.hpp"
 
-#include "arguments.hpp"
 #include "docstrings.hpp"
 #include "errors.hpp"
+#include "struct_args.hpp"
 
 namespace syncbn::bindings {
 namespace {
@@ -55,16 +55,8 @@ void normalize(const Options& options, handle x, std::int64_t group_size, handle
                std::uint64_t tag) {
   const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
   const Totals totals = forward_totals(in, wire, total, center_total);
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
-  args.x = in.x();
-  args.residual = in.optional_like_x(residual, "residual", Access::kRead);
-  args.weight = in.vector(weight, "weight", Access::kRead);
-  args.bias = in.vector(bias, "bias", Access::kRead);
-  args.running_mean = in.vector(running_mean, "running_mean", Access::kWrite);
-  args.running_var = in.vector(running_var, "running_var", Access::kWrite);
-  args.num_batches_tracked = in.counter(num_batches_tracked, "num_batches_tracked");
-  args.y = in.like_x(y, "y", Access::kWrite);
-  args.saved = in.optional_wire(saved, "saved", in.sizes().saved_length, Access::kWrite);
+  syncbn_forward_args args = normalizing(in, y, saved, weight, bias, residual);
+  set_running(args, in, running_mean, running_var, num_batches_tracked);
   run([&] {
     return syncbn_normalize(in.shape(), in.options(), &args, group_size, totals.wire, totals.total,
                             totals.center_total, in.launch());
@@ -78,9 +70,7 @@ void update_running(const Options& options, handle x, std::int64_t group_size, h
   const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
   const Totals totals = forward_totals(in, wire, total, center_total);
   syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
-  args.running_mean = in.vector(running_mean, "running_mean", Access::kWrite);
-  args.running_var = in.vector(running_var, "running_var", Access::kWrite);
-  args.num_batches_tracked = in.counter(num_batches_tracked, "num_batches_tracked");
+  set_running(args, in, running_mean, running_var, num_batches_tracked);
   run([&] {
     return syncbn_update_running(in.shape(), in.options(), &args, group_size, totals.wire,
                                  totals.total, totals.center_total, in.launch());
@@ -91,13 +81,7 @@ void grad_moments(const Options& options, handle x, handle dy, handle saved, han
                   handle weight, handle bias, handle y, handle workspace, std::int32_t num_threads,
                   std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
-  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
-  args.x = in.x();
-  args.dy = in.like_x(dy, "dy", Access::kRead);
-  args.y = in.optional_like_x(y, "y", Access::kRead);
-  args.weight = in.vector(weight, "weight", Access::kRead);
-  args.bias = in.vector(bias, "bias", Access::kRead);
-  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
+  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   double* out = in.wire(wire, "wire", in.sizes().grad_wire_length, Access::kWrite);
   run([&] { return syncbn_grad_moments(in.shape(), in.options(), &args, out, in.launch()); });
 }
@@ -107,18 +91,9 @@ void grad_input(const Options& options, handle x, handle dy, handle saved, std::
                 handle dbias, handle weight, handle bias, handle mask, handle y, handle workspace,
                 std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
-  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
-  args.x = in.x();
-  args.dy = in.like_x(dy, "dy", Access::kRead);
-  args.y = in.optional_like_x(y, "y", Access::kRead);
+  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   args.mask = in.mask(mask);
-  args.weight = in.vector(weight, "weight", Access::kRead);
-  args.bias = in.vector(bias, "bias", Access::kRead);
-  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
-  args.dx = in.optional_like_x(dx, "dx", Access::kWrite);
-  args.dresidual = in.optional_like_x(dresidual, "dresidual", Access::kWrite);
-  args.dweight = in.vector(dweight, "dweight", Access::kWrite);
-  args.dbias = in.vector(dbias, "dbias", Access::kWrite);
+  set_gradients(args, in, dx, dresidual, dweight, dbias);
   const double* own = in.wire(wire, "wire", in.sizes().grad_wire_length, Access::kRead);
   const double* sum = in.wire(total, "total", in.sizes().grad_wire_length, Access::kRead);
   run([&] {

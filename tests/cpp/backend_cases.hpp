@@ -62,6 +62,27 @@ TEST_CASE("parameters of every supported dtype") {
   check_case(k, SYNCBN_FLOAT32);
 }
 
+TEST_CASE("tensors without samples, channels or positions") {
+  for (const syncbn_layout layout : kBothLayouts)
+    for (const std::int64_t n : {0, 2})
+      for (const std::int64_t c : {0, 3})
+        for (const std::int64_t s : {0, 1, 4}) {
+          Case k;
+          k.layout = layout, k.c = c, k.s = s, k.samples = {n};
+          std::vector<Rank> ranks =
+              make_ranks(k, make_shards(k, 1), make_problem(k, SYNCBN_FLOAT32), SYNCBN_FLOAT32);
+          run_phases(k, ranks);
+          Rank& rank = ranks[0];
+          CHECK(syncbn_forward(&rank.shape, &k.options, &rank.forward, nullptr, &rank.launch) ==
+                SYNCBN_OK);
+          CHECK(syncbn_backward(&rank.shape, &k.options, &rank.backward, nullptr, &rank.launch) ==
+                SYNCBN_OK);
+          CHECK(syncbn_infer(&rank.shape, &k.options, &rank.forward, &rank.launch) == SYNCBN_OK);
+          CHECK(syncbn_infer_backward(&rank.shape, &k.options, &rank.backward, &rank.launch) ==
+                SYNCBN_OK);
+        }
+}
+
 TEST_CASE("a group without values leaves the running statistics alone") {
   Case k;
   k.samples = {0, 0};

@@ -69,7 +69,8 @@ def test_info_names_everything_without_importing_it():
 @pytest.mark.parametrize(
     ("found", "line"),
     [
-        ({"cuda_built": False, "nccl": None}, "NCCL     not used"),
+        ({"cuda_built": False, "nccl": None}, "NCCL     not found"),
+        ({"cuda_built": False, "nccl": "2.29.7 (/lib)"}, "NCCL     2.29.7 (/lib); not used"),
         ({"cuda_built": True, "nccl": None}, "NCCL     not found"),
         ({"cuda_built": True, "nccl": "2.29.7 /lib/libnccl.so.2"}, "NCCL     2.29.7 /lib"),
         ({"cuda_built": True, "cuda_devices": 2}, "CUDA     built; 2 usable devices"),

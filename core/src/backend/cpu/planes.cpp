@@ -168,7 +168,7 @@ void PlanePasses::grad_input(ChannelRange range, const GradInputs& in, const Gra
 
 PlanePasses::Blocks PlanePasses::blocks(int threads, std::int64_t tensors) const {
   const std::int64_t channel_bytes = tensors * view_.n * view_.s * value_size_;
-  if (channel_bytes == 0 || channel_bytes > kCacheBytes) return {};
+  if (view_.c == 0 || channel_bytes == 0 || channel_bytes > kCacheBytes) return {};
   const std::int64_t run_bytes = view_.s * value_size_;
   const std::int64_t wanted = std::min(divide_up(kBlockRunBytes, run_bytes), view_.c);
   const std::int64_t fitting = std::max<std::int64_t>(kBlockBytes / channel_bytes, 1);

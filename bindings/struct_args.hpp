@@ -1,0 +1,49 @@
+// The argument structs of the C interface, from the Python arguments that several functions share.
+#pragma once
+
+#include "arguments.hpp"
+
+namespace syncbn::bindings {
+
+// What every function that writes y reads, and where it writes.
+inline syncbn_forward_args normalizing(const Arguments& in, nb::handle y, nb::handle saved,
+                                       nb::handle weight, nb::handle bias, nb::handle residual) {
+  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  args.x = in.x();
+  args.residual = in.optional_like_x(residual, "residual", Access::kRead);
+  args.weight = in.vector(weight, "weight", Access::kRead);
+  args.bias = in.vector(bias, "bias", Access::kRead);
+  args.y = in.like_x(y, "y", Access::kWrite);
+  args.saved = in.optional_wire(saved, "saved", in.sizes().saved_length, Access::kWrite);
+  return args;
+}
+
+inline void set_running(syncbn_forward_args& args, const Arguments& in, nb::handle mean,
+                        nb::handle var, nb::handle num_batches_tracked) {
+  args.running_mean = in.vector(mean, "running_mean", Access::kWrite);
+  args.running_var = in.vector(var, "running_var", Access::kWrite);
+  args.num_batches_tracked = in.counter(num_batches_tracked, "num_batches_tracked");
+}
+
+// What every backward function reads.
+inline syncbn_backward_args differentiating(const Arguments& in, nb::handle dy, nb::handle saved,
+                                            nb::handle weight, nb::handle bias, nb::handle y) {
+  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
+  args.x = in.x();
+  args.dy = in.like_x(dy, "dy", Access::kRead);
+  args.y = in.optional_like_x(y, "y", Access::kRead);
+  args.weight = in.vector(weight, "weight", Access::kRead);
+  args.bias = in.vector(bias, "bias", Access::kRead);
+  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
+  return args;
+}
+
+inline void set_gradients(syncbn_backward_args& args, const Arguments& in, nb::handle dx,
+                          nb::handle dresidual, nb::handle dweight, nb::handle dbias) {
+  args.dx = in.optional_like_x(dx, "dx", Access::kWrite);
+  args.dresidual = in.optional_like_x(dresidual, "dresidual", Access::kWrite);
+  args.dweight = in.vector(dweight, "dweight", Access::kWrite);
+  args.dbias = in.vector(dbias, "dbias", Access::kWrite);
+}
+
+}  // namespace syncbn::bindings
