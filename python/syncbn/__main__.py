@@ -58,7 +58,7 @@ def info() -> str:
 
 def _cuda_line(built: bool, devices: int) -> str:
     if not built:
-        return "not built (no CUDA compiler was found, or SYNCBN_CUDA=OFF)"
+        return "not in this build"
     if devices == 0:
         return "built; no usable device on this machine"
     return f"built; {devices} usable device{'s' if devices > 1 else ''}"

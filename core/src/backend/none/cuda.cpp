@@ -6,8 +6,8 @@ namespace syncbn {
 
 const Backend& cuda_backend() {
   fail(SYNCBN_UNSUPPORTED,
-       "device is CUDA, but this build of syncbn has no CUDA backend; build it where nvcc is found "
-       "with -DSYNCBN_CUDA=ON, or move the tensors to the CPU");
+       "device is CUDA, but this build of syncbn has no CUDA backend (capabilities say what it "
+       "has); expected tensors on the CPU");
 }
 
 bool cuda_built() noexcept { return false; }
