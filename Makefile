@@ -86,14 +86,14 @@ bench: .venv/.installed
 
 # --------------------------------------------------------------------------------------- tests
 
-# The budgets add up to 20 minutes, on two cores and from an empty .venv.
+# The budgets add up to 22 minutes, on two cores and from an empty .venv.
 STAGE = .venv/bin/python tools/stage
 test: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 270 $(MAKE) setup WERROR=ON
 	@$(STAGE) "lint" 90 $(MAKE) lint
 	@$(STAGE) "C++ tests" 150 $(MAKE) cpp-test
 	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 240 $(MAKE) asan
-	@$(STAGE) "C++ tests, thread sanitizer" 90 $(MAKE) tsan
+	@$(STAGE) "C++ tests, thread sanitizer" 150 $(MAKE) tsan
 	@$(STAGE) --last "Python tests" 390 $(MAKE) python-test
 
 lint: .venv/.developer .venv/.installed
