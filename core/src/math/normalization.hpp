@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "support/host_device.hpp"
 #include "syncbn/syncbn.h"

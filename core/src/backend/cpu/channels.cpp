@@ -1,5 +1,6 @@
 #include "backend/cpu/channels.hpp"
 
+#include "backend/cpu/geometry.hpp"
 #include "backend/cpu/parameters.hpp"
 #include "math/normalization.hpp"
 #include "math/statistics.hpp"
@@ -18,12 +19,12 @@ Statistics statistics(const Problem& problem, const Exchange& exchange, std::int
 
 // invstd has the precision of the arithmetic type, whatever it is stored in.
 double round_to_arithmetic(const Problem& problem, double value) {
-  return problem.dtype == SYNCBN_FLOAT64 ? value : static_cast<double>(static_cast<float>(value));
+  return is_float64_arithmetic(problem) ? value : static_cast<double>(static_cast<float>(value));
 }
 
 ForwardConstants constants(const Problem& problem, double mean, double invstd, double gamma,
                            double beta) {
-  if (problem.dtype == SYNCBN_FLOAT64) return {mean, 0.0, invstd * gamma, beta};
+  if (is_float64_arithmetic(problem)) return {mean, 0.0, invstd * gamma, beta};
   return {static_cast<double>(mean_hi<float>(mean)), static_cast<double>(mean_lo<float>(mean)),
           invstd * gamma, beta};
 }

@@ -92,6 +92,10 @@ inline std::int64_t value_size(const Problem& problem) {
   return static_cast<std::int64_t>(support_of(problem.dtype).size);
 }
 
+inline bool is_float64_arithmetic(const Problem& problem) {
+  return support_of(problem.dtype).arithmetic == SYNCBN_FLOAT64;
+}
+
 // A tensor with one value per channel and sample is rows in either layout; one with a single
 // channel is one plane.
 inline bool is_rows(const Problem& problem) {

@@ -10,7 +10,7 @@ namespace syncbn::cpu {
 RowPasses::RowPasses(const Problem& problem, const Kernels& kernels, Carver& carver, bool masked)
     : view_(row_view(problem, masked)),
       value_size_(value_size(problem)),
-      float64_(problem.dtype == SYNCBN_FLOAT64),
+      float64_(is_float64_arithmetic(problem)),
       activation_{problem.options.activation, problem.options.negative_slope},
       large_(problem.size() * value_size(problem) >= kStreamBytes),
       kernels_(kernels),
