@@ -2,6 +2,7 @@
 
 #include "backend/cpu/geometry.hpp"
 #include "backend/cpu/parameters.hpp"
+#include "math/channel.hpp"
 #include "math/normalization.hpp"
 #include "math/statistics.hpp"
 #include "math/wire.hpp"
@@ -10,11 +11,7 @@ namespace syncbn::cpu {
 namespace {
 
 Statistics statistics(const Problem& problem, const Exchange& exchange, std::int64_t i) {
-  const double weight = exchange.total[ForwardWire::kWeight];
-  const double mean = exchange.total[ForwardWire::mean(problem.c, i)];
-  if (exchange.center_total != nullptr)
-    return centered_statistics(weight, mean, exchange.center_total[CenterWire::kHeader + i]);
-  return group_statistics(weight, mean, exchange.total[ForwardWire::square(problem.c, i)]);
+  return statistics_from(exchange.total, exchange.center_total, problem.c, i);
 }
 
 // invstd has the precision of the arithmetic type, whatever it is stored in.
@@ -44,16 +41,6 @@ ForwardConstants finish_channel(const Problem& problem, const syncbn_forward_arg
                    load_or(args.bias, i, 0.0));
 }
 
-double reduced(double local, double total, syncbn_grad_reduction reduction,
-               std::int64_t group_size) {
-  switch (reduction) {
-    case SYNCBN_GRAD_SUM: return total;
-    case SYNCBN_GRAD_MEAN: return total / static_cast<double>(group_size);
-    case SYNCBN_GRAD_LOCAL: break;
-  }
-  return local;
-}
-
 }  // namespace
 
 double count_values(const Problem& problem, const std::uint8_t* mask) {
@@ -65,49 +52,34 @@ double count_values(const Problem& problem, const std::uint8_t* mask) {
 }
 
 void write_wire_header(const Problem& problem, double count, double hash, double* wire) {
-  wire[ForwardWire::kWeight] =
+  const double weight =
       rank_weight(problem.options.weighting, count, static_cast<double>(problem.n));
-  wire[ForwardWire::kCount] = count;
-  wire[ForwardWire::kHash] = hash;
-  wire[ForwardWire::kHash + 1] = hash * hash;
+  write_forward_header(weight, count, hash, wire);
 }
 
 void write_wire(const Problem& problem, ChannelRange range, const Moments* moments, double* wire,
                 double* local_var) {
   const double weight = wire[ForwardWire::kWeight];
   for (std::int64_t i = range.begin; i < range.end; ++i) {
-    const double mean = moments[i].mean;
-    const double var = variance(moments[i]);
-    const bool empty = moments[i].count == 0;
-    wire[ForwardWire::mean(problem.c, i)] = empty ? 0.0 : weight * mean;
-    wire[ForwardWire::square(problem.c, i)] = empty ? 0.0 : weight * (var + mean * mean);
-    if (local_var != nullptr) local_var[i] = var;
+    write_moments(moments[i], weight, problem.c, i, wire);
+    if (local_var != nullptr) local_var[i] = variance(moments[i]);
   }
 }
 
 void write_center_header(const Problem& problem, double hash, double* center_wire) {
-  center_wire[CenterWire::kHash] = hash;
-  center_wire[CenterWire::kHash + 1] = hash * hash;
+  write_hash(hash, CenterWire::kHash, center_wire);
   if (problem.c % 2 != 0) center_wire[CenterWire::kHeader + problem.c] = 0.0;
 }
 
 void write_center(const Problem& problem, ChannelRange range, const Exchange& exchange,
                   const double* local_var, double* center_wire) {
-  const double weight = exchange.wire[ForwardWire::kWeight];
-  const double total_weight = exchange.total[ForwardWire::kWeight];
-  for (std::int64_t i = range.begin; i < range.end; ++i) {
-    const std::int64_t at = ForwardWire::mean(problem.c, i);
-    const double distance =
-        weight > 0 ? exchange.wire[at] / weight - exchange.total[at] / total_weight : 0.0;
+  for (std::int64_t i = range.begin; i < range.end; ++i)
     center_wire[CenterWire::kHeader + i] =
-        weight > 0 ? weight * (local_var[i] + distance * distance) : 0.0;
-  }
+        center_entry(exchange.wire, exchange.total, local_var[i], problem.c, i);
 }
 
 void write_saved_header(const Exchange& exchange, double* saved) {
-  saved[Saved::kRankFactor] =
-      rank_factor(exchange.wire[ForwardWire::kWeight], exchange.wire[ForwardWire::kCount],
-                  exchange.total[ForwardWire::kWeight]);
+  saved[Saved::kRankFactor] = rank_factor_from(exchange.wire, exchange.total);
   saved[Saved::kRankFactor + 1] = 0.0;
 }
 
@@ -154,8 +126,7 @@ void saved_constants(const Problem& problem, ChannelRange range, const syncbn_ba
 }
 
 void write_grad_wire_header(double hash, double* wire) {
-  wire[BackwardWire::kHash] = hash;
-  wire[BackwardWire::kHash + 1] = hash * hash;
+  write_hash(hash, BackwardWire::kHash, wire);
 }
 
 void write_grad_wire(const Problem& problem, ChannelRange range, const syncbn_backward_args& args,
@@ -186,7 +157,7 @@ void write_parameter_gradients(const Problem& problem, ChannelRange range,
   const auto write = [&](const syncbn_vector& vector, std::int64_t i, std::int64_t at) {
     if (vector.data == nullptr) return;
     store(vector, i,
-          reduced(exchange.wire[at], exchange.total[at], reduction, exchange.group_size));
+          reduced_gradient(exchange.wire[at], exchange.total[at], reduction, exchange.group_size));
   };
   for (std::int64_t i = range.begin; i < range.end; ++i) {
     write(args.dbias, i, BackwardWire::bias(problem.c, i));

@@ -4,6 +4,7 @@
 
 #include "backend/cpu/simd_memory.hpp"
 #include "backend/cpu/tuning.hpp"
+#include "math/shift.hpp"
 
 namespace syncbn::cpu::SYNCBN_ISA {
 namespace {
