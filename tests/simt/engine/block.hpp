@@ -1,0 +1,123 @@
+// A block: its threads as fibres, run one at a time by the thread of the system that owns it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <source_location>
+#include <string>
+#include <vector>
+
+#include "engine/crew.hpp"
+#include "engine/fault.hpp"
+#include "engine/fibre.hpp"
+#include "engine/order.hpp"
+#include "engine/warp.hpp"
+#include "simt/barriers.hpp"
+
+namespace simt {
+
+struct Grid {
+  dim3 blocks;
+  dim3 threads;  // of a block
+  std::size_t dynamic_bytes;
+  bool cooperative;
+  std::function<void()> thread;
+};
+
+// ThreadSanitizer's tokens that the blocks of a grid share.
+struct GridTokens {
+  char barrier[2] = {};
+  char end = 0;
+};
+
+class Block;
+
+struct Thread {
+  enum class State : std::uint8_t { kReady, kAtBarrier, kInWarp, kAtGrid, kExited };
+
+  uint3 index{};
+  Block* block = nullptr;
+  int number = 0;  // in the block
+  State state = State::kReady;
+  const char* call = nullptr;  // what it waits in, at a barrier
+  std::source_location where;
+  std::optional<Fibre> fibre;
+};
+
+class Block {
+ public:
+  // `seed` draws the order of the threads.
+  Block(const Grid& grid, GridTokens& tokens, Crews& crews, const uint3& index, std::uint64_t seed);
+  ~Block();
+
+  // Runs the threads until all have exited (true) or all that are left wait for the grid (false).
+  bool run();
+  void leave_grid_barrier();
+
+  // For the thread that runs.
+  static Thread& current();
+  Votes barrier(Thread& self, const char* call, bool predicate, const std::source_location& where);
+  Meeting meet(Thread& self, const Arrival& arrival);
+  void grid_barrier(Thread& self, const std::source_location& where);
+  void let_others_run(Thread& self);
+  void sometimes_let_others_run(Thread& self);
+  void fence();
+  void publish(void* address);
+  [[noreturn]] void fail(Thread& self, std::string message);
+  const Grid& grid() const { return grid_; }
+  std::byte* dynamic_shared() const { return dynamic_shared_.get(); }
+
+ private:
+  static Thread& begin_thread();
+  static void thread_entry();
+  void make_ready(Thread& thread);
+  Thread* take_ready();
+  void suspend(Thread& self);
+  void arrive(Thread& self, const char* call, bool predicate, const std::source_location& where);
+  void finish_barrier();
+  void wake(const Warp& warp, unsigned lanes);
+  void exited(Thread& thread);
+  std::string who_waits() const;
+  std::string name() const;
+  static int lane(const Thread& thread) { return thread.number % kWarp; }
+  Warp& warp(const Thread& thread) { return warps_[thread.number / kWarp]; }
+
+  struct FreeDeleter {
+    void operator()(std::byte* p) const;
+  };
+
+  const Grid& grid_;
+  GridTokens& tokens_;
+  Crews& crews_;
+  uint3 index_;
+  Order order_;
+  std::unique_ptr<Crew> crew_;
+  std::unique_ptr<std::byte, FreeDeleter> dynamic_shared_;
+  std::deque<Thread> threads_;
+  std::vector<Warp> warps_;
+  std::deque<Thread*> ready_;
+  std::optional<Fibre> scheduler_;
+  std::optional<Fault> fault_;
+  int alive_;
+  int at_grid_ = 0;
+
+  // The barrier of the block.
+  int at_barrier_ = 0;
+  const Thread* first_at_barrier_ = nullptr;
+  int in_favour_ = 0;
+  Votes votes_{};
+  unsigned barriers_ = 0;
+  char start_token_ = 0;
+  char barrier_tokens_[2] = {};
+  unsigned grid_barriers_ = 0;
+
+  // What the block's threads have fenced, as known to one who only publishes it.
+  char fence_token_ = 0;
+  const Observer* publisher_ = nullptr;
+};
+
+}  // namespace simt

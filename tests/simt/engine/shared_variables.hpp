@@ -1,0 +1,11 @@
+// The __shared__ variables of the kernels in this process.
+#pragma once
+
+namespace simt {
+
+constexpr int kGarbage = 0xff;  // NaN in floating point, -1 in integers
+
+// Fills those of the calling thread, so that a kernel which reads before it writes is seen to.
+void fill_shared_variables();
+
+}  // namespace simt
