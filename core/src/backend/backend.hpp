@@ -52,7 +52,8 @@ class Backend {
   virtual void infer_backward(const Problem&, const syncbn_backward_args&, double* wire,
                               const syncbn_launch&) const = 0;
 
-  // A group of one: both passes without an exchange between them, with the bits of the phases.
+  // A group of one: both passes without an exchange between them. On the CPU with the bits of the
+  // phases; on a CUDA device sums may be divided differently.
   // Returns false where the backend has no better way than the phases; then nothing was done.
   virtual bool forward_alone(const Problem&, const syncbn_forward_args&, const WireSpace&,
                              double hash, const syncbn_launch&) const = 0;

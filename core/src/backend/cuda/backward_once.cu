@@ -1,0 +1,62 @@
+#include "backend/cuda/backward_launch.cuh"
+#include "backend/cuda/once_launch.cuh"
+#include "backend/cuda/passes.hpp"
+
+namespace syncbn::cuda {
+namespace {
+
+constexpr int kThreads = tuning::kOnceThreads;
+constexpr int kBlocks = tuning::kOnceBlocksPerSm;
+constexpr int kUnroll = tuning::kBackwardOnceUnroll;
+
+template <class T, int V, Sign kSign>
+__global__ __launch_bounds__(kThreads,
+                             kBlocks) void backward_once_rows(GradTerms<T, V, kSign> terms,
+                                                              GradInputMap<T, V, kSign> map,
+                                                              RowPlan plan, Merge merge) {
+  once_rows<GradTerms<T, V, kSign>, GradInputMap<T, V, kSign>, V, kUnroll>(terms, map, plan, merge);
+}
+
+template <class T, int V, Sign kSign>
+__global__ __launch_bounds__(kThreads,
+                             kBlocks) void backward_once_planes(GradTerms<T, V, kSign> terms,
+                                                                GradInputMap<T, V, kSign> map,
+                                                                PlanePlan plan, Merge merge) {
+  once_planes<GradTerms<T, V, kSign>, GradInputMap<T, V, kSign>, V, kUnroll>(terms, map, plan,
+                                                                             merge);
+}
+
+}  // namespace
+
+bool backward_once(const Call& call, const syncbn_backward_args& args,
+                   const BackwardChannels& channels, double hash, double* wire) {
+  const Problem& problem = call.problem;
+  const bool wanted = args.dx != nullptr || args.dresidual != nullptr;
+  const bool suits = wanted && args.y == nullptr && problem.size() > 0;
+  if (!call.limits.cooperative || !suits) return false;
+  const Geometry geometry =
+      divide_once(call, is_aligned({args.x, args.dy, args.dx, args.dresidual}));
+  if (geometry.pack == 1) return false;
+  const Merge merge{call.scratch.partials, nullptr, geometry.splits()};
+  bool launched = false;
+  dispatch_device_type(problem.dtype, [&](auto tag) {
+    dispatch_flag(problem.options.activation != SYNCBN_IDENTITY, [&](auto activated) {
+      using T = typename decltype(tag)::Type;
+      constexpr int kPack = kPackBytes / static_cast<int>(sizeof(T));
+      constexpr Sign kSign = activated() ? Sign::kFromInput : Sign::kUnused;
+      using Terms = GradTerms<T, kPack, kSign>;
+      using Map = GradInputMap<T, kPack, kSign>;
+      const Terms terms = grad_terms<Terms>(problem, args, channels, hash, wire);
+      const Map map = grad_input_map<Map>(problem, args, channels);
+      const std::size_t bytes = once_bytes<Terms, Map, kPack>(geometry);
+      launched = geometry.by_rows
+                     ? launch_once(call, backward_once_rows<T, kPack, kSign>, geometry, bytes,
+                                   terms, map, geometry.rows, merge)
+                     : launch_once(call, backward_once_planes<T, kPack, kSign>, geometry, bytes,
+                                   terms, map, geometry.planes, merge);
+    });
+  });
+  return launched;
+}
+
+}  // namespace syncbn::cuda

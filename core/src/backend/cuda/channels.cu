@@ -1,0 +1,102 @@
+// The small launches: over the channels alone.
+#include <algorithm>
+#include <cstdint>
+
+#include "backend/cuda/device/backward.cuh"
+#include "backend/cuda/device/forward.cuh"
+#include "backend/cuda/device/reduce.cuh"
+#include "backend/cuda/launch.cuh"
+#include "backend/cuda/passes.hpp"
+#include "plan/support_table.hpp"
+
+namespace syncbn::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr std::int64_t kMaxBlocks = 64;
+
+// No values: nothing but zeros, and the number of positions that count where there is no channel.
+__global__ __launch_bounds__(kThreads) void empty_moments_kernel(const std::uint8_t* mask,
+                                                                 ChannelIndex index,
+                                                                 MomentsOutput output) {
+  __shared__ double scratch[kWarp];
+  double count = 0;
+  for (std::int64_t p = threadIdx.x; p < index.positions; p += blockDim.x)
+    count += mask == nullptr || mask[p] != 0 ? 1.0 : 0.0;
+  count = sum_of_block(count, scratch);
+  if (threadIdx.x == 0)
+    write_forward_header(rank_weight(output.weighting, count, output.samples), count, output.hash,
+                         output.wire);
+  for (std::int64_t i = threadIdx.x; i < index.c; i += blockDim.x) {
+    write_moments(Moments{}, 0.0, index.c, i, output.wire);
+    if (output.local_var != nullptr) output.local_var[i] = 0.0;
+  }
+}
+
+__global__ __launch_bounds__(kThreads) void empty_grad_moments_kernel(std::int64_t c, double hash,
+                                                                      double* wire) {
+  if (threadIdx.x == 0) write_hash(hash, BackwardWire::kHash, wire);
+  for (std::int64_t i = threadIdx.x; i < 2 * c; i += blockDim.x)
+    wire[BackwardWire::kHeader + i] = 0.0;
+}
+
+__global__ __launch_bounds__(kThreads) void center_kernel(std::int64_t c, const double* wire,
+                                                          const double* total,
+                                                          const double* local_var, double hash,
+                                                          double* center_wire) {
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (first == 0) {
+    write_hash(hash, CenterWire::kHash, center_wire);
+    if (c % 2 != 0) center_wire[CenterWire::kHeader + c] = 0.0;
+  }
+  const std::int64_t step = static_cast<std::int64_t>(blockDim.x) * gridDim.x;
+  for (std::int64_t i = first; i < c; i += step)
+    center_wire[CenterWire::kHeader + i] = center_entry(wire, total, local_var[i], c, i);
+}
+
+template <class A>
+__global__ __launch_bounds__(kThreads) void finish_forward_kernel(ForwardChannels channels) {
+  finish_channels<A>(channels, ranks_agree(channels));
+}
+
+__global__ __launch_bounds__(kThreads) void finish_backward_kernel(BackwardChannels channels) {
+  finish_channels(channels, ranks_agree(channels));
+}
+
+Grid grid_of(const Call& call) {
+  const std::int64_t blocks = divide_up(call.problem.c, kThreads);
+  return {static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, kMaxBlocks)), kThreads, 0,
+          call.stream};
+}
+
+Grid one_block(const Call& call) { return {1, kThreads, 0, call.stream}; }
+
+}  // namespace
+
+void empty_moments(const Call& call, const std::uint8_t* mask, const MomentsOutput& output) {
+  const ChannelIndex index{call.problem.values_per_channel(), call.problem.c, 1};
+  launch(empty_moments_kernel, one_block(call), mask, index, output);
+}
+
+void empty_grad_moments(const Call& call, double hash, double* wire) {
+  launch(empty_grad_moments_kernel, one_block(call), call.problem.c, hash, wire);
+}
+
+void center(const Call& call, const Exchange& exchange, const double* local_var, double hash,
+            double* center_wire) {
+  launch(center_kernel, grid_of(call), call.problem.c, exchange.wire, exchange.total, local_var,
+         hash, center_wire);
+}
+
+void finish_forward(const Call& call, const ForwardChannels& channels) {
+  if (support_of(call.problem.dtype).arithmetic == SYNCBN_FLOAT64)
+    launch(finish_forward_kernel<double>, grid_of(call), channels);
+  else
+    launch(finish_forward_kernel<float>, grid_of(call), channels);
+}
+
+void finish_backward(const Call& call, const BackwardChannels& channels) {
+  launch(finish_backward_kernel, grid_of(call), channels);
+}
+
+}  // namespace syncbn::cuda

@@ -1,0 +1,132 @@
+// The CUDA backend: which passes, with which arguments.
+#include "backend/backend.hpp"
+#include "backend/cuda/call.hpp"
+#include "backend/cuda/device_limits.hpp"
+#include "backend/cuda/passes.hpp"
+#include "backend/cuda/scratch.hpp"
+
+namespace syncbn::cuda {
+namespace {
+
+MomentsOutput moments_output(const Problem& problem, double hash, double* wire, double* local_var) {
+  return {
+      wire, local_var, nullptr, hash, static_cast<double>(problem.n), problem.options.weighting};
+}
+
+ForwardChannels channels_of(const Problem& problem, const syncbn_forward_args& args,
+                            const Exchange& exchange, const syncbn_launch& launch) {
+  const syncbn_options& options = problem.options;
+  return {problem.c,
+          exchange.group_size,
+          exchange.wire,
+          exchange.total,
+          exchange.center_total,
+          args.weight,
+          args.bias,
+          args.running_mean,
+          args.running_var,
+          args.num_batches_tracked,
+          args.saved,
+          launch.status,
+          options.eps,
+          options.momentum,
+          options.eps_mode,
+          options.variance_factor};
+}
+
+BackwardChannels channels_of(const Problem& problem, const syncbn_backward_args& args,
+                             const Exchange& exchange, const syncbn_launch& launch) {
+  return {problem.c,      exchange.group_size,
+          args.saved,     exchange.wire,
+          exchange.total, args.weight,
+          args.bias,      args.dweight,
+          args.dbias,     problem.options.grad_reduction,
+          launch.status};
+}
+
+class CudaBackend final : public Backend {
+ public:
+  std::size_t scratch_size(const Problem& problem) const override { return Scratch::size(problem); }
+
+  void moments(const Problem& problem, const syncbn_forward_args& args, double hash, double* wire,
+               double* local_var, const syncbn_launch& launch) const override {
+    cuda::moments(Call(problem, launch), args.x, args.mask,
+                  moments_output(problem, hash, wire, local_var));
+  }
+
+  void center(const Problem& problem, const Exchange& exchange, const double* local_var,
+              double hash, double* center_wire, const syncbn_launch& launch) const override {
+    cuda::center(Call(problem, launch), exchange, local_var, hash, center_wire);
+  }
+
+  void normalize(const Problem& problem, const syncbn_forward_args& args, const Exchange& exchange,
+                 const syncbn_launch& launch) const override {
+    cuda::normalize(Call(problem, launch), args, channels_of(problem, args, exchange, launch));
+  }
+
+  void update_running(const Problem& problem, const syncbn_forward_args& args,
+                      const Exchange& exchange, const syncbn_launch& launch) const override {
+    ForwardChannels channels = channels_of(problem, args, exchange, launch);
+    channels.saved = nullptr;
+    finish_forward(Call(problem, launch), channels);
+  }
+
+  void grad_moments(const Problem& problem, const syncbn_backward_args& args, double hash,
+                    double* wire, const syncbn_launch& launch) const override {
+    cuda::grad_moments(Call(problem, launch), args, channels_of(problem, args, {}, launch), hash,
+                       wire);
+  }
+
+  void grad_input(const Problem& problem, const syncbn_backward_args& args,
+                  const Exchange& exchange, const syncbn_launch& launch) const override {
+    cuda::grad_input(Call(problem, launch), args, channels_of(problem, args, exchange, launch));
+  }
+
+  void infer(const Problem& problem, const syncbn_forward_args& args,
+             const syncbn_launch& launch) const override {
+    cuda::normalize(Call(problem, launch), args, channels_of(problem, args, {}, launch));
+  }
+
+  void infer_backward(const Problem& problem, const syncbn_backward_args& args, double* wire,
+                      const syncbn_launch& launch) const override {
+    const Call call(problem, launch);
+    BackwardChannels channels = channels_of(problem, args, {1, wire, nullptr, nullptr}, launch);
+    channels.reduction = SYNCBN_GRAD_LOCAL;
+    if (args.dweight.data != nullptr || args.dbias.data != nullptr)
+      cuda::grad_moments(call, args, channels, 0.0, wire);
+    cuda::grad_input(call, args, channels);
+  }
+
+  bool forward_alone(const Problem& problem, const syncbn_forward_args& args,
+                     const WireSpace& space, double hash,
+                     const syncbn_launch& launch) const override {
+    const Exchange own{1, space.wire, space.wire, space.center_wire};
+    MomentsOutput output = moments_output(problem, hash, space.wire, nullptr);
+    output.center_wire = space.center_wire;
+    return forward_once(Call(problem, launch), args, output,
+                        channels_of(problem, args, own, launch));
+  }
+
+  bool backward_alone(const Problem& problem, const syncbn_backward_args& args, double* wire,
+                      const syncbn_launch& launch) const override {
+    const Exchange own{1, wire, wire, nullptr};
+    return backward_once(Call(problem, launch), args, channels_of(problem, args, own, launch), 0.0,
+                         wire);
+  }
+};
+
+}  // namespace
+}  // namespace syncbn::cuda
+
+namespace syncbn {
+
+const Backend& cuda_backend() {
+  static const cuda::CudaBackend backend;
+  return backend;
+}
+
+bool cuda_built() noexcept { return true; }
+
+int cuda_device_count() noexcept { return cuda::device_count(); }
+
+}  // namespace syncbn

@@ -1,0 +1,57 @@
+// What the kernels need to know of a call besides its tensors. Plain data: filled by the host.
+// Pointers as in syncbn.h.
+#pragma once
+
+#include <cstdint>
+
+#include "syncbn/syncbn.h"
+
+namespace syncbn::cuda {
+
+// Where the values of a channel stand: position p = 0 ... positions - 1 of channel i is value
+// (p/s*c + i)*s + p%s.
+struct ChannelIndex {
+  std::int64_t positions;  // N*S
+  std::int64_t c;
+  std::int64_t s;  // 1 in channels last
+};
+
+// What becomes of a rank's moments.
+struct MomentsOutput {
+  double* wire;
+  double* local_var;    // or nullptr
+  double* center_wire;  // of a group of one with centring; or nullptr
+  double hash;
+  double samples;
+  syncbn_weighting weighting;
+};
+
+// How statistics become outputs.
+struct ForwardChannels {
+  std::int64_t c;
+  std::int64_t group_size;
+  const double* wire;
+  const double* total;         // nullptr: the running statistics are used, and stay
+  const double* center_total;  // or nullptr
+  syncbn_vector weight, bias, running_mean, running_var;
+  std::int64_t* num_batches_tracked;
+  double* saved;
+  std::int32_t* status;
+  double eps, momentum;
+  syncbn_eps_mode eps_mode;
+  syncbn_variance_factor variance_factor;
+};
+
+// The forward pass's results, and what the backward pass makes of them.
+struct BackwardChannels {
+  std::int64_t c;
+  std::int64_t group_size;
+  const double* saved;
+  const double* wire;
+  const double* total;  // nullptr: the statistics were not the batch's, so dx does not depend on it
+  syncbn_vector weight, bias, dweight, dbias;
+  syncbn_grad_reduction reduction;
+  std::int32_t* status;
+};
+
+}  // namespace syncbn::cuda

@@ -1,0 +1,142 @@
+// The forward pass: what is summed over x, and what is made of each value.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "backend/cuda/device/elementwise.cuh"
+#include "backend/cuda/device/forward_channels.cuh"
+#include "backend/cuda/device/pack.cuh"
+#include "backend/cuda/device/shift.cuh"
+#include "math/channel.hpp"
+#include "math/moments.hpp"
+#include "math/statistics.hpp"
+
+namespace syncbn::cuda {
+
+__device__ inline void write_channel(const MomentsOutput& output, std::int64_t c, std::int64_t i,
+                                     const Moments& m) {
+  const double weight = rank_weight(output.weighting, m.count, output.samples);
+  write_moments(m, weight, c, i, output.wire);
+  if (output.local_var != nullptr) output.local_var[i] = variance(m);
+  if (output.center_wire != nullptr)
+    output.center_wire[CenterWire::kHeader + i] = weight * variance(m);
+  if (i == 0) write_forward_header(weight, m.count, output.hash, output.wire);
+}
+
+// Sums of x - shift, of its square and, with a mask, of the values that count.
+template <class T_, int V, bool kMasked>
+struct MomentTerms {
+  using T = T_;
+  // A mask may exclude every value that the shift is taken from: then float64 does without.
+  using A = std::conditional_t<kMasked, double, Arithmetic<T>>;
+  using Constant = Arithmetic<T>;  // the shift
+  static constexpr int kTerms = kMasked ? 3 : 2;
+
+  const T* x;
+  const std::uint8_t* mask;
+  ChannelIndex index;
+  MomentsOutput output;
+
+  struct Inputs {
+    Pack<T, V> x;
+  };
+  using Kept = KeptPacks<T, V, 1>;
+  __device__ __forceinline__ Kept keep(const Inputs& inputs) const { return {{inputs.x}}; }
+  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece) const {
+    inputs.x.load(x + piece.offset);
+  }
+  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece) const {
+    inputs.x.load_part(x + piece.offset, piece);
+  }
+
+  __device__ Constant prepare(std::int64_t channel) const {
+    return channel_shift(x, mask, index, channel);
+  }
+
+  template <class Whole, class Lane>
+  __device__ __forceinline__ void add(const Inputs& inputs, const Piece& piece, Whole,
+                                      const Lane& lane, A (&sums)[kTerms][V]) const {
+    Arithmetic<T> values[V];
+    inputs.x.unpack(values);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      bool counts = Whole::value || (e >= piece.begin && e < piece.end);
+      if constexpr (kMasked) counts = counts && mask[piece.position + lane.position(e)] != 0;
+      const A d = counts ? static_cast<A>(values[e]) - static_cast<A>(lane.constant(e)) : A(0);
+      sums[0][e] += d;
+      sums[1][e] = std::fma(d, d, sums[1][e]);
+      if constexpr (kMasked) sums[2][e] += counts ? A(1) : A(0);
+    }
+  }
+
+  __device__ void finish(std::int64_t channel, const double (&sums)[kTerms], Constant shift) const {
+    const double count = kMasked ? sums[kTerms - 1] : static_cast<double>(index.positions);
+    write_channel(output, index.c, channel,
+                  moments_from_shifted(count, static_cast<double>(shift), sums[0], sums[1]));
+  }
+};
+
+template <class T_, int V, bool kResidual>
+struct NormalizeMap {
+  using T = T_;
+  using A = Arithmetic<T>;
+  using Constant = ForwardConstants<A>;
+
+  const T* x;
+  const T* residual;
+  T* y;
+  Activation<A> activation;
+  ForwardChannels channels;
+
+  struct Inputs {
+    Pack<T, V> x;
+    Pack<T, V> residual;
+  };
+  __device__ __forceinline__ void restore(Inputs& inputs, const KeptPacks<T, V, 1>& kept,
+                                          const Piece& piece) const {
+    inputs.x = kept.packs[0];
+    if constexpr (!kResidual) return;
+    if (is_whole<V>(piece))
+      inputs.residual.load(residual + piece.offset);
+    else
+      inputs.residual.load_part(residual + piece.offset, piece);
+  }
+  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece) const {
+    inputs.x.load(x + piece.offset);
+    if constexpr (kResidual) inputs.residual.load(residual + piece.offset);
+  }
+  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece) const {
+    inputs.x.load_part(x + piece.offset, piece);
+    if constexpr (kResidual) inputs.residual.load_part(residual + piece.offset, piece);
+  }
+
+  __device__ Constant prepare(std::int64_t channel) const {
+    return forward_constants<A>(channels, channel);
+  }
+
+  // NaN where the ranks do not agree.
+  template <class Lane>
+  __device__ __forceinline__ void apply(const Inputs& inputs, const Piece& piece, const Lane& lane,
+                                        bool agree) const {
+    A values[V], added[V];
+    inputs.x.unpack(values);
+    if constexpr (kResidual) inputs.residual.unpack(added);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      A z = normalized(lane.constant(e), values[e]);
+      if constexpr (kResidual) z += added[e];
+      values[e] = agree ? activation(z) : static_cast<A>(NAN);
+    }
+    store<T, V>(y + piece.offset, piece, values);
+  }
+};
+
+template <class T, int V, bool kResidual>
+__device__ void finish_channels(const NormalizeMap<T, V, kResidual>& map, bool agree) {
+  finish_channels<Arithmetic<T>>(map.channels, agree);
+}
+
+}  // namespace syncbn::cuda

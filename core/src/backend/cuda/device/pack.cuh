@@ -1,0 +1,104 @@
+// Values as they stand in memory, and several of them as one access of 16 bytes.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "backend/cuda/device/plans.hpp"
+
+namespace syncbn::cuda {
+
+// The type that sums and products of T are formed in.
+template <class T>
+using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+__device__ __forceinline__ double to_arithmetic(double value) { return value; }
+__device__ __forceinline__ float to_arithmetic(float value) { return value; }
+__device__ __forceinline__ float to_arithmetic(__half value) { return __half2float(value); }
+__device__ __forceinline__ float to_arithmetic(__nv_bfloat16 value) {
+  return __bfloat162float(value);
+}
+
+// Rounds to nearest, ties to even.
+template <class T>
+__device__ __forceinline__ T from_arithmetic(Arithmetic<T> value) {
+  if constexpr (std::is_same_v<T, __half>)
+    return __float2half_rn(value);
+  else if constexpr (std::is_same_v<T, __nv_bfloat16>)
+    return __float2bfloat16_rn(value);
+  else
+    return value;
+}
+
+// Where some of V consecutive values stand: those at offset + begin ... offset + end - 1. The
+// offset is a multiple of V and may lie up to V - 1 values before the first.
+struct Piece {
+  std::int64_t offset;
+  int begin;
+  int end;
+  std::int64_t position;  // of the value at `offset`, among the positions of a mask
+};
+
+// V values as loaded: as many as 16 bytes hold, or one where the data are not aligned for that.
+// They are converted when they are used, so that several loads are under way at a time.
+template <class T, int V>
+class Pack {
+  static constexpr bool kWide = V * sizeof(T) == kPackBytes;
+  static_assert(kWide || V == 1);
+  using Bits = std::conditional_t<kWide, uint4, T>;
+
+ public:
+  __device__ __forceinline__ void load(const T* p) { bits_ = *reinterpret_cast<const Bits*>(p); }
+  // Only the values of the piece; the others are zero.
+  __device__ __forceinline__ void load_part(const T* p, const Piece& piece) {
+    T raw[V];
+#pragma unroll
+    for (int e = 0; e < V; ++e)
+      raw[e] = e >= piece.begin && e < piece.end ? p[e] : from_arithmetic<T>(0);
+    memcpy(&bits_, raw, sizeof(bits_));
+  }
+  __device__ __forceinline__ void unpack(Arithmetic<T> (&values)[V]) const {
+    T raw[V];
+    memcpy(static_cast<void*>(raw), &bits_, sizeof(bits_));
+#pragma unroll
+    for (int e = 0; e < V; ++e) values[e] = to_arithmetic(raw[e]);
+  }
+
+ private:
+  Bits bits_;
+};
+
+// What stays on the chip of one piece.
+template <class T, int V, int kCount_>
+struct KeptPacks {
+  static constexpr int kCount = kCount_;
+  Pack<T, V> packs[kCount];
+};
+
+template <int V>
+__device__ __forceinline__ bool is_whole(const Piece& piece) {
+  return V == 1 || (piece.begin == 0 && piece.end == V);
+}
+
+template <class T, int V>
+__device__ __forceinline__ void store(T* p, const Piece& piece, const Arithmetic<T> (&values)[V]) {
+  T raw[V];
+#pragma unroll
+  for (int e = 0; e < V; ++e) raw[e] = from_arithmetic<T>(values[e]);
+  if (V * sizeof(T) == kPackBytes && is_whole<V>(piece)) {
+    uint4 bits;
+    memcpy(&bits, raw, sizeof(raw) < sizeof(bits) ? sizeof(raw) : sizeof(bits));
+    *reinterpret_cast<uint4*>(p) = bits;
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < V; ++e)
+    if (e >= piece.begin && e < piece.end) p[e] = raw[e];
+}
+
+}  // namespace syncbn::cuda

@@ -1,0 +1,54 @@
+#include "backend/cuda/device_limits.hpp"
+
+#include <cuda_runtime_api.h>
+
+#include <map>
+#include <mutex>
+
+#include "backend/cuda/runtime.hpp"
+#include "support/error.hpp"
+
+namespace syncbn::cuda {
+namespace {
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+DeviceLimits ask(int device) {
+  const auto bytes = [device](cudaDeviceAttr which) {
+    return static_cast<std::size_t>(attribute(which, device));
+  };
+  return {attribute(cudaDevAttrMultiProcessorCount, device),
+          bytes(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+          bytes(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
+          attribute(cudaDevAttrCooperativeLaunch, device) != 0};
+}
+
+}  // namespace
+
+int device_count() noexcept {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  (void)cudaGetLastError();
+  return 0;
+}
+
+const DeviceLimits& limits_of(int device) {
+  static std::mutex mutex;
+  static std::map<int, DeviceLimits> known;
+  const std::lock_guard lock(mutex);
+  const auto found = known.find(device);
+  if (found != known.end()) return found->second;
+  int count = 0;
+  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  if (device < 0 || device >= count)
+    fail(SYNCBN_CUDA_ERROR, "launch.device_index is ", device, ", but this process sees ", count,
+         count == 1 ? " CUDA device" : " CUDA devices",
+         "; expected 0 <= device_index < that number (see CUDA_VISIBLE_DEVICES)");
+  return known.emplace(device, ask(device)).first->second;
+}
+
+}  // namespace syncbn::cuda

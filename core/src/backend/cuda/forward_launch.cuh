@@ -1,0 +1,24 @@
+// What the launches of the forward pass share.
+#pragma once
+
+#include "backend/cuda/device/forward.cuh"
+#include "backend/cuda/launch.cuh"
+#include "plan/problem.hpp"
+#include "syncbn/syncbn.h"
+
+namespace syncbn::cuda {
+
+inline ChannelIndex channel_index(const Problem& problem) {
+  const bool last = problem.layout == SYNCBN_CHANNELS_LAST;
+  return {problem.values_per_channel(), problem.c, last ? 1 : problem.s};
+}
+
+template <class Map>
+Map normalize_map(const Problem& problem, const syncbn_forward_args& args,
+                  const ForwardChannels& channels) {
+  using T = typename Map::T;
+  return {static_cast<const T*>(args.x), static_cast<const T*>(args.residual),
+          static_cast<T*>(args.y), activation_of<T>(problem.options), channels};
+}
+
+}  // namespace syncbn::cuda

@@ -1,0 +1,55 @@
+#include "backend/cuda/backward_launch.cuh"
+#include "backend/cuda/device/planes.cuh"
+#include "backend/cuda/device/rows.cuh"
+#include "backend/cuda/passes.hpp"
+#include "backend/cuda/tuning/grad_input.hpp"
+
+namespace syncbn::cuda {
+namespace {
+
+constexpr int kThreads = tuning::kGradInput.threads;
+constexpr int kUnroll = tuning::kGradInputUnroll;
+
+template <class T, int V, Sign kSign>
+__global__ __launch_bounds__(kThreads, 2) void grad_input_rows(GradInputMap<T, V, kSign> map,
+                                                               RowPlan plan) {
+  const bool agree = ranks_agree(map.channels);
+  finish_channels(map, agree);
+  map_rows<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan, agree);
+}
+
+template <class T, int V, Sign kSign>
+__global__ __launch_bounds__(kThreads, 2) void grad_input_planes(GradInputMap<T, V, kSign> map,
+                                                                 PlanePlan plan) {
+  const bool agree = ranks_agree(map.channels);
+  finish_channels(map, agree);
+  map_planes<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan, agree);
+}
+
+}  // namespace
+
+void grad_input(const Call& call, const syncbn_backward_args& args,
+                const BackwardChannels& channels) {
+  const Problem& problem = call.problem;
+  const bool wanted = args.dx != nullptr || args.dresidual != nullptr;
+  if (problem.size() == 0 || !wanted) return finish_backward(call, channels);
+  const Geometry geometry =
+      divide(problem, is_aligned({args.x, args.dy, args.y, args.dx, args.dresidual}),
+             tuning::kGradInput, call.limits);
+  dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
+    dispatch_sign(problem, args.y, [&](auto sign) {
+      using T = typename decltype(tag)::Type;
+      using Map = GradInputMap<T, v(), sign()>;
+      const Map map = grad_input_map<Map>(problem, args, channels);
+      Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
+      if (geometry.by_rows) {
+        grid.shared_bytes = constants_bytes<typename Map::Constant>(geometry.rows.tile_channels);
+        launch(grad_input_rows<T, v(), sign()>, grid, map, geometry.rows);
+      } else {
+        launch(grad_input_planes<T, v(), sign()>, grid, map, geometry.planes);
+      }
+    });
+  });
+}
+
+}  // namespace syncbn::cuda

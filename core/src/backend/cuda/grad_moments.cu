@@ -1,0 +1,51 @@
+#include "backend/cuda/backward_launch.cuh"
+#include "backend/cuda/device/planes.cuh"
+#include "backend/cuda/device/rows.cuh"
+#include "backend/cuda/passes.hpp"
+#include "backend/cuda/tuning/grad_moments.hpp"
+
+namespace syncbn::cuda {
+namespace {
+
+constexpr int kThreads = tuning::kGradMoments.threads;
+constexpr int kUnroll = tuning::kGradMomentsUnroll;
+
+template <class T, int V, Sign kSign>
+__global__ __launch_bounds__(kThreads, 2) void grad_moments_of_rows(GradTerms<T, V, kSign> terms,
+                                                                    RowPlan plan, Merge merge) {
+  sum_rows<GradTerms<T, V, kSign>, V, kUnroll>(terms, plan, merge);
+}
+
+template <class T, int V, Sign kSign>
+__global__ __launch_bounds__(kThreads, 2) void grad_moments_of_planes(GradTerms<T, V, kSign> terms,
+                                                                      PlanePlan plan, Merge merge) {
+  sum_planes<GradTerms<T, V, kSign>, V, kUnroll>(terms, plan, merge);
+}
+
+}  // namespace
+
+void grad_moments(const Call& call, const syncbn_backward_args& args,
+                  const BackwardChannels& channels, double hash, double* wire) {
+  const Problem& problem = call.problem;
+  if (problem.size() == 0) return empty_grad_moments(call, hash, wire);
+  const Geometry geometry =
+      divide(problem, is_aligned({args.x, args.dy, args.y}), tuning::kGradMoments, call.limits);
+  const Merge merge = call.merge(geometry);
+  dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
+    dispatch_sign(problem, args.y, [&](auto sign) {
+      using T = typename decltype(tag)::Type;
+      using Terms = GradTerms<T, v(), sign()>;
+      const Terms terms = grad_terms<Terms>(problem, args, channels, hash, wire);
+      Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
+      if (geometry.by_rows) {
+        grid.shared_bytes =
+            row_sums_bytes<Terms, v()>(geometry.rows.tile_channels, geometry.threads());
+        launch(grad_moments_of_rows<T, v(), sign()>, grid, terms, geometry.rows, merge);
+      } else {
+        launch(grad_moments_of_planes<T, v(), sign()>, grid, terms, geometry.planes, merge);
+      }
+    });
+  });
+}
+
+}  // namespace syncbn::cuda

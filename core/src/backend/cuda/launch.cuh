@@ -1,0 +1,87 @@
+// From a call to a kernel: the types and constants that a kernel is compiled for, and its launch.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include "backend/cuda/device/elementwise.cuh"
+#include "backend/cuda/device/pack.cuh"
+#include "backend/cuda/device/plans.hpp"
+#include "backend/cuda/runtime.hpp"
+#include "support/dispatch.hpp"
+#include "support/error.hpp"
+#include "syncbn/syncbn.h"
+
+namespace syncbn::cuda {
+
+// Calls visit(TypeTag<T>{}) with the device's storage type of dtype.
+template <class Visit>
+decltype(auto) dispatch_device_type(syncbn_dtype dtype, Visit&& visit) {
+  switch (dtype) {
+    case SYNCBN_FLOAT16: return visit(TypeTag<__half>{});
+    case SYNCBN_BFLOAT16: return visit(TypeTag<__nv_bfloat16>{});
+    case SYNCBN_FLOAT32: return visit(TypeTag<float>{});
+    case SYNCBN_FLOAT64: return visit(TypeTag<double>{});
+  }
+  fail(SYNCBN_INTERNAL, "dtype ", static_cast<int>(dtype), " reached dispatch; validate missed it");
+}
+
+template <int kValue>
+using Constant = std::integral_constant<int, kValue>;
+
+// Calls visit(TypeTag<T>{}, Constant<V>{}): V = pack values of T per access.
+template <class Visit>
+void dispatch_pack(syncbn_dtype dtype, int pack, Visit&& visit) {
+  dispatch_device_type(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::Type;
+    if (pack > 1)
+      visit(tag, Constant<kPackBytes / static_cast<int>(sizeof(T))>{});
+    else
+      visit(tag, Constant<1>{});
+  });
+}
+
+// Calls visit(std::bool_constant<flag>{}).
+template <class Visit>
+void dispatch_flag(bool flag, Visit&& visit) {
+  if (flag)
+    visit(std::true_type{});
+  else
+    visit(std::false_type{});
+}
+
+template <class T>
+Activation<Arithmetic<T>> activation_of(const syncbn_options& options) {
+  return {options.activation, static_cast<Arithmetic<T>>(options.negative_slope)};
+}
+
+struct Grid {
+  unsigned blocks;
+  int threads;
+  std::size_t shared_bytes;
+  cudaStream_t stream;
+  bool cooperative = false;
+};
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), const Grid& grid, Arguments&&... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeCooperative;
+  attribute.val.cooperative = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid.blocks);
+  config.blockDim = dim3(static_cast<unsigned>(grid.threads));
+  config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = grid.stream;
+  config.attrs = &attribute;
+  config.numAttrs = grid.cooperative ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...),
+             "cudaLaunchKernelEx");
+}
+
+}  // namespace syncbn::cuda

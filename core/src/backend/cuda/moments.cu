@@ -1,0 +1,55 @@
+#include "backend/cuda/device/planes.cuh"
+#include "backend/cuda/device/rows.cuh"
+#include "backend/cuda/forward_launch.cuh"
+#include "backend/cuda/passes.hpp"
+#include "backend/cuda/tuning/moments.hpp"
+
+namespace syncbn::cuda {
+namespace {
+
+template <bool kMasked>
+constexpr Tuning kTuning = kMasked ? tuning::kMaskedMoments : tuning::kMoments;
+constexpr int kUnroll = tuning::kMomentsUnroll;
+constexpr int kUnrollMasked = tuning::kMaskedMomentsUnroll;
+
+template <class T, int V, bool kMasked>
+__global__ __launch_bounds__(kTuning<kMasked>.threads,
+                             2) void moments_of_rows(MomentTerms<T, V, kMasked> terms, RowPlan plan,
+                                                     Merge merge) {
+  sum_rows<MomentTerms<T, V, kMasked>, V, kMasked ? kUnrollMasked : kUnroll>(terms, plan, merge);
+}
+
+template <class T, int V, bool kMasked>
+__global__ __launch_bounds__(kTuning<kMasked>.threads,
+                             2) void moments_of_planes(MomentTerms<T, V, kMasked> terms,
+                                                       PlanePlan plan, Merge merge) {
+  sum_planes<MomentTerms<T, V, kMasked>, V, kMasked ? kUnrollMasked : kUnroll>(terms, plan, merge);
+}
+
+}  // namespace
+
+void moments(const Call& call, const void* x, const std::uint8_t* mask,
+             const MomentsOutput& output) {
+  const Problem& problem = call.problem;
+  if (problem.size() == 0) return empty_moments(call, mask, output);
+  const Geometry geometry = divide(problem, is_aligned({x}),
+                                   mask != nullptr ? kTuning<true> : kTuning<false>, call.limits);
+  const Merge merge = call.merge(geometry);
+  dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
+    dispatch_flag(mask != nullptr, [&](auto masked) {
+      using T = typename decltype(tag)::Type;
+      using Terms = MomentTerms<T, v(), masked()>;
+      const Terms terms{static_cast<const T*>(x), mask, channel_index(problem), output};
+      Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
+      if (geometry.by_rows) {
+        grid.shared_bytes =
+            row_sums_bytes<Terms, v()>(geometry.rows.tile_channels, geometry.threads());
+        launch(moments_of_rows<T, v(), masked()>, grid, terms, geometry.rows, merge);
+      } else {
+        launch(moments_of_planes<T, v(), masked()>, grid, terms, geometry.planes, merge);
+      }
+    });
+  });
+}
+
+}  // namespace syncbn::cuda
