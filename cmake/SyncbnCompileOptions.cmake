@@ -6,6 +6,10 @@ set(syncbn_warnings
     -Wold-style-cast -Wcast-align -Wcast-qual -Wunused -Wformat=2 -Wundef -Wvla
     -Wimplicit-fallthrough)
 
+# What nvcc's own code, which its host compiler sees as well, can stand. nvcc's -Werror holds for
+# the host compiler too.
+set(syncbn_cuda_warnings -Wreorder -Xcompiler=-Wall,-Wextra,-Wconversion,-Wshadow)
+
 set(syncbn_sanitize_flags "")
 if(SYNCBN_SANITIZE)
   if(NOT SYNCBN_SANITIZE MATCHES "^(address,undefined|address|undefined|thread)$")
@@ -14,7 +18,7 @@ if(SYNCBN_SANITIZE)
       "'undefined' or 'thread'.")
   endif()
   set(syncbn_sanitize_flags -fsanitize=${SYNCBN_SANITIZE} -fno-omit-frame-pointer
-      -fno-sanitize-recover=all -g)
+      -fno-sanitize-recover=all -g1)
 endif()
 
 function(syncbn_compile_options)
@@ -26,8 +30,13 @@ function(syncbn_compile_options)
       VISIBILITY_INLINES_HIDDEN ON
       POSITION_INDEPENDENT_CODE ON)
     target_compile_options(${target} PRIVATE
-      $<$<COMPILE_LANGUAGE:CXX>:${syncbn_warnings}> ${syncbn_sanitize_flags}
-      $<$<BOOL:${SYNCBN_WERROR}>:-Werror>)
+      $<$<COMPILE_LANGUAGE:CXX>:${syncbn_warnings}>
+      $<$<COMPILE_LANGUAGE:CXX>:${syncbn_sanitize_flags}>
+      $<$<COMPILE_LANGUAGE:CUDA>:${syncbn_cuda_warnings}>)
+    if(SYNCBN_WERROR)
+      target_compile_options(${target} PRIVATE
+        $<$<COMPILE_LANGUAGE:CXX>:-Werror> "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
+    endif()
     target_link_options(${target} PRIVATE ${syncbn_sanitize_flags})
   endforeach()
 endfunction()

@@ -8,7 +8,7 @@ function(syncbn_cpu_isas result)
   if(APPLE AND CMAKE_OSX_ARCHITECTURES)
     set(processors "${CMAKE_OSX_ARCHITECTURES}")
   endif()
-  if(processors MATCHES "^(x86_64|AMD64|amd64)$")
+  if(processors MATCHES "^(x86_64|AMD64|amd64)$" AND NOT SYNCBN_SIMT) # there CUDA is what is tested
     set(${result} generic avx2 avx512 PARENT_SCOPE)
   else() # on arm64 it has NEON; in a universal binary one processor would refuse the other's flags
     set(${result} generic PARENT_SCOPE)

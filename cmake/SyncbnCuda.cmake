@@ -1,12 +1,83 @@
-# Decides from SYNCBN_CUDA whether the CUDA backend is built.
+# Decides from SYNCBN_CUDA whether the CUDA backend is built. Sets syncbn_cuda; where it is ON, the
+# language is enabled and CMAKE_CUDA_ARCHITECTURES is set. Included once, by the top directory.
+include(CheckLanguage)
+include(SyncbnCudaArchitectures)
+include(SyncbnFindNvcc)
+
+set(syncbn_nvcc_minimum 12.4)
+
+# Why CUDA is not built: a line under AUTO, an error under ON.
+function(syncbn_without_cuda)
+  list(JOIN ARGN "" reason)
+  if(SYNCBN_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SYNCBN_CUDA=ON, but ${reason} SYNCBN_CUDA=OFF builds without CUDA.")
+  endif()
+  message(STATUS "syncbn: no CUDA backend is built: ${reason}")
+endfunction()
+
+# Leaves CMAKE_CUDA_COMPILER in the cache, or says why there is none that works.
+function(syncbn_check_cuda_compiler)
+  if(CMAKE_CUDA_COMPILER)
+    set(nvcc "${CMAKE_CUDA_COMPILER}")
+  else()
+    unset(CMAKE_CUDA_COMPILER CACHE) # what an earlier configure did not find may be here now
+    syncbn_find_nvcc(nvcc)
+  endif()
+  if(NOT nvcc)
+    syncbn_without_cuda("nvcc was not found: not in CUDACXX, on the PATH, in CUDA_HOME or in "
+      "/usr/local/cuda, nor as a package of Python. Install the CUDA toolkit, "
+      "${syncbn_nvcc_minimum} or newer, or its packages as docs/building.md says.")
+    return()
+  endif()
+
+  set(ENV{CUDACXX} "${nvcc}")
+  if("$ENV{CUDAHOSTCXX}" STREQUAL "")
+    set(ENV{CUDAHOSTCXX} "${CMAKE_CXX_COMPILER}") # one C++ compiler for the whole library
+  endif()
+  syncbn_find_cudart_folder(folder "${nvcc}")
+  if(folder)
+    set(ENV{LIBRARY_PATH} "${folder}:$ENV{LIBRARY_PATH}")
+  endif()
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    syncbn_without_cuda("'${nvcc}' cannot compile with '$ENV{CUDAHOSTCXX}' for the host "
+      "(CMakeFiles/CMakeConfigureLog.yaml in the build folder says why). Set CUDACXX and "
+      "CUDAHOSTCXX to an nvcc and a C++ compiler that it takes.")
+  endif()
+endfunction()
+
 if(NOT SYNCBN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "SYNCBN_CUDA is '${SYNCBN_CUDA}'. Expected AUTO, ON or OFF.")
 endif()
-if(SYNCBN_CUDA STREQUAL "ON")
-  message(FATAL_ERROR
-    "SYNCBN_CUDA=ON, but this version of syncbn has no CUDA kernels. Configure with "
-    "SYNCBN_CUDA=AUTO or OFF: calls on CUDA devices then fail with 'unsupported'.")
+if(SYNCBN_SIMT AND SYNCBN_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "SYNCBN_SIMT=ON runs the CUDA sources on the CPU, instead of what "
+                      "SYNCBN_CUDA=ON builds. Expected one of them.")
 endif()
-if(SYNCBN_CUDA STREQUAL "AUTO")
-  message(STATUS "syncbn: no CUDA backend is built (this version has no CUDA kernels)")
+set(syncbn_cuda OFF)
+if(SYNCBN_CUDA STREQUAL "OFF" OR SYNCBN_SIMT)
+  return()
 endif()
+syncbn_check_cuda_compiler()
+if(NOT CMAKE_CUDA_COMPILER)
+  return()
+endif()
+
+# A plain variable, so that neither the cache nor a parent project has our choice as its own.
+set(syncbn_choose_architectures OFF)
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND "$ENV{CUDAARCHS}" STREQUAL "")
+  set(syncbn_choose_architectures ON)
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+endif()
+enable_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER_ID STREQUAL "NVIDIA"
+   OR CMAKE_CUDA_COMPILER_VERSION VERSION_LESS syncbn_nvcc_minimum)
+  syncbn_without_cuda("${CMAKE_CUDA_COMPILER} is ${CMAKE_CUDA_COMPILER_ID} "
+    "${CMAKE_CUDA_COMPILER_VERSION}. Expected nvcc ${syncbn_nvcc_minimum} or newer.")
+  return()
+endif()
+if(syncbn_choose_architectures)
+  syncbn_cuda_architectures(CMAKE_CUDA_ARCHITECTURES "${CMAKE_CUDA_COMPILER}")
+endif()
+set(syncbn_cuda ON)
+message(STATUS "syncbn: CUDA backend by nvcc ${CMAKE_CUDA_COMPILER_VERSION} for architectures "
+               "${CMAKE_CUDA_ARCHITECTURES}")

@@ -27,6 +27,13 @@ class Device {
   virtual std::shared_ptr<void> allocate(std::size_t bytes) = 0;  // 64-byte aligned
   virtual void upload(void* to, const void* from, std::size_t bytes) = 0;
   virtual void download(void* to, const void* from, std::size_t bytes) = 0;  // after all work
+  // For a workspace, whose content must not matter.
+  virtual void fill_with_garbage(void* memory, std::size_t bytes) {
+    const std::vector<unsigned char> garbage(bytes, 0xa5);
+    upload(memory, garbage.data(), bytes);
+  }
+  // Whether a group of one computes the same by the phases and in one call, to the bit.
+  virtual bool one_call_has_the_bits_of_the_phases() const { return true; }
 };
 
 inline std::size_t size_of(syncbn_dtype dtype) {
@@ -64,18 +71,23 @@ inline double rounded(syncbn_dtype dtype, double value) {
   return decode(dtype, bytes);
 }
 
-// A device array of one dtype between guard bytes; starts as NaN.
+// A device array of one dtype between guard bytes; starts as NaN. It begins `shift` values past an
+// aligned address.
 class Buffer {
  public:
-  Buffer(Device& device, syncbn_dtype dtype, std::size_t count)
+  Buffer(Device& device, syncbn_dtype dtype, std::size_t count, std::size_t shift = 0)
       : device_(&device),
         dtype_(dtype),
         count_(count),
-        memory_(device.allocate(bytes() + 2 * kGuard)) {
-    const std::vector<unsigned char> poison(bytes() + 2 * kGuard, 0xff);  // NaN in every dtype
-    device.upload(memory_.get(), poison.data(), poison.size());
+        before_(kGuard + shift * size_of(dtype)),
+        memory_(device.allocate(before_ + bytes() + kGuard)) {
+    poison();
   }
-  void* data() const { return static_cast<unsigned char*>(memory_.get()) + kGuard; }
+  void poison() {
+    const std::vector<unsigned char> nan(before_ + bytes() + kGuard, 0xff);  // in every dtype
+    device_->upload(memory_.get(), nan.data(), nan.size());
+  }
+  void* data() const { return static_cast<unsigned char*>(memory_.get()) + before_; }
   double* doubles() const { return static_cast<double*>(data()); }
   syncbn_vector vector() const { return {data(), dtype_}; }
 
@@ -87,15 +99,16 @@ class Buffer {
   std::vector<double> get() const {
     const std::vector<unsigned char> all = raw();
     const auto intact = [](unsigned char byte) { return byte == 0xff; };
-    REQUIRE(std::all_of(all.begin(), all.begin() + 64, intact));
-    REQUIRE(std::all_of(all.end() - 64, all.end(), intact));
+    const unsigned char* first = all.data() + before_;
+    REQUIRE(std::all_of(all.data(), first, intact));
+    REQUIRE(std::all_of(first + bytes(), all.data() + all.size(), intact));
     std::vector<double> values(count_);
     for (std::size_t i = 0; i < count_; ++i)
-      values[i] = decode(dtype_, &all[kGuard + i * size_of(dtype_)]);
+      values[i] = decode(dtype_, first + i * size_of(dtype_));
     return values;
   }
   std::vector<unsigned char> raw() const {
-    std::vector<unsigned char> all(bytes() + 2 * kGuard);
+    std::vector<unsigned char> all(before_ + bytes() + kGuard);
     device_->download(all.data(), memory_.get(), all.size());
     return all;
   }
@@ -107,6 +120,7 @@ class Buffer {
   Device* device_;
   syncbn_dtype dtype_;
   std::size_t count_;
+  std::size_t before_;  // bytes in front of the first value
   std::shared_ptr<void> memory_;
 };
 
@@ -121,6 +135,10 @@ struct Case {
   syncbn_options options = SYNCBN_OPTIONS_INIT;
   int threads = 2;
   double offset = 3.0;
+  // Values past an aligned address at which x begins, and the other tensors of its shape.
+  std::size_t shift_of_x = 0;
+  std::size_t shift_of_others = 0;
+  bool control = false;  // give launch.control, where the device has a use for it
 };
 
 // Between (n, c, s) in channels-first order and the order of the case's layout.
@@ -168,16 +186,16 @@ struct Rank {
   syncbn_sizes sizes = SYNCBN_SIZES_INIT;
   Buffer x, residual, y, dy, dx, dresidual, weight, bias, running_mean, running_var, dweight, dbias;
   Buffer wire, total, local_var, center_wire, center_total, grad_wire, grad_total, saved;
-  std::shared_ptr<void> mask, workspace, batches;
+  std::shared_ptr<void> mask, workspace, batches, control;
 
   Rank(Device& d, const Case& k, const reference::Shard& shard, const reference::Problem& problem,
        syncbn_dtype parameters)
-      : x(d, k.dtype, shard.x.size()),
-        residual(d, k.dtype, shard.x.size()),
-        y(d, k.dtype, shard.x.size()),
-        dy(d, k.dtype, shard.x.size()),
-        dx(d, k.dtype, shard.x.size()),
-        dresidual(d, k.dtype, shard.x.size()),
+      : x(d, k.dtype, shard.x.size(), k.shift_of_x),
+        residual(d, k.dtype, shard.x.size(), k.shift_of_others),
+        y(d, k.dtype, shard.x.size(), k.shift_of_others),
+        dy(d, k.dtype, shard.x.size(), k.shift_of_others),
+        dx(d, k.dtype, shard.x.size(), k.shift_of_others),
+        dresidual(d, k.dtype, shard.x.size(), k.shift_of_others),
         weight(d, parameters, channels(k)),
         bias(d, parameters, channels(k)),
         running_mean(d, parameters, channels(k)),
@@ -195,24 +213,34 @@ struct Rank {
     shape.n = shard.n, shape.c = shard.c, shape.s = shard.s;
     shape.dtype = k.dtype, shape.layout = k.layout;
     REQUIRE(syncbn_query_sizes(&shape, &k.options, d.kind(), &sizes) == SYNCBN_OK);
-    const std::vector<unsigned char> poison(sizes.workspace_size, 0xa5);
     workspace = d.allocate(sizes.workspace_size);
-    d.upload(workspace.get(), poison.data(), poison.size());
+    if (k.masked) mask = d.allocate(std::max<std::size_t>(shard.mask.size(), 1));
+    batches = d.allocate(sizeof(std::int64_t));
+    if (k.control) {
+      control = d.allocate(SYNCBN_CONTROL_SIZE);
+      const std::vector<unsigned char> zeros(SYNCBN_CONTROL_SIZE);
+      d.upload(control.get(), zeros.data(), zeros.size());
+    }
     launch.device = d.kind(), launch.stream = d.stream(), launch.num_threads = k.threads;
     launch.workspace = workspace.get(), launch.workspace_size = sizes.workspace_size;
+    launch.control = control.get();
+    load(d, k, shard, problem);
+    point(k);
+  }
+
+  // Writes all inputs and garbage into the workspace; y and dx become NaN.
+  void load(Device& d, const Case& k, const reference::Shard& shard,
+            const reference::Problem& problem) {
     x.set(in_layout(k, shard.x, shard.n, false));
     dy.set(in_layout(k, shard.dy, shard.n, false));
     if (k.residual) residual.set(in_layout(k, shard.residual, shard.n, false));
     weight.set(problem.weight), bias.set(problem.bias);
     running_mean.set(problem.running_mean), running_var.set(problem.running_var);
-    if (k.masked) {
-      mask = d.allocate(std::max<std::size_t>(shard.mask.size(), 1));
-      d.upload(mask.get(), shard.mask.data(), shard.mask.size());
-    }
-    batches = d.allocate(sizeof(std::int64_t));
+    if (k.masked) d.upload(mask.get(), shard.mask.data(), shard.mask.size());
     const std::int64_t none = 0;
     d.upload(batches.get(), &none, sizeof(none));
-    point(k);
+    y.poison(), dx.poison();
+    d.fill_with_garbage(workspace.get(), sizes.workspace_size);
   }
 
   bool centered() const { return sizes.center_wire_length > 0; }

@@ -22,7 +22,8 @@ struct ShardResult {
 };
 
 struct Result {
-  std::vector<double> mean, var, invstd, running_mean, running_var;
+  std::vector<double> mean, var, running_mean, running_var;
+  std::vector<double> scale;  // weight/std
   std::vector<ShardResult> shards;
 };
 
@@ -126,7 +127,7 @@ inline void channel(const Problem& problem, const std::vector<Shard>& shards, st
     });
   }
   const double m = options.momentum;
-  result.mean[at] = mean, result.var[at] = var, result.invstd[at] = invstd;
+  result.mean[at] = mean, result.var[at] = var, result.scale[at] = gamma * invstd;
   result.running_mean[at] = (1 - m) * problem.running_mean[at] + m * mean;
   result.running_var[at] =
       (1 - m) * problem.running_var[at] + m * var * (count > 1 ? count / (count - 1) : 1);

@@ -23,6 +23,7 @@ using Ranks = std::vector<std::unique_ptr<Communicator>>;
 struct Implementation {
   Ranks (*make)(int n, double timeout_s);  // the handles of one group; element i is rank i
   bool explains;                           // its messages name the ranks that are at fault
+  syncbn_device device = SYNCBN_CPU;       // whose memory it sums
 };
 
 inline constexpr double kAmple = 60.0;  // s: for groups in which nobody is late
@@ -74,9 +75,14 @@ inline void check_blamed(const Implementation& of, const Outcome& outcome, syncb
   check_failed(outcome, status, of.explains ? words : std::vector<std::string>{});
 }
 
+// Complete when it returns. Of a device communicator the device is simulated: its memory is the
+// host's.
 inline std::vector<double> sum(Communicator& rank, const std::vector<double>& src) {
   std::vector<double> dst(src.size(), -1.0);
-  rank.sum(src.data(), dst.data(), static_cast<std::int64_t>(src.size()), SYNCBN_CPU, nullptr);
+  const auto count = static_cast<std::int64_t>(src.size());
+  const bool on_host = rank.device_memory() & 1 << SYNCBN_CPU;
+  rank.sum(src.data(), dst.data(), count, on_host ? SYNCBN_CPU : SYNCBN_CUDA, nullptr);
+  rank.wait(nullptr, kAmple);
   return dst;
 }
 

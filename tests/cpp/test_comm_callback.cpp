@@ -179,8 +179,19 @@ TEST_CASE("memory goes to the callback where its mask says so") {
   int stream = 0;
   rank->sum(&src, &dst, 1, SYNCBN_CUDA, &stream);
   CHECK(trainer.stream == &stream);
-  check_failed(outcome_of([&] { sum(*rank, {1.0}); }), SYNCBN_UNSUPPORTED, {"device 0"});
+  check_failed(outcome_of([&] { rank->sum(&src, &dst, 1, SYNCBN_CPU, nullptr); }),
+               SYNCBN_UNSUPPORTED, {"device 0"});
   CHECK(trainer.sums == 1);
+}
+
+TEST_CASE("only the trainer can wait for a stream of its own") {
+  Trainer trainer;
+  syncbn_callbacks callbacks = trainer.callbacks();
+  make_callback_communicator(0, 1, callbacks)->wait(nullptr, 1.0);  // of host memory: at once
+  callbacks.device_memory = 1 << SYNCBN_CUDA;
+  auto rank = make_callback_communicator(0, 1, callbacks);
+  check_failed(outcome_of([&] { rank->wait(nullptr, 1.0); }), SYNCBN_UNSUPPORTED,
+               {"cudaStreamSynchronize"});
 }
 
 // It cannot interrupt the trainer's function: the call under way ends as that function ends.

@@ -2,6 +2,7 @@
 #ifndef SYNCBN_COMMUNICATOR_HPP_
 #define SYNCBN_COMMUNICATOR_HPP_
 
+#include <array>
 #include <chrono>
 #include <exception>
 #include <functional>
@@ -34,6 +35,20 @@ struct Callbacks::Group {
   Callbacks callbacks;
 };
 
+// The bytes by which the ranks of a new NCCL group find each other.
+using NcclId = std::array<std::uint8_t, SYNCBN_NCCL_ID_SIZE>;
+
+// See syncbn_nccl_options. 0: the default.
+struct NcclOptions {
+  std::chrono::duration<double> init_timeout{0};
+  std::chrono::duration<double> sum_timeout{0};  // < 0: no watchdog
+  int max_ctas = 0;
+
+  syncbn_nccl_options c_struct() const noexcept {
+    return {sizeof(syncbn_nccl_options), init_timeout.count(), sum_timeout.count(), max_ctas};
+  }
+};
+
 // Move-only; after a move only assignment, destruction and operator bool are allowed. One handle
 // serves one call at a time; poll and abort may come from any thread.
 class Communicator {
@@ -45,9 +60,41 @@ class Communicator {
   static std::vector<Communicator> thread_group(int n, std::chrono::duration<double> timeout) {
     std::vector<syncbn_comm*> handles(n > 0 ? static_cast<std::size_t>(n) : 1, nullptr);
     require_ok(syncbn_comm_create_threads(n, timeout.count(), handles.data()));
-    std::vector<Communicator> ranks(handles.size());
-    for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i].handle_.reset(handles[i]);
-    return ranks;
+    return adopt(handles);
+  }
+
+  // Made by one rank and carried to the others by the caller; good for one group.
+  static NcclId nccl_id() {
+    NcclId id{};
+    require_ok(syncbn_nccl_unique_id(id.data()));
+    return id;
+  }
+
+  // Collective. Without an id the ranks meet at the address in NCCL_COMM_ID.
+  static Communicator nccl(const std::optional<NcclId>& id, int rank, int size, int device,
+                           const NcclOptions& options = {}) {
+    const syncbn_nccl_options c = options.c_struct();
+    syncbn_comm* handle = nullptr;
+    require_ok(syncbn_comm_create_nccl(id ? id->data() : nullptr, rank, size, device, &c, &handle));
+    return adopt(handle);
+  }
+
+  // All ranks in this process: element i is rank i, on devices[i].
+  static std::vector<Communicator> nccl_all(const std::vector<std::int32_t>& devices,
+                                            const NcclOptions& options = {}) {
+    const syncbn_nccl_options c = options.c_struct();
+    std::vector<syncbn_comm*> handles(devices.size(), nullptr);
+    require_ok(syncbn_comm_create_nccl_all(static_cast<std::int32_t>(devices.size()),
+                                           devices.data(), &c, handles.data()));
+    return adopt(handles);
+  }
+
+  // A handle on an ncclComm_t that stays the caller's and must outlive it.
+  static Communicator borrow_nccl(void* nccl_comm, const NcclOptions& options = {}) {
+    const syncbn_nccl_options c = options.c_struct();
+    syncbn_comm* handle = nullptr;
+    require_ok(syncbn_comm_borrow_nccl(nccl_comm, &c, &handle));
+    return adopt(handle);
   }
 
   static Communicator callback(int rank, int size, Callbacks callbacks) {
@@ -60,6 +107,11 @@ class Communicator {
 
   // Takes a handle of the C interface into ownership.
   static Communicator adopt(syncbn_comm* handle) { return Communicator(handle, nullptr); }
+  static std::vector<Communicator> adopt(const std::vector<syncbn_comm*>& handles) {
+    std::vector<Communicator> ranks(handles.size());
+    for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i].handle_.reset(handles[i]);
+    return ranks;
+  }
 
   syncbn_comm* get() const noexcept { return handle_.get(); }
   int rank() const { return info().rank; }
@@ -84,6 +136,11 @@ class Communicator {
     finish(syncbn_comm_split(get(), color, key, &part));
     if (part == nullptr) return std::nullopt;
     return Communicator(part, context_ ? std::exchange(context_->part, nullptr) : nullptr);
+  }
+
+  // Until all that was enqueued on `stream` so far is done. Host communicators return at once.
+  void wait(void* stream, std::chrono::duration<double> timeout) {
+    finish(syncbn_comm_wait(get(), stream, timeout.count()));
   }
 
   // Throws the first failure, if there was one.

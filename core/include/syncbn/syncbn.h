@@ -18,7 +18,8 @@
  *              buffer. Unless said otherwise, buffers must not overlap. Device buffers live where
  *              launch->device says.
  *   Streams    On a device all work is enqueued on launch->stream and the call returns without
- *              waiting. On the CPU the call returns when the work is done.
+ *              waiting; it can be captured in a CUDA graph. On the CPU the call returns when the
+ *              work is done.
  *   Threads    Every function may be called from any thread at any time; one syncbn_comm serves one
  *              call at a time.
  *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are
@@ -190,8 +191,12 @@ typedef struct syncbn_launch {
   int32_t num_threads;   /* CPU: threads to use, >= 1. Results do not depend on it, to the bit. */
   int32_t* status;       /* NULL, or a word in the device's memory. It is set to SYNCBN_DESYNC where
                             the ranks disagree and never cleared; on the CPU the call fails too. */
+  void* control;         /* CUDA: NULL, or SYNCBN_CONTROL_SIZE bytes in the device's memory, 64-byte
+                            aligned, that the caller has zeroed once and that only calls on this
+                            stream use: the kernels leave them zero. Saves a memset per pass. */
 } syncbn_launch;
-#define SYNCBN_LAUNCH_INIT {sizeof(syncbn_launch), SYNCBN_CPU, 0, NULL, NULL, 0, 1, NULL}
+#define SYNCBN_CONTROL_SIZE 16384
+#define SYNCBN_LAUNCH_INIT {sizeof(syncbn_launch), SYNCBN_CPU, 0, NULL, NULL, 0, 1, NULL, NULL}
 
 /* Lengths and sizes of what the caller must provide. A pure function: no device is touched. */
 typedef struct syncbn_sizes {
@@ -247,7 +252,7 @@ SYNCBN_API syncbn_status syncbn_moments(const syncbn_shape* shape, const syncbn_
 /* Phase 2, only where sizes.center_wire_length > 0. Writes
  * center_wire = [ h, h^2, W*(var + (mean - mean of the group)^2)[C], 0 if C is odd ], of
  * sizes.center_wire_length values. Its sum over the group is center_total. group_size: the number
- * of wires in total. */
+ * of wires in total. Needs no workspace. */
 SYNCBN_API syncbn_status syncbn_center(const syncbn_shape* shape, const syncbn_options* options,
                                        int64_t group_size, const double* wire, const double* total,
                                        const double* local_var, double* center_wire,
@@ -255,7 +260,7 @@ SYNCBN_API syncbn_status syncbn_center(const syncbn_shape* shape, const syncbn_o
 
 /* Phase 3. Writes y, saved, and updates the running statistics. center_total: the summed
  * center_wire, NULL where centring is off. SYNCBN_DESYNC: the ranks disagree; on the CPU nothing is
- * written (on a device y becomes NaN and the running statistics stay). */
+ * written (on a device y and saved become NaN and the running statistics stay). */
 SYNCBN_API syncbn_status syncbn_normalize(const syncbn_shape* shape, const syncbn_options* options,
                                           const syncbn_forward_args* args, int64_t group_size,
                                           const double* wire, const double* total,
@@ -263,7 +268,8 @@ SYNCBN_API syncbn_status syncbn_normalize(const syncbn_shape* shape, const syncb
 
 /* The update of the running statistics alone, from the same wires, for trainers that move them at
  * another time: call syncbn_normalize without running statistics and this when it is due.
- * Reads and writes only running_mean, running_var and num_batches_tracked of args. */
+ * Reads and writes only running_mean, running_var and num_batches_tracked of args. Needs no
+ * workspace. */
 SYNCBN_API syncbn_status syncbn_update_running(const syncbn_shape* shape,
                                                const syncbn_options* options,
                                                const syncbn_forward_args* args, int64_t group_size,
@@ -363,6 +369,63 @@ SYNCBN_API syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
                                                      const syncbn_callbacks* callbacks,
                                                      syncbn_comm** comm);
 
+/* NCCL communicators: each rank holds one CUDA device, and sums its memory on the caller's stream.
+ *
+ * NCCL 2.18 or newer is found at run time: the file named by the environment variable
+ * SYNCBN_NCCL_LIBRARY, else one that the process has loaded, else the nvidia-nccl package beside
+ * this library's Python package, else the system's. SYNCBN_UNSUPPORTED: none, too old, or a build
+ * without CUDA.
+ *
+ * A sum returns once it is enqueued. Calls in turn on several streams run in the order of the
+ * calls: a stream waits, by an event, for the sum before it. A call by a second thread while one is
+ * under way is refused. Inside a captured graph the order among streams is the caller's. */
+
+/* NULL for the options, or 0 for a member, means the default. */
+typedef struct syncbn_nccl_options {
+  size_t struct_size;
+  double init_timeout_s; /* until all ranks have come to create or to split, and until NCCL has
+                            enqueued a sum (the first one connects the ranks); default 300 */
+  double sum_timeout_s;  /* the watchdog aborts a communicator whose sum makes no progress for so
+                            long after it was enqueued (SYNCBN_TIMEOUT, naming the sum); default
+                            600; < 0: no watchdog. Borrowed communicators have none. */
+  int32_t max_ctas;      /* thread blocks that NCCL may use for a sum; default: NCCL's choice */
+} syncbn_nccl_options;
+#define SYNCBN_NCCL_OPTIONS_INIT {sizeof(syncbn_nccl_options), 0, 0, 0}
+
+/* The bytes by which the ranks of one new group find each other: made by one rank, carried to the
+ * others by the caller, used for one group. */
+#define SYNCBN_NCCL_ID_SIZE 128
+SYNCBN_API syncbn_status syncbn_nccl_unique_id(uint8_t id[SYNCBN_NCCL_ID_SIZE]);
+
+/* Collective: becomes rank `rank` of `size`, on device `device_index`. id == NULL: the ranks meet
+ * at the address in the environment variable NCCL_COMM_ID ("host:port"). SYNCBN_TIMEOUT: not all
+ * ranks came in time. SYNCBN_NCCL_ERROR: what NCCL refuses, such as two ranks on one device. */
+SYNCBN_API syncbn_status syncbn_comm_create_nccl(const uint8_t* id, int32_t rank, int32_t size,
+                                                 int32_t device_index,
+                                                 const syncbn_nccl_options* options,
+                                                 syncbn_comm** comm);
+
+/* One process drives all ranks: comms[i] is rank i, on device device_indices[i] (NULL: on device
+ * i). A device given twice is refused. */
+SYNCBN_API syncbn_status syncbn_comm_create_nccl_all(int32_t n, const int32_t* device_indices,
+                                                     const syncbn_nccl_options* options,
+                                                     syncbn_comm** comms);
+
+/* A handle on an ncclComm_t of the caller's, made by the library that syncbn uses
+ * (syncbn_capabilities.nccl). The ncclComm_t must outlive the handle; it is never aborted or
+ * destroyed here. While a call on the handle is under way nothing else may use it. What is split
+ * from the handle is owned. */
+SYNCBN_API syncbn_status syncbn_comm_borrow_nccl(void* nccl_comm,
+                                                 const syncbn_nccl_options* options,
+                                                 syncbn_comm** comm);
+
+/* Waits on the host until all that was enqueued on `stream` so far is done, and polls for failures
+ * meanwhile. SYNCBN_TIMEOUT after timeout_s > 0: the communicator has failed (and is aborted, if it
+ * is owned); the message names the oldest sum that is not done. Communicators that sum host memory
+ * return at once: their sums are done when they return. SYNCBN_UNSUPPORTED: a callback that sums
+ * device memory. */
+SYNCBN_API syncbn_status syncbn_comm_wait(syncbn_comm* comm, void* stream, double timeout_s);
+
 /* Collective over comm: every rank calls it. Ranks of one color form a group, ordered by key, then
  * by old rank. color < 0: this rank joins none and *new_comm = NULL. */
 SYNCBN_API syncbn_status syncbn_comm_split(syncbn_comm* comm, int32_t color, int32_t key,
@@ -372,7 +435,7 @@ typedef struct syncbn_comm_info {
   size_t struct_size;
   int32_t rank;
   int32_t size;
-  const char* kind;      /* "threads", "callback", ...; a constant */
+  const char* kind;      /* "threads", "callback", "nccl"; a constant */
   int32_t device_memory; /* bit mask of 1 << syncbn_device: where it can sum */
 } syncbn_comm_info;
 

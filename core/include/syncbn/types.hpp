@@ -197,7 +197,7 @@ class Launch {
  private:
   Launch(syncbn_device device, int device_index, void* stream, WorkspaceView workspace)
       : launch_{sizeof(syncbn_launch), device, device_index, stream, workspace.data,
-                workspace.size,        1,      nullptr} {}
+                workspace.size,        1,      nullptr,      nullptr} {}
   syncbn_launch launch_;
 };
 

@@ -1,9 +1,12 @@
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "api/guard.hpp"
 #include "api/handle.hpp"
 #include "comm/callback.hpp"
+#include "comm/deadline.hpp"
+#include "comm/nccl.hpp"
 #include "comm/threads.hpp"
 
 using syncbn::check;
@@ -21,17 +24,25 @@ syncbn_comm* make_handle(std::unique_ptr<Communicator> communicator) {
   return new syncbn_comm{std::move(communicator)};
 }
 
+void hand_over(std::vector<std::unique_ptr<Communicator>> group, syncbn_comm** comms) {
+  std::vector<std::unique_ptr<syncbn_comm>> handles;
+  for (auto& communicator : group) handles.emplace_back(make_handle(std::move(communicator)));
+  std::transform(handles.begin(), handles.end(), comms,
+                 [](auto& handle) { return handle.release(); });
+}
+
+syncbn_nccl_options read_options(const syncbn_nccl_options* options) {
+  const syncbn_nccl_options defaults = SYNCBN_NCCL_OPTIONS_INIT;
+  return options == nullptr ? defaults : read_struct("options", options, defaults);
+}
+
 }  // namespace
 
 extern "C" syncbn_status syncbn_comm_create_threads(int32_t n, double timeout_s,
                                                     syncbn_comm** comms) {
   return guarded([&] {
     check(comms != nullptr, "comms is NULL; expected room for n handles");
-    auto group = syncbn::make_thread_group(n, timeout_s);
-    std::vector<std::unique_ptr<syncbn_comm>> handles;
-    for (auto& communicator : group) handles.emplace_back(make_handle(std::move(communicator)));
-    std::transform(handles.begin(), handles.end(), comms,
-                   [](auto& handle) { return handle.release(); });
+    hand_over(syncbn::make_thread_group(n, timeout_s), comms);
   });
 }
 
@@ -45,6 +56,57 @@ extern "C" syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
     handle->communicator = syncbn::make_callback_communicator(
         rank, size, read_struct("callbacks", callbacks, syncbn_callbacks{}));
     *comm = handle.release();
+  });
+}
+
+extern "C" syncbn_status syncbn_nccl_unique_id(uint8_t id[SYNCBN_NCCL_ID_SIZE]) {
+  return guarded([&] {
+    check(id != nullptr, "id is NULL; expected room for ", SYNCBN_NCCL_ID_SIZE, " bytes");
+    syncbn::make_nccl_id(id);
+  });
+}
+
+extern "C" syncbn_status syncbn_comm_create_nccl(const uint8_t* id, int32_t rank, int32_t size,
+                                                 int32_t device_index,
+                                                 const syncbn_nccl_options* options,
+                                                 syncbn_comm** comm) {
+  return guarded([&] {
+    check(comm != nullptr, "comm is NULL; expected room for a handle");
+    *comm = make_handle(
+        syncbn::make_nccl_communicator(id, rank, size, device_index, read_options(options)));
+  });
+}
+
+extern "C" syncbn_status syncbn_comm_create_nccl_all(int32_t n, const int32_t* device_indices,
+                                                     const syncbn_nccl_options* options,
+                                                     syncbn_comm** comms) {
+  return guarded([&] {
+    check(n >= 1, "n is ", n, "; expected the number of ranks, at least 1");
+    check(comms != nullptr, "comms is NULL; expected room for n handles");
+    std::vector<int> devices(static_cast<std::size_t>(n));
+    if (device_indices == nullptr) {
+      std::iota(devices.begin(), devices.end(), 0);
+    } else {
+      std::copy_n(device_indices, n, devices.begin());
+    }
+    hand_over(syncbn::make_nccl_group(devices, read_options(options)), comms);
+  });
+}
+
+extern "C" syncbn_status syncbn_comm_borrow_nccl(void* nccl_comm,
+                                                 const syncbn_nccl_options* options,
+                                                 syncbn_comm** comm) {
+  return guarded([&] {
+    check(comm != nullptr, "comm is NULL; expected room for a handle");
+    *comm = make_handle(syncbn::borrow_nccl_communicator(nccl_comm, read_options(options)));
+  });
+}
+
+extern "C" syncbn_status syncbn_comm_wait(syncbn_comm* comm, void* stream, double timeout_s) {
+  return guarded([&] {
+    check(timeout_s > 0 && timeout_s <= syncbn::kLongestTimeout, "timeout_s is ", timeout_s,
+          "; expected more than 0 and at most ", syncbn::kLongestTimeout);
+    checked(comm).wait(stream, timeout_s);
   });
 }
 

@@ -1,11 +1,10 @@
 #include "comm/callback.hpp"
 
 #include <atomic>
-#include <mutex>
-#include <optional>
 #include <utility>
 
 #include "comm/exclusive_use.hpp"
+#include "comm/first_failure.hpp"
 
 namespace syncbn {
 namespace {
@@ -74,49 +73,45 @@ class CallbackCommunicator final : public Communicator {
     if (color < 0) return nullptr;
     OwnedCallbacks owned(part);
     if (rank < 0 || rank >= size) {
-      record(SYNCBN_INTERNAL,
-             concat("the split callback of rank ", rank_, " of ", size_, " gave rank ", rank,
-                    " of ", size, " for color ", color, ", expected 0 <= rank < size"));
+      failure_.record(SYNCBN_INTERNAL, concat("the split callback of rank ", rank_, " of ", size_,
+                                              " gave rank ", rank, " of ", size, " for color ",
+                                              color, ", expected 0 <= rank < size"));
       poll();
     }
     return std::make_unique<CallbackCommunicator>(rank, size, std::move(owned));
   }
 
-  void poll() override {
-    if (!failed_.load(std::memory_order_acquire)) return;
-    std::lock_guard lock(mutex_);
-    throw *reason_;
+  void poll() override { failure_.rethrow(); }
+
+  // The work that the callback has enqueued is on a stream whose runtime only the trainer knows.
+  void wait(void*, double) override {
+    if (device_memory() == 1 << SYNCBN_CPU) return;
+    fail(SYNCBN_UNSUPPORTED, "the callback communicator of rank ", rank_,
+         " sums device memory by a function of yours: wait for its stream by your own means, such "
+         "as cudaStreamSynchronize");
   }
 
   void abort(const std::string& reason) noexcept override {
-    record(SYNCBN_INTERNAL, concat("rank ", rank_, " of ", size_, " was aborted: ", reason));
+    failure_.record(SYNCBN_INTERNAL,
+                    concat("rank ", rank_, " of ", size_, " was aborted: ", reason));
   }
 
  private:
   void require_ok(syncbn_status status, const char* name) {
     if (status == SYNCBN_OK) return;
     const bool known = status > SYNCBN_OK && status <= SYNCBN_INTERNAL;
-    record(known ? status : SYNCBN_INTERNAL,
-           concat("the ", name, " callback of rank ", rank_, " of ", size_, " returned ",
-                  known ? "status " : "an unknown status, ", static_cast<int>(status),
-                  "; this communicator stays failed"));
+    failure_.record(known ? status : SYNCBN_INTERNAL,
+                    concat("the ", name, " callback of rank ", rank_, " of ", size_, " returned ",
+                           known ? "status " : "an unknown status, ", static_cast<int>(status),
+                           "; this communicator stays failed"));
     poll();
-  }
-
-  // The first failure stays.
-  void record(syncbn_status status, const std::string& message) {
-    std::lock_guard lock(mutex_);
-    if (!reason_) reason_.emplace(status, message);
-    failed_.store(true, std::memory_order_release);
   }
 
   const OwnedCallbacks callbacks_;
   const int rank_;
   const int size_;
   std::atomic<bool> in_use_{false};
-  std::atomic<bool> failed_{false};
-  std::mutex mutex_;
-  std::optional<Error> reason_;
+  FirstFailure failure_;
 };
 
 }  // namespace

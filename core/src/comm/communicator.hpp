@@ -28,6 +28,9 @@ class Communicator {
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
   // Throws the first failure, if there was one.
   virtual void poll() = 0;
+  // Returns when what was enqueued on `stream` so far is done; throws what fails meanwhile, and
+  // SYNCBN_TIMEOUT after timeout_s. Sums of host memory are done already.
+  virtual void wait(void* /*stream*/, double /*timeout_s*/) {}
   // Releases waiting ranks with SYNCBN_INTERNAL; callable from any thread at any time.
   virtual void abort(const std::string& reason) noexcept = 0;
 

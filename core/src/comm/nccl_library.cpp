@@ -28,24 +28,45 @@ std::string beside_this_package() {
   return folder == std::string::npos ? "" : self.substr(0, folder) + "/nvidia/nccl/lib/" + kName;
 }
 
-void* open_first() {
-  if (const char* named = std::getenv("SYNCBN_NCCL_LIBRARY")) return dlopen(named, RTLD_LAZY);
-  if (void* loaded = dlopen(kName, RTLD_LAZY | RTLD_NOLOAD)) return loaded;
-  const std::string packaged = beside_this_package();
-  if (void* opened = packaged.empty() ? nullptr : dlopen(packaged.c_str(), RTLD_LAZY))
-    return opened;
-  return dlopen(kName, RTLD_LAZY);
-}
+// Opens the candidates in turn; keeps the loader's complaints.
+class Search {
+ public:
+  void* open_first() {
+    if (const char* named = std::getenv("SYNCBN_NCCL_LIBRARY")) {
+      complaints_ = "the environment variable SYNCBN_NCCL_LIBRARY names the only candidate";
+      return open(named);
+    }
+    if (void* loaded = dlopen(kName, RTLD_LAZY | RTLD_NOLOAD)) return loaded;
+    complaints_ = "the process has not loaded it";
+    const std::string packaged = beside_this_package();
+    if (void* opened = packaged.empty() ? nullptr : open(packaged.c_str())) return opened;
+    return open(kName);
+  }
 
-std::unique_ptr<NcclLibrary> look() {
-  void* handle = open_first();
-  if (handle == nullptr) return nullptr;
-  const auto get_version = reinterpret_cast<GetVersion>(dlsym(handle, "ncclGetVersion"));
-  int version = 0;
-  if (get_version == nullptr || get_version(&version) != 0) return nullptr;
-  return std::make_unique<NcclLibrary>(
-      NcclLibrary{handle, version, file_of(reinterpret_cast<const void*>(get_version))});
-}
+  std::unique_ptr<NcclLibrary> look() {
+    void* handle = open_first();
+    if (handle == nullptr) return nullptr;
+    const auto get_version = reinterpret_cast<GetVersion>(dlsym(handle, "ncclGetVersion"));
+    int version = 0;
+    if (get_version == nullptr || get_version(&version) != 0) {
+      complaints_ += "; what was opened does not tell its version by ncclGetVersion";
+      return nullptr;
+    }
+    return std::make_unique<NcclLibrary>(
+        NcclLibrary{handle, version, file_of(reinterpret_cast<const void*>(get_version))});
+  }
+
+  const std::string& complaints() const noexcept { return complaints_; }
+
+ private:
+  void* open(const char* path) {
+    void* handle = dlopen(path, RTLD_LAZY);
+    if (handle == nullptr) complaints_ += concat("; ", dlerror());
+    return handle;
+  }
+
+  std::string complaints_;
+};
 
 }  // namespace
 
@@ -53,8 +74,14 @@ const NcclLibrary* find_nccl() {
   static std::mutex mutex;
   static const NcclLibrary* found = nullptr;
   const std::lock_guard lock(mutex);
-  if (found == nullptr) found = look().release();
+  if (found == nullptr) found = Search().look().release();
   return found;
+}
+
+std::string why_no_nccl() {
+  Search search;
+  search.look();
+  return search.complaints();
 }
 
 // 2.9 and later are major*10000 + minor*100 + patch; earlier ones had a thousand for the major.

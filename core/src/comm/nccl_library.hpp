@@ -16,6 +16,9 @@ struct NcclLibrary {
 // the system's. nullptr: none. Looked for at the first call, and again until one is found.
 const NcclLibrary* find_nccl();
 
+// Where find_nccl() looked and what the loader said. Looks again: for error messages.
+std::string why_no_nccl();
+
 // 22907 -> "2.29.7"
 std::string nccl_version_text(int version);
 

@@ -7,14 +7,14 @@
 #include <mutex>
 #include <utility>
 
+#include "comm/deadline.hpp"
 #include "comm/exclusive_use.hpp"
 #include "comm/rendezvous.hpp"
 
 namespace syncbn {
 namespace {
 
-constexpr double kLongestTimeout = 1e9;  // s; the clock counts to 9.2e9
-constexpr std::int64_t kBlock = 512;     // values added at a time: dst stays in the first cache
+constexpr std::int64_t kBlock = 512;  // values added at a time: dst stays in the first cache
 
 class ThreadGroup {
  public:

@@ -14,6 +14,13 @@ const Backend& prepare(const Problem& problem, const syncbn_launch& launch) {
   return backend;
 }
 
+// For what works on the wires alone.
+const Backend& prepare_without_workspace(const syncbn_launch& launch) {
+  const Backend& backend = backend_for(launch.device);
+  validate_launch(launch, 0);
+  return backend;
+}
+
 void validate_totals(const Problem& problem, const Exchange& exchange) {
   validate_exchange(exchange.wire, exchange.total, exchange.group_size);
   validate_center_total(problem, exchange.center_total);
@@ -46,7 +53,7 @@ void moments(const Problem& problem, const syncbn_forward_args& args, double* wi
 
 void center(const Problem& problem, const Exchange& exchange, const double* local_var,
             double* center_wire, const syncbn_launch& launch) {
-  const Backend& backend = prepare(problem, launch);
+  const Backend& backend = prepare_without_workspace(launch);
   check(problem.centered(),
         "centring is off for these options and this dtype; skip syncbn_center, or set "
         "options.centering = SYNCBN_CENTER_ON on every rank");
@@ -67,7 +74,7 @@ void normalize(const Problem& problem, const syncbn_forward_args& args, const Ex
 
 void update_running(const Problem& problem, const syncbn_forward_args& args,
                     const Exchange& exchange, const syncbn_launch& launch) {
-  const Backend& backend = prepare(problem, launch);
+  const Backend& backend = prepare_without_workspace(launch);
   validate_running(problem, args);
   validate_totals(problem, exchange);
   backend.update_running(problem, args, exchange, launch);

@@ -98,6 +98,8 @@ void validate_launch(const syncbn_launch& launch, std::size_t workspace_size) {
   check_pointer("launch.workspace", launch.workspace, workspace_size > 0);
   check(reinterpret_cast<std::uintptr_t>(launch.workspace) % kWorkspaceAlignment == 0,
         "launch.workspace is not aligned to ", kWorkspaceAlignment, " bytes");
+  check(reinterpret_cast<std::uintptr_t>(launch.control) % kWorkspaceAlignment == 0,
+        "launch.control is not aligned to ", kWorkspaceAlignment, " bytes");
   if (launch.device != SYNCBN_CPU) return;
   check(launch.num_threads >= 1, "launch.num_threads is ", launch.num_threads, "; expected >= 1");
   check(launch.stream == nullptr, "launch.stream is set but launch.device is the CPU; pass NULL");

@@ -1,0 +1,73 @@
+#include "comm/nccl_cuda.hpp"
+
+#include "comm/process_life.hpp"
+#include "support/error.hpp"
+
+namespace syncbn::nccl {
+
+void check_cuda(cudaError_t error, const char* call) {
+  if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // told here, and not again to whoever asks next
+  fail(SYNCBN_CUDA_ERROR, call, " failed: ", cudaGetErrorString(error), " (",
+       cudaGetErrorName(error), ")");
+}
+
+void check_device(int device) {
+  int count = 0;
+  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  check(device >= 0 && device < count, "NCCL communicator: device is ", device,
+        ", expected 0 <= device < ", count, ", the CUDA devices that this process sees");
+}
+
+DeviceGuard::DeviceGuard(int device) {
+  check_cuda(cudaGetDevice(&before_), "cudaGetDevice");
+  if (before_ == device) return;
+  check_cuda(cudaSetDevice(device), "cudaSetDevice");
+  changed_ = true;
+}
+
+DeviceGuard::~DeviceGuard() {
+  if (changed_) static_cast<void>(cudaSetDevice(before_));
+}
+
+OutsideCaptures::OutsideCaptures() noexcept {
+  static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_));
+}
+
+OutsideCaptures::~OutsideCaptures() {
+  static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_));
+}
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+CudaEvent::~CudaEvent() {
+  if (event_ != nullptr && !process_is_over()) static_cast<void>(cudaEventDestroy(event_));
+}
+
+void CudaEvent::record(cudaStream_t stream) {
+  if (event_ == nullptr) {
+    check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming),
+               "cudaEventCreateWithFlags");
+  }
+  check_cuda(cudaEventRecord(event_, stream), "cudaEventRecord");
+}
+
+void CudaEvent::make_wait(cudaStream_t stream) const {
+  check_cuda(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
+}
+
+bool CudaEvent::done() const {
+  const cudaError_t status = cudaEventQuery(event_);
+  if (status == cudaErrorNotReady) {
+    static_cast<void>(cudaGetLastError());  // it is remembered as if it were an error
+    return false;
+  }
+  check_cuda(status, "cudaEventQuery");
+  return true;
+}
+
+}  // namespace syncbn::nccl

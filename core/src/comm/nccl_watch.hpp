@@ -1,0 +1,32 @@
+// What the watchdog looks at in an NCCL communicator.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "comm/nccl_create.hpp"
+#include "comm/sum_history.hpp"
+#include "comm/watchdog.hpp"
+
+namespace syncbn::nccl {
+
+// Fails the connection where NCCL reports an error, or where the oldest sum that is not done is the
+// same for longer than timeout_s.
+class SumWatch final : public Watched {
+ public:
+  SumWatch(ConnectionPtr connection, std::shared_ptr<SumHistory> history, double timeout_s)
+      : connection_(std::move(connection)), history_(std::move(history)), timeout_s_(timeout_s) {}
+
+  void look() noexcept override;
+
+ private:
+  bool overdue(const PendingSum& sum);
+
+  const ConnectionPtr connection_;
+  const std::shared_ptr<SumHistory> history_;
+  const double timeout_s_;
+  std::uint64_t stuck_number_ = 0;  // the oldest pending sum of the last looks
+  Clock::time_point stuck_since_;
+};
+
+}  // namespace syncbn::nccl

@@ -1,0 +1,102 @@
+// A CUDA device as the backend contract sees it: a real one, or the simulated one of tests/simt.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "backend_contract.hpp"
+
+namespace contract {
+
+inline void require_cuda(cudaError_t error) {
+  INFO(std::string(cudaGetErrorString(error)));
+  REQUIRE(error == cudaSuccess);
+}
+
+// Does not wait for the default stream.
+class CudaStream {
+ public:
+  CudaStream() { require_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  ~CudaStream() { (void)cudaStreamDestroy(stream_); }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+// What `work` enqueues on `stream`, to be launched any number of times.
+class CudaGraph {
+ public:
+  template <class Work>
+  CudaGraph(cudaStream_t stream, Work&& work) {
+    require_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    work();
+    require_cuda(cudaStreamEndCapture(stream, &graph_));
+    require_cuda(cudaGraphInstantiate(&executable_, graph_, 0));
+  }
+  ~CudaGraph() {
+    if (executable_ != nullptr) (void)cudaGraphExecDestroy(executable_);
+    if (graph_ != nullptr) (void)cudaGraphDestroy(graph_);
+  }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+
+  void launch(cudaStream_t stream) const { require_cuda(cudaGraphLaunch(executable_, stream)); }
+  // Kernels, memsets and copies.
+  std::size_t nodes() const {
+    std::size_t count = 0;
+    require_cuda(cudaGraphGetNodes(graph_, nullptr, &count));
+    return count;
+  }
+
+ private:
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+class CudaDevice final : public Device {
+ public:
+  syncbn_device kind() const override { return SYNCBN_CUDA; }
+  void* stream() const override { return stream_.get(); }
+
+  std::shared_ptr<void> allocate(std::size_t bytes) override {
+    void* memory = nullptr;
+    require_cuda(cudaMalloc(&memory, std::max<std::size_t>(bytes, 1)));
+    return {memory, [](void* given) { (void)cudaFree(given); }};
+  }
+  void upload(void* to, const void* from, std::size_t bytes) override {
+    copy(to, from, bytes, cudaMemcpyHostToDevice);
+  }
+  void download(void* to, const void* from, std::size_t bytes) override {
+    require_cuda(cudaDeviceSynchronize());
+    copy(to, from, bytes, cudaMemcpyDeviceToHost);
+  }
+  // compute-sanitizer's initcheck is to see every read of what no kernel has written.
+  void fill_with_garbage(void* memory, std::size_t bytes) override {
+    if (std::getenv("SYNCBN_TEST_INITCHECK") == nullptr) Device::fill_with_garbage(memory, bytes);
+  }
+  // The single pass divides the tensor among all blocks at once.
+  bool one_call_has_the_bits_of_the_phases() const override { return false; }
+
+ private:
+  void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+    if (bytes == 0) return;
+    require_cuda(cudaMemcpyAsync(to, from, bytes, kind, stream_.get()));
+    require_cuda(cudaStreamSynchronize(stream_.get()));
+  }
+
+  CudaStream stream_;
+};
+
+// Never destroyed: when the process exits there may be no runtime to give memory back to.
+inline CudaDevice& cuda_device() {
+  static CudaDevice& device = *new CudaDevice;
+  return device;
+}
+
+}  // namespace contract
