@@ -85,6 +85,10 @@ void require_contiguous(const ArrayView& view, const char* name) {
                   ", expected a contiguous array: pass a contiguous copy");
 }
 
+std::size_t size_in_bytes(const ArrayView& view) noexcept {
+  return static_cast<std::size_t>(view.count() * view.item_size());
+}
+
 struct Sizes {
   syncbn_sizes values;
 };
@@ -116,22 +120,7 @@ Arguments::Arguments(const Options& options, nb::handle x)
 Arguments::Arguments(const Options& options, nb::handle x, const LaunchArguments& launch)
     : x_(view_of(x, "x")), options_(options.with_tag(launch.tag)) {
   read_shape();
-  launch_.device_index = x_.device.device_id;
-  launch_.stream = reinterpret_cast<void*>(launch.stream);
-  launch_.num_threads = launch.num_threads;
-  if (!launch.workspace.is_none()) {
-    const ArrayView workspace = on_device(launch.workspace, "workspace", Access::kWrite);
-    require_contiguous(workspace, "workspace");
-    launch_.workspace = workspace.data;
-    launch_.workspace_size = static_cast<std::size_t>(workspace.count() * workspace.item_size());
-  }
-  if (!launch.status.is_none()) {
-    const ArrayView status = on_device(launch.status, "status", Access::kWrite);
-    if (!is_dtype(status, kDLInt, 32) || status.count() != 1)
-      fail_argument("status: got dtype ", dtype_name(status.dtype), " and shape ",
-                    shape_text(status), ", expected one int32 value");
-    launch_.status = static_cast<std::int32_t*>(status.data);
-  }
+  read_launch(launch);
   query_sizes();
 }
 
@@ -148,6 +137,33 @@ void Arguments::read_shape() {
     fail_argument("x: got strides ", strides_text(x_), " for shape ", shape_text(x_),
                   ", expected a dense array, channels first or channels last: pass a dense copy");
   shape_.layout = SYNCBN_CHANNELS_LAST;
+}
+
+void Arguments::read_launch(const LaunchArguments& launch) {
+  launch_.device_index = x_.device.device_id;
+  launch_.stream = reinterpret_cast<void*>(launch.stream);
+  launch_.num_threads = launch.num_threads;
+  if (!launch.workspace.is_none()) {
+    const ArrayView workspace = on_device(launch.workspace, "workspace", Access::kWrite);
+    require_contiguous(workspace, "workspace");
+    launch_.workspace = workspace.data;
+    launch_.workspace_size = size_in_bytes(workspace);
+  }
+  if (!launch.control.is_none()) {
+    const ArrayView control = on_device(launch.control, "control", Access::kWrite);
+    require_contiguous(control, "control");
+    if (size_in_bytes(control) < SYNCBN_CONTROL_SIZE)
+      fail_argument("control: got ", size_in_bytes(control), " bytes, expected at least ",
+                    SYNCBN_CONTROL_SIZE, " (CONTROL_SIZE), zeroed once");
+    launch_.control = memory_of(control, "control");
+  }
+  if (!launch.status.is_none()) {
+    const ArrayView status = on_device(launch.status, "status", Access::kWrite);
+    if (!is_dtype(status, kDLInt, 32) || status.count() != 1)
+      fail_argument("status: got dtype ", dtype_name(status.dtype), " and shape ",
+                    shape_text(status), ", expected one int32 value");
+    launch_.status = static_cast<std::int32_t*>(status.data);
+  }
 }
 
 void Arguments::query_sizes() {
@@ -235,6 +251,7 @@ std::int64_t* Arguments::counter(nb::handle object, const char* name) const {
 }
 
 void bind_sizes(nb::module_& module) {
+  module.attr("CONTROL_SIZE") = SYNCBN_CONTROL_SIZE;
   nb::class_<Sizes>(module, "Sizes", doc::kSizes)
       .def_prop_ro("wire", [](const Sizes& self) { return self.values.wire_length; })
       .def_prop_ro("center_wire", [](const Sizes& self) { return self.values.center_wire_length; })

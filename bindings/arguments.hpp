@@ -15,6 +15,7 @@ namespace syncbn::bindings {
 // The arguments that say where and how a call runs.
 struct LaunchArguments {
   nb::handle workspace;
+  nb::handle control;
   std::int32_t num_threads;
   std::uintptr_t stream;
   nb::handle status;
@@ -54,6 +55,7 @@ class Arguments {
  private:
   void read_shape();
   void query_sizes();
+  void read_launch(const LaunchArguments& launch);
   ArrayView on_device(nb::handle object, const char* name, Access access) const;
 
   ArrayView x_;

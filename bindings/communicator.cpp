@@ -59,11 +59,18 @@ int Communicator::traverse(visitproc visit, void* arg) const {
 
 void Communicator::clear() noexcept { close(); }
 
-namespace {
-
-Communicator wrap(syncbn_comm* comm, PythonCallbacks* callbacks = nullptr) {
-  return Communicator(std::make_shared<CommHandle>(comm, callbacks));
+Communicator adopt(syncbn_comm* comm) {
+  return Communicator(std::make_shared<CommHandle>(comm, nullptr));
 }
+
+std::vector<Communicator> adopt(const std::vector<syncbn_comm*>& comms) {
+  std::vector<Communicator> group;
+  group.reserve(comms.size());
+  for (syncbn_comm* comm : comms) group.push_back(adopt(comm));
+  return group;
+}
+
+namespace {
 
 void sum(const Communicator& self, nb::handle src, nb::handle dst, std::uintptr_t stream) {
   const ArrayView in = doubles(src, "src", Access::kRead);
@@ -92,17 +99,40 @@ nb::object split(const Communicator& self, std::int32_t color, std::int32_t key)
   syncbn_comm* part = nullptr;
   run([&] { return syncbn_comm_split(get(hold), color, key, &part); });
   if (part == nullptr) return nb::none();
-  return nb::cast(wrap(part, own == nullptr ? nullptr : std::exchange(own->new_part, nullptr)));
+  PythonCallbacks* callbacks = own == nullptr ? nullptr : std::exchange(own->new_part, nullptr);
+  return nb::cast(Communicator(std::make_shared<CommHandle>(part, callbacks)));
 }
 
 void poll(const Communicator& self) {
   const CommHold hold = self.hold();
-  check_status(syncbn_comm_poll(get(hold)));
+  run([&] { return syncbn_comm_poll(get(hold)); });
+}
+
+void wait(const Communicator& self, std::uintptr_t stream, double timeout) {
+  const CommHold hold = self.hold();
+  run([&] { return syncbn_comm_wait(get(hold), reinterpret_cast<void*>(stream), timeout); });
 }
 
 void abort(const Communicator& self, const std::string& reason) {
   const CommHold hold = self.hold();
   run([&] { return syncbn_comm_abort(get(hold), reason.c_str()); });
+}
+
+// "KeyError: 'gone'". The str() of an exception is Python code and may fail.
+std::string exception_text(nb::handle type, nb::handle value) {
+  std::string text = nb::cast<std::string>(type.attr("__name__"));
+  nb::object message = nb::steal(PyObject_Str(value.ptr()));
+  if (!message) PyErr_Clear();
+  if (message && nb::len(message) > 0) text += concat(": ", nb::cast<std::string>(message));
+  return text;
+}
+
+// After an exception this rank will not make the calls that the others count on.
+void leave(Communicator& self, nb::handle type, nb::handle value, nb::handle) {
+  if (!type.is_none() && !self.closed())
+    abort(self, concat("rank ", self.info().rank, " left its with-block with ",
+                       exception_text(type, value)));
+  self.close();
 }
 
 nb::tuple device_memory(const Communicator& self) {
@@ -120,10 +150,7 @@ std::string repr(const Communicator& self) {
 std::vector<Communicator> thread_group(std::int32_t n, double timeout) {
   std::vector<syncbn_comm*> comms(static_cast<std::size_t>(std::max(n, 1)), nullptr);
   check_status(syncbn_comm_create_threads(n, timeout, comms.data()));
-  std::vector<Communicator> group;
-  group.reserve(comms.size());
-  for (syncbn_comm* comm : comms) group.push_back(wrap(comm));
-  return group;
+  return adopt(comms);
 }
 
 Communicator callback_communicator(std::int32_t rank, std::int32_t size, nb::callable sum,
@@ -134,7 +161,7 @@ Communicator callback_communicator(std::int32_t rank, std::int32_t size, nb::cal
   const syncbn_callbacks callbacks = python_callbacks(context.get());
   syncbn_comm* comm = nullptr;
   check_status(syncbn_comm_create_callback(rank, size, &callbacks, &comm));
-  return wrap(comm, context.release());
+  return Communicator(std::make_shared<CommHandle>(comm, context.release()));
 }
 
 int traverse(PyObject* self, visitproc visit, void* arg) {
@@ -162,7 +189,7 @@ void bind_class(nb::module_& module) {
           "The number of ranks in the group.")
       .def_prop_ro(
           "kind", [](const Communicator& self) { return self.info().kind; },
-          "What sums: 'threads', 'callback', ...")
+          "What sums: 'threads', 'callback' or 'nccl'.")
       .def_prop_ro("device_memory", &device_memory,
                    nb::for_getter(nb::sig("def device_memory(self) -> tuple[str, ...]")),
                    "The kinds of memory it sums in: 'cpu', 'cuda'.")
@@ -173,14 +200,16 @@ void bind_class(nb::module_& module) {
            nb::sig("def split(self, color: int, key: int = 0) -> Communicator | None"),
            doc::kCommSplit)
       .def("poll", &poll, doc::kCommPoll)
+      .def("wait", &wait, nb::arg("stream") = 0, nb::arg("timeout") = 600.0, doc::kCommWait)
       .def("abort", &abort, nb::arg("reason"), doc::kCommAbort)
       .def("close", &Communicator::close, doc::kCommClose)
       .def(
           "__enter__", [](nb::handle self) { return nb::borrow(self); },
           nb::sig("def __enter__(self) -> Communicator"))
-      .def(
-          "__exit__", [](Communicator& self, nb::args) { self.close(); },
-          nb::sig("def __exit__(self, *args: object) -> None"))
+      .def("__exit__", &leave, nb::arg("type").none(), nb::arg("value").none(),
+           nb::arg("traceback").none(),
+           nb::sig("def __exit__(self, type: type[BaseException] | None, "
+                   "value: BaseException | None, traceback: object) -> None"))
       .def("__repr__", &repr);
 }
 

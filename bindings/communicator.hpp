@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "syncbn/syncbn.h"
 
@@ -39,6 +40,10 @@ class Communicator {
   CommHold handle_;
   syncbn_comm_info info_{};
 };
+
+// Communicators over handles of the C interface, which they own from here on.
+Communicator adopt(syncbn_comm* comm);
+std::vector<Communicator> adopt(const std::vector<syncbn_comm*>& comms);
 
 void bind_communicator(nb::module_& module);
 

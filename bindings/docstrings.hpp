@@ -19,15 +19,18 @@ What the functions share:
   wires      wire, total, saved and their like: float64, one axis, lengths from sizes(x, options).
   mask       x's shape without axis 1, uint8 or bool; 0: the position does not count.
   workspace  scratch of at least sizes(x, options).workspace bytes, 64-byte aligned, any content.
+  control    None, or on a CUDA device CONTROL_SIZE bytes, 64-byte aligned, that the caller zeroed
+             once and that only calls on this stream use, which leave them zero. Saves a memset.
   num_threads  CPU threads to use, >= 1. The result does not depend on it, to the bit.
   stream     the cudaStream_t as an integer; 0 on the CPU.
   status     None or one int32, set where the ranks of a group disagree.
   tag        names the call, so that ranks in different calls are told apart; 0: unnamed.
 
 Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device,
-length, layout or value; UnsupportedError for what this build does not offer; DesyncError where
-ranks are in different calls. What can be seen before the work starts is refused before anything
-is written. The GIL is released while a call computes or waits.
+length, layout or value; UnsupportedError for what this build does not offer; CudaError for what the
+CUDA runtime reports; DesyncError where ranks are in different calls (on a device, where nothing
+waits for it, status is set and the outputs are NaN instead). What can be seen before the work
+starts is refused before anything is written. The GIL is released while a call computes or waits.
 )";
 
 inline constexpr const char* kArray =
@@ -123,13 +126,19 @@ forward.)";
 inline constexpr const char* kCommunicator =
     R"(One rank's handle on a group that can sum a small vector.
 
-Made by syncbn.comm.thread_group, syncbn.comm.from_callback or split(). Serves one call at a time.
-After a failure it stays failed with its first reason. Usable as a context manager, which closes
-it.)";
+Made by the functions of syncbn.comm, or by split(). Serves one call at a time. After a failure it
+stays failed with its first reason.
+
+Usable as a context manager, which closes it. Where an exception leaves the with-block, the
+communicator is aborted first, with the exception as the reason: this rank will not make the calls
+that the other ranks wait for, and those that can be reached learn it at once.)";
 
 inline constexpr const char* kCommSum = R"(dst = the sum of src over the group; every rank calls it.
 
-src, dst: float64 arrays, contiguous, of the same length on all ranks, that do not overlap.
+src, dst: float64 arrays, contiguous, of the same length on all ranks, that do not overlap. On the
+CPU the call returns when dst is complete; on a device the sum is enqueued on stream, the
+cudaStream_t as an integer.
+
 Raises InvalidArgumentError for other arrays or a closed communicator, CommunicatorTimeoutError,
 or the exception of a Python callback.)";
 
@@ -140,6 +149,12 @@ none and gets None. Raises UnsupportedError where the group cannot be split.)";
 
 inline constexpr const char* kCommPoll =
     R"(Raises the communicator's first failure, if there was one.)";
+
+inline constexpr const char* kCommWait =
+    R"(Waits until all work enqueued on `stream` so far is done, and polls for failures meanwhile.
+
+Raises CommunicatorTimeoutError after `timeout` seconds: the communicator has failed then, and the
+message names its last sum. Returns at once where sums are done when they return, as on the CPU.)";
 
 inline constexpr const char* kCommAbort = R"(Makes the group fail, for good, with `reason`.
 
@@ -158,11 +173,27 @@ inline constexpr const char* kCallbackCommunicator = R"(A communicator over Pyth
 
 See syncbn.comm.from_callback.)";
 
-inline constexpr const char* kCapabilities = R"(What was built and what was found.
+inline constexpr const char* kNcclUniqueId = R"(The bytes by which the ranks of a new group meet.
 
-version: of the core library. library: its path. cpu_isa: the instruction set in use. cuda_built:
-whether it has CUDA kernels. cuda_devices: how many are usable now. nccl: version and path of the
-NCCL that was found, or None.)";
+See syncbn.comm.nccl_unique_id.)";
+
+inline constexpr const char* kNcclCommunicator = R"(Rank `rank` of a new group over NCCL.
+
+See syncbn.comm.from_nccl_id.)";
+
+inline constexpr const char* kNcclGroup =
+    R"(All ranks of a new group over NCCL, item i on devices[i].
+
+See syncbn.comm.nccl_group.)";
+
+inline constexpr const char* kBorrowNccl = R"(A communicator over an ncclComm_t of the caller's.
+
+See syncbn.comm.borrow_nccl.)";
+
+inline constexpr const char* kCapabilities =
+    R"(What was built and what was found.
+
+See syncbn.capabilities, which adds what the process has loaded.)";
 
 inline constexpr const char* kVersion = R"(major.minor.patch of the core library that is loaded.)";
 

@@ -6,6 +6,7 @@
 #include "communicator.hpp"
 #include "docstrings.hpp"
 #include "errors.hpp"
+#include "nccl.hpp"
 #include "one_call.hpp"
 #include "options.hpp"
 #include "phases.hpp"
@@ -18,6 +19,7 @@ NB_MODULE(_core, module) {
   bind_options(module);
   bind_sizes(module);
   bind_communicator(module);
+  bind_nccl(module);
   bind_phases(module);
   bind_one_call(module);
   bind_capabilities(module);

@@ -10,9 +10,9 @@ namespace {
 using nb::handle;
 
 void moments(const Options& options, handle x, handle wire, handle mask, handle local_var,
-             handle workspace, std::int32_t num_threads, std::uintptr_t stream, handle status,
-             std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+             handle workspace, handle control, std::int32_t num_threads, std::uintptr_t stream,
+             handle status, std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
   args.x = in.x();
   args.mask = in.mask(mask);
@@ -22,9 +22,9 @@ void moments(const Options& options, handle x, handle wire, handle mask, handle 
 }
 
 void center(const Options& options, handle x, std::int64_t group_size, handle wire, handle total,
-            handle local_var, handle center_wire, handle workspace, std::int32_t num_threads,
-            std::uintptr_t stream, handle status, std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+            handle local_var, handle center_wire, handle workspace, handle control,
+            std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   const syncbn_sizes& sizes = in.sizes();
   const double* own = in.wire(wire, "wire", sizes.wire_length, Access::kRead);
   const double* sum = in.wire(total, "total", sizes.wire_length, Access::kRead);
@@ -51,9 +51,9 @@ Totals forward_totals(const Arguments& in, handle wire, handle total, handle cen
 void normalize(const Options& options, handle x, std::int64_t group_size, handle wire, handle total,
                handle y, handle center_total, handle saved, handle weight, handle bias,
                handle running_mean, handle running_var, handle num_batches_tracked, handle residual,
-               handle workspace, std::int32_t num_threads, std::uintptr_t stream, handle status,
-               std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+               handle workspace, handle control, std::int32_t num_threads, std::uintptr_t stream,
+               handle status, std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   const Totals totals = forward_totals(in, wire, total, center_total);
   syncbn_forward_args args = normalizing(in, y, saved, weight, bias, residual);
   set_running(args, in, running_mean, running_var, num_batches_tracked);
@@ -65,9 +65,10 @@ void normalize(const Options& options, handle x, std::int64_t group_size, handle
 
 void update_running(const Options& options, handle x, std::int64_t group_size, handle wire,
                     handle total, handle running_mean, handle running_var, handle center_total,
-                    handle num_batches_tracked, handle workspace, std::int32_t num_threads,
-                    std::uintptr_t stream, handle status, std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+                    handle num_batches_tracked, handle workspace, handle control,
+                    std::int32_t num_threads, std::uintptr_t stream, handle status,
+                    std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   const Totals totals = forward_totals(in, wire, total, center_total);
   syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
   set_running(args, in, running_mean, running_var, num_batches_tracked);
@@ -78,9 +79,10 @@ void update_running(const Options& options, handle x, std::int64_t group_size, h
 }
 
 void grad_moments(const Options& options, handle x, handle dy, handle saved, handle wire,
-                  handle weight, handle bias, handle y, handle workspace, std::int32_t num_threads,
-                  std::uintptr_t stream, handle status, std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+                  handle weight, handle bias, handle y, handle workspace, handle control,
+                  std::int32_t num_threads, std::uintptr_t stream, handle status,
+                  std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   double* out = in.wire(wire, "wire", in.sizes().grad_wire_length, Access::kWrite);
   run([&] { return syncbn_grad_moments(in.shape(), in.options(), &args, out, in.launch()); });
@@ -89,8 +91,9 @@ void grad_moments(const Options& options, handle x, handle dy, handle saved, han
 void grad_input(const Options& options, handle x, handle dy, handle saved, std::int64_t group_size,
                 handle wire, handle total, handle dx, handle dresidual, handle dweight,
                 handle dbias, handle weight, handle bias, handle mask, handle y, handle workspace,
-                std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, num_threads, stream, status, tag});
+                handle control, std::int32_t num_threads, std::uintptr_t stream, handle status,
+                std::uint64_t tag) {
+  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   args.mask = in.mask(mask);
   set_gradients(args, in, dx, dresidual, dweight, dbias);
@@ -110,33 +113,34 @@ void bind_phases(nb::module_& m) {
   // None is let through where an array is needed, so that the error names the argument.
   const auto array = [](const char* name) { return arg(name).none(); };
   m.def("moments", &moments, arg("options"), array("x"), array("wire"), keywords,
-        arg("mask") = none, arg("local_var") = none, array("workspace"), arg("num_threads") = 1,
-        arg("stream") = 0, arg("status") = none, arg("tag") = 0, doc::kMoments);
+        arg("mask") = none, arg("local_var") = none, array("workspace"), arg("control") = none,
+        arg("num_threads") = 1, arg("stream") = 0, arg("status") = none, arg("tag") = 0,
+        doc::kMoments);
   m.def("center", &center, arg("options"), array("x"), arg("group_size"), array("wire"),
         array("total"), array("local_var"), array("center_wire"), keywords, arg("workspace") = none,
-        arg("num_threads") = 1, arg("stream") = 0, arg("status") = none, arg("tag") = 0,
-        doc::kCenter);
+        arg("control") = none, arg("num_threads") = 1, arg("stream") = 0, arg("status") = none,
+        arg("tag") = 0, doc::kCenter);
   m.def("normalize", &normalize, arg("options"), array("x"), arg("group_size"), array("wire"),
         array("total"), array("y"), keywords, arg("center_total") = none, arg("saved") = none,
         arg("weight") = none, arg("bias") = none, arg("running_mean") = none,
         arg("running_var") = none, arg("num_batches_tracked") = none, arg("residual") = none,
-        array("workspace"), arg("num_threads") = 1, arg("stream") = 0, arg("status") = none,
-        arg("tag") = 0, doc::kNormalize);
+        array("workspace"), arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
+        arg("status") = none, arg("tag") = 0, doc::kNormalize);
   m.def("update_running", &update_running, arg("options"), array("x"), arg("group_size"),
         array("wire"), array("total"), array("running_mean"), array("running_var"), keywords,
         arg("center_total") = none, arg("num_batches_tracked") = none, arg("workspace") = none,
-        arg("num_threads") = 1, arg("stream") = 0, arg("status") = none, arg("tag") = 0,
-        doc::kUpdateRunning);
+        arg("control") = none, arg("num_threads") = 1, arg("stream") = 0, arg("status") = none,
+        arg("tag") = 0, doc::kUpdateRunning);
   m.def("grad_moments", &grad_moments, arg("options"), array("x"), array("dy"), array("saved"),
         array("wire"), keywords, arg("weight") = none, arg("bias") = none, arg("y") = none,
-        array("workspace"), arg("num_threads") = 1, arg("stream") = 0, arg("status") = none,
-        arg("tag") = 0, doc::kGradMoments);
+        array("workspace"), arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
+        arg("status") = none, arg("tag") = 0, doc::kGradMoments);
   m.def("grad_input", &grad_input, arg("options"), array("x"), array("dy"), array("saved"),
         arg("group_size"), array("wire"), array("total"), keywords, arg("dx") = none,
         arg("dresidual") = none, arg("dweight") = none, arg("dbias") = none, arg("weight") = none,
         arg("bias") = none, arg("mask") = none, arg("y") = none, array("workspace"),
-        arg("num_threads") = 1, arg("stream") = 0, arg("status") = none, arg("tag") = 0,
-        doc::kGradInput);
+        arg("control") = none, arg("num_threads") = 1, arg("stream") = 0, arg("status") = none,
+        arg("tag") = 0, doc::kGradInput);
 }
 
 }  // namespace syncbn::bindings

@@ -18,9 +18,10 @@ from syncbn._core import (
     Options,
     OutOfMemoryError,
     UnsupportedError,
-    capabilities,
     version,
 )
+
+from ._capabilities import capabilities
 
 __version__ = version()
 

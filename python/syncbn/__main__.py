@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -44,16 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def info() -> str:
     """What was built and what was found, for a person to read."""
     found = syncbn.capabilities()
-    lines = {
-        "syncbn": found["version"],
-        "library": found["library"] or "unknown",
-        "python": f"{sys.version.split()[0]}, {sys.executable}",
-        "CPU": f"instruction set {found['cpu_isa']}",
-        "CUDA": _cuda_line(found["cuda_built"], found["cuda_devices"]),
-        "NCCL": _nccl_line(found["cuda_built"], found["nccl"]),
-        **{name: _framework_line(packages) for name, packages in _FRAMEWORKS.items()},
-    }
-    return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
+    lines = [
+        ("syncbn", found["version"]),
+        ("library", found["library"] or "unknown"),
+        ("python", f"{sys.version.split()[0]}, {sys.executable}"),
+        ("CPU", f"instruction set {found['cpu_isa']}"),
+        ("CUDA", _cuda_line(found["cuda_built"], found["cuda_devices"])),
+        ("NCCL", _nccl_line(found["cuda_built"], found["nccl"])),
+        *(("", f"{path}: another copy in this process") for path in found["other_nccl"]),
+        *((name, _framework_line(packages)) for name, packages in _FRAMEWORKS.items()),
+    ]
+    return "\n".join(f"{name:<9}{line}" for name, line in lines)
 
 
 def _cuda_line(built: bool, devices: int) -> str:
@@ -67,6 +69,8 @@ def _cuda_line(built: bool, devices: int) -> str:
 def _nccl_line(cuda_built: bool, nccl: str | None) -> str:
     if nccl is not None:
         return nccl if cuda_built else f"{nccl}; not used: this build has no CUDA backend"
+    if named := os.environ.get("SYNCBN_NCCL_LIBRARY"):
+        return f"not found: SYNCBN_NCCL_LIBRARY names {named}, which is no NCCL that can be loaded"
     return "not found: neither loaded, nor as the package nvidia-nccl, nor in the system"
 
 

@@ -13,15 +13,18 @@ What the functions share:
   wires      wire, total, saved and their like: float64, one axis, lengths from sizes(x, options).
   mask       x's shape without axis 1, uint8 or bool; 0: the position does not count.
   workspace  scratch of at least sizes(x, options).workspace bytes, 64-byte aligned, any content.
+  control    None, or on a CUDA device CONTROL_SIZE bytes, 64-byte aligned, that the caller zeroed
+             once and that only calls on this stream use, which leave them zero. Saves a memset.
   num_threads  CPU threads to use, >= 1. The result does not depend on it, to the bit.
   stream     the cudaStream_t as an integer; 0 on the CPU.
   status     None or one int32, set where the ranks of a group disagree.
   tag        names the call, so that ranks in different calls are told apart; 0: unnamed.
 
 Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device,
-length, layout or value; UnsupportedError for what this build does not offer; DesyncError where
-ranks are in different calls. What can be seen before the work starts is refused before anything
-is written. The GIL is released while a call computes or waits.
+length, layout or value; UnsupportedError for what this build does not offer; CudaError for what the
+CUDA runtime reports; DesyncError where ranks are in different calls (on a device, where nothing
+waits for it, status is set and the outputs are NaN instead). What can be seen before the work
+starts is refused before anything is written. The GIL is released while a call computes or waits.
 """
 
 from collections.abc import Callable, Sequence
@@ -97,6 +100,8 @@ class Options:
     @property
     def negative_slope(self) -> float: ...
 
+CONTROL_SIZE: int = 16384
+
 class Sizes:
     """
     How much the caller provides: wire, center_wire (0: centring is off), grad_wire and saved in
@@ -131,9 +136,12 @@ class Communicator:
     """
     One rank's handle on a group that can sum a small vector.
 
-    Made by syncbn.comm.thread_group, syncbn.comm.from_callback or split(). Serves one call at a time.
-    After a failure it stays failed with its first reason. Usable as a context manager, which closes
-    it.
+    Made by the functions of syncbn.comm, or by split(). Serves one call at a time. After a failure it
+    stays failed with its first reason.
+
+    Usable as a context manager, which closes it. Where an exception leaves the with-block, the
+    communicator is aborted first, with the exception as the reason: this rank will not make the calls
+    that the other ranks wait for, and those that can be reached learn it at once.
     """
 
     @property
@@ -146,7 +154,7 @@ class Communicator:
 
     @property
     def kind(self) -> str:
-        """What sums: 'threads', 'callback', ..."""
+        """What sums: 'threads', 'callback' or 'nccl'."""
 
     @property
     def device_memory(self) -> tuple[str, ...]:
@@ -160,7 +168,10 @@ class Communicator:
         """
         dst = the sum of src over the group; every rank calls it.
 
-        src, dst: float64 arrays, contiguous, of the same length on all ranks, that do not overlap.
+        src, dst: float64 arrays, contiguous, of the same length on all ranks, that do not overlap. On the
+        CPU the call returns when dst is complete; on a device the sum is enqueued on stream, the
+        cudaStream_t as an integer.
+
         Raises InvalidArgumentError for other arrays or a closed communicator, CommunicatorTimeoutError,
         or the exception of a Python callback.
         """
@@ -175,6 +186,14 @@ class Communicator:
 
     def poll(self) -> None:
         """Raises the communicator's first failure, if there was one."""
+
+    def wait(self, stream: int = 0, timeout: float = 600.0) -> None:
+        """
+        Waits until all work enqueued on `stream` so far is done, and polls for failures meanwhile.
+
+        Raises CommunicatorTimeoutError after `timeout` seconds: the communicator has failed then, and the
+        message names its last sum. Returns at once where sums are done when they return, as on the CPU.
+        """
 
     def abort(self, reason: str) -> None:
         """
@@ -193,7 +212,7 @@ class Communicator:
 
     def __enter__(self) -> Communicator: ...
 
-    def __exit__(self, *args: object) -> None: ...
+    def __exit__(self, type: type[BaseException] | None, value: BaseException | None, traceback: object) -> None: ...
 
     def __repr__(self) -> str: ...
 
@@ -211,7 +230,35 @@ def callback_communicator(rank: int, size: int, sum: Callable[[memoryview, memor
     See syncbn.comm.from_callback.
     """
 
-def moments(options: Options, x: object | None, wire: object | None, *, mask: object | None = None, local_var: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def nccl_unique_id() -> bytes:
+    """
+    The bytes by which the ranks of a new group meet.
+
+    See syncbn.comm.nccl_unique_id.
+    """
+
+def nccl_communicator(id: bytes | None, rank: int, size: int, device: int, *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> Communicator:
+    """
+    Rank `rank` of a new group over NCCL.
+
+    See syncbn.comm.from_nccl_id.
+    """
+
+def nccl_group(devices: Sequence[int], *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> list[Communicator]:
+    """
+    All ranks of a new group over NCCL, item i on devices[i].
+
+    See syncbn.comm.nccl_group.
+    """
+
+def borrow_nccl(pointer: int, *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> Communicator:
+    """
+    A communicator over an ncclComm_t of the caller's.
+
+    See syncbn.comm.borrow_nccl.
+    """
+
+def moments(options: Options, x: object | None, wire: object | None, *, mask: object | None = None, local_var: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Forward, phase 1: the statistics of this rank.
 
@@ -219,7 +266,7 @@ def moments(options: Options, x: object | None, wire: object | None, *, mask: ob
     which center needs.
     """
 
-def center(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, local_var: object | None, center_wire: object | None, *, workspace: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def center(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, local_var: object | None, center_wire: object | None, *, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Forward, phase 2, only where sizes.center_wire > 0.
 
@@ -227,7 +274,7 @@ def center(options: Options, x: object | None, group_size: int, wire: object | N
     center_wire (sizes.center_wire values), to be summed over the group. Reads only x's metadata.
     """
 
-def normalize(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, y: object | None, *, center_total: object | None = None, saved: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, residual: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def normalize(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, y: object | None, *, center_total: object | None = None, saved: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, residual: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Forward, phase 3: y = act((x - mean)*invstd*weight + bias [+ residual]).
 
@@ -238,7 +285,7 @@ def normalize(options: Options, x: object | None, group_size: int, wire: object 
     disagree.
     """
 
-def update_running(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, running_mean: object | None, running_var: object | None, *, center_total: object | None = None, num_batches_tracked: object | None = None, workspace: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def update_running(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, running_mean: object | None, running_var: object | None, *, center_total: object | None = None, num_batches_tracked: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     The update of the running statistics alone, for trainers that move them at another time.
 
@@ -246,7 +293,7 @@ def update_running(options: Options, x: object | None, group_size: int, wire: ob
     num_batches_tracked. Reads only x's metadata.
     """
 
-def grad_moments(options: Options, x: object | None, dy: object | None, saved: object | None, wire: object | None, *, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def grad_moments(options: Options, x: object | None, dy: object | None, saved: object | None, wire: object | None, *, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Backward, phase 1: the gradient sums of this rank.
 
@@ -255,7 +302,7 @@ def grad_moments(options: Options, x: object | None, dy: object | None, saved: o
     part.
     """
 
-def grad_input(options: Options, x: object | None, dy: object | None, saved: object | None, group_size: int, wire: object | None, total: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def grad_input(options: Options, x: object | None, dy: object | None, saved: object | None, group_size: int, wire: object | None, total: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Backward, phase 2: the gradients.
 
@@ -264,7 +311,7 @@ def grad_input(options: Options, x: object | None, dy: object | None, saved: obj
     memory; dresidual may be too if dx is not.
     """
 
-def forward(options: Options, comm: Communicator | None, x: object | None, y: object | None, *, saved: object | None = None, mask: object | None = None, residual: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def forward(options: Options, comm: Communicator | None, x: object | None, y: object | None, *, saved: object | None = None, mask: object | None = None, residual: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     The forward phases joined by comm; None: a group of one.
 
@@ -273,7 +320,7 @@ def forward(options: Options, comm: Communicator | None, x: object | None, y: ob
     callback.
     """
 
-def backward(options: Options, comm: Communicator | None, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def backward(options: Options, comm: Communicator | None, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     The backward phases joined by comm; None: a group of one.
 
@@ -281,14 +328,14 @@ def backward(options: Options, comm: Communicator | None, x: object | None, dy: 
     forward.
     """
 
-def infer(options: Options, x: object | None, running_mean: object | None, running_var: object | None, y: object | None, *, weight: object | None = None, bias: object | None = None, residual: object | None = None, saved: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0) -> None:
+def infer(options: Options, x: object | None, running_mean: object | None, running_var: object | None, y: object | None, *, weight: object | None = None, bias: object | None = None, residual: object | None = None, saved: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0) -> None:
     """
     y = act((x - running_mean)*invstd*weight + bias [+ residual]); no statistics are updated.
 
     Writes y and, if given, saved (sizes.saved values) for infer_backward.
     """
 
-def infer_backward(options: Options, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None, num_threads: int = 1, stream: int = 0) -> None:
+def infer_backward(options: Options, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0) -> None:
     """
     The gradients of infer; no group is involved.
 
@@ -299,9 +346,7 @@ def capabilities() -> dict[str, Any]:
     """
     What was built and what was found.
 
-    version: of the core library. library: its path. cpu_isa: the instruction set in use. cuda_built:
-    whether it has CUDA kernels. cuda_devices: how many are usable now. nccl: version and path of the
-    NCCL that was found, or None.
+    See syncbn.capabilities, which adds what the process has loaded.
     """
 
 def version() -> str:

@@ -154,6 +154,10 @@ REFUSED = {
     "workspace too small": wrong(workspace=torch.empty(8, dtype=torch.uint8)),
     "workspace absent": wrong(workspace=None),
     "workspace misaligned": wrong(workspace=torch.empty(1 << 16, dtype=torch.uint8)[1:]),
+    "control too small": wrong(control=torch.zeros(_core.CONTROL_SIZE - 1, dtype=torch.uint8)),
+    "control strides": wrong(control=torch.zeros(2 * _core.CONTROL_SIZE, dtype=torch.uint8)[::2]),
+    "control device": wrong(control=view(torch.zeros(_core.CONTROL_SIZE), device="cuda")),
+    "control read-only": wrong(control=view(torch.zeros(_core.CONTROL_SIZE), read_only=True)),
     "status dtype": wrong(status=torch.zeros(1, dtype=torch.int64)),
     "num_threads": wrong(num_threads=0),
     "x null": wrong(x=view(image(), pointer=0)),
@@ -176,11 +180,13 @@ def test_what_is_no_array_is_a_type_error(value):
         _core.forward(**{**call_arguments(image()), "y": value})
 
 
-def test_cuda_array_without_cuda_is_unsupported():
+def test_sizes_on_a_cuda_device_need_no_device():
+    on_device = view(image(), device="cuda")
     if syncbn.capabilities()["cuda_built"]:
-        pytest.skip("this build has CUDA kernels")
-    with pytest.raises(syncbn.UnsupportedError):
-        _core.sizes(view(image(), device="cuda"), OPTIONS)
+        assert _core.sizes(on_device, OPTIONS).wire == _core.sizes(image(), OPTIONS).wire
+    else:
+        with pytest.raises(syncbn.UnsupportedError, match="no CUDA backend"):
+            _core.sizes(on_device, OPTIONS)
 
 
 def phase_arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

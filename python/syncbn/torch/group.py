@@ -73,6 +73,20 @@ def resolve(process_group: Any) -> Group:
     return TorchGroup(process_group, size) if size > 1 else None
 
 
+def required(process_group: Any) -> dist.ProcessGroup:
+    """The ProcessGroup itself, or the default one for None; ValueError or TypeError without one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(
+            "process_group: torch.distributed is not initialized; call"
+            " torch.distributed.init_process_group first"
+        )
+    if process_group is None:
+        process_group = dist.group.WORLD
+    if not isinstance(process_group, dist.ProcessGroup):
+        raise _not_a_group(process_group)
+    return process_group
+
+
 def _not_a_group(process_group: Any) -> Exception:
     if dist.is_available() and process_group is dist.GroupMember.NON_GROUP_MEMBER:
         return ValueError(

@@ -60,6 +60,7 @@ def test_the_stub_is_the_committed_one(stub):
 def test_the_stub_names_what_the_module_has():
     tree = ast.parse(GOLDEN.read_text(encoding="utf-8"))
     named = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    named |= {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
     assert named == {name for name in vars(_core) if not name.startswith("_")}
 
 

@@ -63,7 +63,12 @@ class Buffer:
 
     @property
     def array(self) -> _core.Array:
-        return _core.Array(self.bytes.ctypes.data, self.shape, self.strides, self.dtype)
+        return self.on("cpu", 0)
+
+    def on(self, device: str, index: int) -> _core.Array:
+        """As memory of this device, for a stand-in of CUDA that runs on the host's memory."""
+        address = self.bytes.ctypes.data
+        return _core.Array(address, self.shape, self.strides, self.dtype, device, index)
 
     @property
     def untouched(self) -> bool:

@@ -31,7 +31,10 @@ class Rank:
     out: dict[str, Buffer] = field(default_factory=dict)
     tag: int = 0
     status: Buffer | None = None
+    control: Buffer | None = None
     check_inputs: bool = True
+    device: tuple[str, int] = ("cpu", 0)
+    scratches: list[Buffer] = field(default_factory=list)  # a stream may still work on them
 
     @property
     def sizes(self) -> _core.Sizes:
@@ -39,7 +42,7 @@ class Rank:
 
     def array(self, name: str) -> _core.Array | None:
         buffer = self.out.get(name) or self.given.get(name)
-        return None if buffer is None else buffer.array
+        return None if buffer is None else buffer.on(*self.device)
 
     def arrays(self, *names: str) -> dict[str, _core.Array | None]:
         return {name: self.array(name) for name in names}
@@ -47,12 +50,14 @@ class Rank:
     def call(self, function: Callable[..., None], *args: object, **kwargs: object) -> None:
         """One call of the core with a fresh garbage workspace; then looks for stray writes."""
         scratch = workspace(self.sizes.workspace)
+        self.scratches.append(scratch)
         before = {k: b.bits for k, b in self.given.items() if b is not None}
-        common = {"num_threads": self.threads, "workspace": scratch.array}
+        common = {"num_threads": self.threads, "workspace": scratch.on(*self.device)}
         if self.tag:
             common["tag"] = self.tag
-        if self.status is not None:
-            common["status"] = self.status.array
+        for name in ("status", "control"):
+            if (buffer := getattr(self, name)) is not None:
+                common[name] = buffer.on(*self.device)
         try:
             function(self.options, *args, **common, **kwargs)
         finally:
@@ -72,7 +77,7 @@ class Rank:
         return self.out[name]
 
 
-def make_rank(case: Case, shard: ShardData, threads: int) -> Rank:
+def make_rank(case: Case, shard: ShardData, threads: int, device: tuple[str, int]) -> Rank:
     def vector(value: Vector | None) -> Buffer | None:
         return None if value is None else Buffer.of(value.values, value.dtype)
 
@@ -88,7 +93,8 @@ def make_rank(case: Case, shard: ShardData, threads: int) -> Rank:
         "weight": vector(case.weight),
         "bias": vector(case.bias),
     }
-    rank = Rank(given, _core.Options(**case.options), threads, len(case.shards))
+    options = _core.Options(**case.options)
+    rank = Rank(given, options, threads, len(case.shards), device=device)
     rank.out["y"] = Buffer(shard.x.shape, case.dtype, case.layout)
     rank.new("saved", (rank.sizes.saved,), "float64")
     # Running statistics are in and out: copies of the case's own.
@@ -100,8 +106,12 @@ def make_rank(case: Case, shard: ShardData, threads: int) -> Rank:
     return rank
 
 
-def make_ranks(case: Case, threads: int = 1) -> list[Rank]:
-    return [make_rank(case, shard, threads) for shard in case.shards]
+def make_ranks(case: Case, threads: int = 1, device: str = "cpu") -> list[Rank]:
+    """device: "cpu", or "cuda" for rank i on CUDA device i."""
+    return [
+        make_rank(case, shard, threads, (device, 0 if device == "cpu" else i))
+        for i, shard in enumerate(case.shards)
+    ]
 
 
 def add_gradients(case: Case, rank: Rank) -> None:
@@ -190,8 +200,8 @@ def backward_phases(case: Case, ranks: Sequence[Rank]) -> None:
         grad_input(case, rank)
 
 
-def run_phases(case: Case, threads: int = 1) -> list[Rank]:
-    ranks = make_ranks(case, threads)
+def run_phases(case: Case, threads: int = 1, device: str = "cpu") -> list[Rank]:
+    ranks = make_ranks(case, threads, device)
     forward_phases(ranks)
     backward_phases(case, ranks)
     return ranks
@@ -221,9 +231,11 @@ def on_threads(work: Callable[[int, _core.Communicator], None], size: int) -> No
             raise error
 
 
-def run_one_call(case: Case, threads: int = 1, *, alone: bool = False) -> list[Rank]:
+def run_one_call(
+    case: Case, threads: int = 1, *, alone: bool = False, device: str = "cpu"
+) -> list[Rank]:
     """alone: without a communicator, for a group of one."""
-    ranks = make_ranks(case, threads)
+    ranks = make_ranks(case, threads, device)
 
     def work(index: int, comm: _core.Communicator | None) -> None:
         forward_call(ranks[index], comm)
@@ -238,9 +250,9 @@ def run_one_call(case: Case, threads: int = 1, *, alone: bool = False) -> list[R
     return ranks
 
 
-def run_frozen(case: Case, threads: int = 1) -> list[Rank]:
+def run_frozen(case: Case, threads: int = 1, device: str = "cpu") -> list[Rank]:
     """Running statistics in use: infer and infer_backward, rank by rank."""
-    ranks = make_ranks(case, threads)
+    ranks = make_ranks(case, threads, device)
     for rank in ranks:
         statistics = [rank.array(n) for n in ("running_mean", "running_var", "y")]
         others = rank.arrays("weight", "bias", "residual", "saved")

@@ -6,9 +6,11 @@ Arguments: rank, size, the file to meet at, the folder to save results in.
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -16,8 +18,14 @@ import training_runs as runs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from syncbn import _core
 from syncbn.comm import from_callback
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm, sync_batch_norm
+from syncbn.torch import (
+    SyncBatchNorm,
+    convert_sync_batchnorm,
+    nccl_communicator,
+    sync_batch_norm,
+)
 
 SCENARIOS: dict[str, Callable[[int, int], Any]] = {}
 
@@ -221,6 +229,28 @@ def callback_communicator_over_torch(rank: int, size: int) -> Any:
     y = layer(x)
     y.backward(shard(50 + rank))
     return y, x.grad
+
+
+@scenario
+def nccl_communicator_without_a_device(rank: int, _: int) -> Any:
+    if _core.capabilities()["cuda_devices"]:
+        return None
+    return error_of(lambda: nccl_communicator(device=rank, init_timeout=30.0))
+
+
+@scenario
+def nccl_ids_of_world_and_pairs(rank: int, size: int) -> Any:
+    """What the creation of a communicator is given, for groups whose ids are random."""
+    pairs = [dist.new_group([first, first + 1]) for first in range(0, size, 2)]
+    with mock.patch.multiple(
+        _core,
+        nccl_unique_id=lambda: os.urandom(128),
+        nccl_communicator=lambda id, *place, **options: [id.hex(), list(place), options],
+    ):
+        return [
+            nccl_communicator(None, f"cuda:{rank}"),
+            nccl_communicator(pairs[rank // 2], rank, max_ctas=2),
+        ]
 
 
 def main(rank: int, size: int, meeting: str, folder: str) -> None:

@@ -15,6 +15,8 @@ import training_runs as runs
 from shard_reference import normalize_shards
 from torch import Tensor, nn
 
+from syncbn import _core
+
 WORKER = Path(__file__).parent / "distributed_worker.py"
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -219,3 +221,29 @@ def test_a_communicator_made_from_a_function(world: World) -> None:
     gradients = torch.autograd.grad(ys, leaves, world.shards(first=50))
     for rank, got in enumerate(world["callback_communicator_over_torch"]):
         torch.testing.assert_close(got, (ys[rank], gradients[rank]), **EXACT)
+
+
+@pytest.mark.skipif(_core.capabilities()["cuda_devices"] > 0, reason="there are CUDA devices")
+def test_a_communicator_over_nccl_without_a_device_fails_on_every_rank(world: World) -> None:
+    first, *others = world["nccl_communicator_without_a_device"]
+    if not _core.capabilities()["cuda_built"]:
+        kind, _, text = first.partition(": ")
+        assert kind == "UnsupportedError"
+        assert "CUDA" in text
+        expected = f"UnsupportedError: rank 0 could not make the id of the group: {text}"
+        assert others == [expected] * len(others)
+    for error in (first, *others):
+        assert error.partition(":")[0] in ("UnsupportedError", "CudaError", "NcclError")
+
+
+def test_ids_of_communicators_over_nccl_stay_in_their_groups(world: World) -> None:
+    of_world, of_pairs = zip(*world["nccl_ids_of_world_and_pairs"], strict=True)
+    ids = {id for id, _, _ in of_world}
+    assert len(ids) == 1
+    assert [place for _, place, _ in of_world] == [[r, world.size, r] for r in range(world.size)]
+    ids |= {id for id, _, _ in of_pairs}
+    assert len(ids) == 1 + world.size // 2
+    for rank, (id, place, options) in enumerate(of_pairs):
+        assert id == of_pairs[rank ^ 1][0]
+        assert place == [rank % 2, 2, rank]
+        assert options == {"max_ctas": 2}

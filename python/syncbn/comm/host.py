@@ -1,4 +1,4 @@
-"""Communicators: how the ranks of a group sum a small vector."""
+"""Communicators that sum in the memory of the CPU: threads of this process, and callables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any, TypeAlias
 
 from syncbn._core import Communicator, callback_communicator
 from syncbn._core import thread_group as _thread_group
-
-__all__ = ["Communicator", "Split", "Sum", "from_callback", "thread_group"]
 
 Sum: TypeAlias = Callable[[memoryview, memoryview], object]
 # (color, key) -> (rank, size, sum, split), the last a Split or None; or None.

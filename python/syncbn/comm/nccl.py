@@ -1,0 +1,141 @@
+"""Communicators over NCCL: each rank holds one CUDA device and sums in that device's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+from syncbn import _core
+from syncbn._core import Communicator
+
+from .meeting import shared_id
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class NcclOptions(TypedDict, total=False):
+    """The keyword arguments of every function here that makes a communicator.
+
+    init_timeout: seconds until all ranks must have come, to create the group and to split it; 300
+    where not given. sum_timeout: the communicator is aborted when a sum has made no progress for so
+    many seconds after it was enqueued; 600 where not given, None for no such watchdog. max_ctas:
+    thread blocks that NCCL may use for a sum; None, as where not given, for NCCL's own choice.
+    """
+
+    init_timeout: float
+    sum_timeout: float | None
+    max_ctas: int | None
+
+
+def nccl_unique_id() -> bytes:
+    """The bytes by which the ranks of one new group find each other.
+
+    Made by one rank, which must stay alive until the group exists, carried to the others by the
+    caller, and used for one group only. nccl_from_mpi, nccl_from_store and
+    syncbn.torch.nccl_communicator make and carry one.
+
+    Raises UnsupportedError where there is no NCCL, or one that is too old, or no CUDA in this
+    build; NcclError for what NCCL reports.
+    """
+    return _core.nccl_unique_id()
+
+
+def from_nccl_id(
+    id: bytes | None, rank: int, size: int, device: int, **options: Unpack[NcclOptions]
+) -> Communicator:
+    """Rank `rank` of a new group of `size`, on CUDA device `device`; every rank calls it.
+
+    id: from nccl_unique_id(), the same on all ranks. None: the ranks meet at the address
+    ("host:port") in the environment variable NCCL_COMM_ID, where rank 0 listens.
+
+    Raises CommunicatorTimeoutError where not all ranks came within init_timeout, NcclError for what
+    NCCL refuses, such as two ranks on one device, CudaError where there is no such device, and
+    otherwise as nccl_unique_id.
+    """
+    return _core.nccl_communicator(id, rank, size, device, **options)
+
+
+def nccl_group(
+    devices: Sequence[int] | None = None, **options: Unpack[NcclOptions]
+) -> list[Communicator]:
+    """Communicators of one new group whose ranks are all in this process; item i is rank i.
+
+    Rank i is on CUDA device devices[i]; None: a rank on every device of this machine. Each is used
+    by one thread at a time, and each in a thread of its own.
+
+    Raises InvalidArgumentError for a device that is given twice, and otherwise as from_nccl_id.
+    """
+    if devices is None:
+        # Without any, to try the first one says why.
+        devices = range(max(1, _core.capabilities()["cuda_devices"]))
+    return _core.nccl_group(devices, **options)
+
+
+def borrow_nccl(pointer: int, **options: Unpack[NcclOptions]) -> Communicator:
+    """A communicator over somebody else's ncclComm_t, whose address is `pointer`.
+
+    It was made by the NCCL that capabilities() names, outlives the communicator, and is neither
+    aborted nor destroyed by it. While a call is under way nothing else may use it. The watchdog
+    does not look after it; the options hold for what is split from it.
+    """
+    return _core.borrow_nccl(pointer, **options)
+
+
+class MpiCommunicator(Protocol):
+    """What nccl_from_mpi uses of an mpi4py.MPI.Comm."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def bcast(self, obj: Any, root: int = 0) -> Any: ...
+
+
+def nccl_from_mpi(
+    mpi_comm: MpiCommunicator, device: int, **options: Unpack[NcclOptions]
+) -> Communicator:
+    """This process's rank of a new group with the ranks of an mpi4py communicator.
+
+    Collective over mpi_comm, which only carries the id. Where rank 0 cannot make an id, every rank
+    raises its error. Raises as from_nccl_id.
+    """
+    id = shared_id(mpi_comm.rank, mpi_comm.bcast)
+    return from_nccl_id(id, mpi_comm.rank, mpi_comm.size, device, **options)
+
+
+class Store(Protocol):
+    """What nccl_from_store uses of a torch.distributed.Store."""
+
+    def add(self, key: str, amount: int, /) -> int: ...
+    def set(self, key: str, value: bytes, /) -> Any: ...
+    def get(self, key: str, /) -> bytes: ...
+
+
+def nccl_from_store(
+    store: Store,
+    rank: int,
+    size: int,
+    device: int,
+    *,
+    prefix: str = "syncbn/nccl",
+    **options: Unpack[NcclOptions],
+) -> Communicator:
+    """Rank `rank` of a new group of `size` whose ranks share a key-value store.
+
+    store: a torch.distributed.Store or its like. get(key) waits until the key was set, as long as
+    the store has it wait; add(key, 1) counts each rank's groups, so that the store serves for any
+    number of them. prefix: of the keys; another one for every set of ranks that makes groups.
+
+    Where rank 0 cannot make an id, every rank raises its error. Raises as from_nccl_id, and what
+    the store raises.
+    """
+    key = f"{prefix}/{store.add(f'{prefix}/groups of rank {rank}', 1)}"
+
+    def share(message: bytes | None) -> bytes:
+        if message is None:
+            return store.get(key)
+        store.set(key, message)
+        return message
+
+    return from_nccl_id(shared_id(rank, share), rank, size, device, **options)
