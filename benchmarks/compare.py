@@ -1,9 +1,9 @@
-"""Compare two results of `python -m syncbn bench`: did a change make syncbn faster or slower?
+"""Compare two results of `python -m syncbn bench`, or two of `python -m benchmarks.gpu`.
 
     python benchmarks/compare.py before/results.json after/results.json
 
-Compared are the ratios to torch, which was timed beside syncbn in both runs, so that a machine that
-was busier in one of them does not matter much.
+Did a change make syncbn faster or slower? Compared are the ratios to torch, which was timed beside
+syncbn in both runs, so that a machine that was busier in one of them does not matter much.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
-Ratios = dict[tuple[str, int, str], float]  # by point, threads and operation
+Ratios = dict[str, float]  # by point and operation
+
+
+def label(point: dict[str, Any]) -> str:
+    threads = f", {point['threads']} thr" if "threads" in point else ""
+    return f"{point['name']}{threads}"
 
 
 def ratios(path: Path) -> Ratios:
     points = json.loads(path.read_text())["points"]
     return {
-        (point["name"], point["threads"], operation): measured["timing"]["ratio"]
+        f"{label(point)}, {operation}": measured["timing"]["ratio"]
         for point in points
         for operation, measured in point["operations"].items()
     }
@@ -35,10 +41,9 @@ def main() -> int:
     if not common:
         parser.error("the two results have no point in common")
     print(f"{'ours / torch':<62}{'before':>8}{'after':>8}{'after/before':>14}")
-    for name, threads, operation in common:
-        old, new = before[name, threads, operation], after[name, threads, operation]
-        label = f"{name}, {threads} thr, {operation}"
-        print(f"{label:<62}{old:>8.2f}{new:>8.2f}{new / old:>14.2f}")
+    for name in common:
+        old, new = before[name], after[name]
+        print(f"{name:<62}{old:>8.2f}{new:>8.2f}{new / old:>14.2f}")
     change = math.fsum(math.log(after[key] / before[key]) for key in common) / len(common)
     print(f"{'geometric mean':<78}{math.exp(change):>14.2f}")
     return 0

@@ -1,0 +1,57 @@
+"""Facts that every result states: GPU, driver, versions, date."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import Any
+
+import torch
+
+import syncbn
+from syncbn._cli.machine import machine_facts
+
+
+def _nvidia_smi(field: str) -> str:
+    if shutil.which("nvidia-smi") is None:
+        return "unknown"
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "--id=0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def facts(device: str) -> dict[str, Any]:
+    found = {
+        **machine_facts(),
+        "device": device,
+        "torch_cuda": torch.version.cuda or "none",
+        "nccl": syncbn.capabilities()["nccl"] or "none",
+    }
+    if device != "cuda":
+        return {**found, "gpu": "none: a rehearsal on the CPU, whose numbers mean nothing"}
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        **found,
+        "gpu": properties.name,
+        "multiprocessors": properties.multi_processor_count,
+        "l2_bytes": properties.L2_cache_size,
+        "memory_bytes": properties.total_memory,
+        "driver": _nvidia_smi("driver_version"),
+        "cudnn": torch.backends.cudnn.version(),
+        "torch_nccl": ".".join(map(str, torch.cuda.nccl.version())),
+    }
+
+
+def line(found: dict[str, Any]) -> str:
+    versions = ", ".join(
+        f"{name} {found[key]}"
+        for name, key in (
+            ("driver", "driver"),
+            ("CUDA", "torch_cuda"),
+            ("torch", "torch"),
+            ("cuDNN", "cudnn"),
+            ("syncbn", "syncbn"),
+        )
+        if key in found
+    )
+    return f"{found['gpu']}; {versions}; {found['date']}"

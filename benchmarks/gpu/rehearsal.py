@@ -1,0 +1,73 @@
+"""Torch's kernels of SyncBatchNorm, which only CUDA has, written for a rehearsal on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _axes(x: Tensor) -> list[int]:
+    return [axis for axis in range(x.dim()) if axis != 1]
+
+
+def _channels(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def batch_norm_stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    var, mean = torch.var_mean(x.float(), _axes(x), correction=0)
+    return mean, torch.rsqrt(var + eps)
+
+
+def batch_norm_gather_stats_with_counts(
+    _x: Tensor,
+    means: Tensor,
+    invstds: Tensor,
+    _running_mean: Tensor,
+    _running_var: Tensor,
+    _momentum: float,
+    _eps: float,
+    _counts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Of one rank."""
+    return means[0], invstds[0]
+
+
+def batch_norm_elemt(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, _eps: float
+) -> Tensor:
+    scale = invstd * weight
+    y = (x.float() - _channels(mean, x)) * _channels(scale, x) + _channels(bias, x)
+    return y.to(x.dtype)
+
+
+def batch_norm_backward_reduce(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    _weight: Tensor,
+    _input: bool,
+    _weight_too: bool,
+    _bias_too: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sum_dy = dy.float().sum(_axes(x))
+    sum_dy_xmu = (dy.float() * (x.float() - _channels(mean, x))).sum(_axes(x))
+    return sum_dy, sum_dy_xmu, sum_dy_xmu * invstd, sum_dy
+
+
+def batch_norm_backward_elemt(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    weight: Tensor,
+    sum_dy: Tensor,
+    sum_dy_xmu: Tensor,
+    count: Tensor,
+) -> Tensor:
+    total = count.sum()
+    slope = _channels(sum_dy_xmu / total * invstd * invstd, x)
+    centered = dy.float() - _channels(sum_dy / total, x)
+    centered -= (x.float() - _channels(mean, x)) * slope
+    return (centered * _channels(invstd * weight, x)).to(x.dtype)

@@ -1,0 +1,32 @@
+"""These tests need a CUDA device, and the package with its CUDA backend: tools/gpu_check.sh."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import syncbn
+
+sys.path.insert(0, str(Path(__file__).parent))
+# Helpers that the tests on the CPU have too.
+sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if session.config.getoption("collectonly"):
+        return
+    found = syncbn.capabilities()
+    if not found["cuda_built"] or found["cuda_devices"] == 0 or not torch.cuda.is_available():
+        raise pytest.UsageError(
+            f"these tests need a CUDA device: syncbn has a CUDA backend: {found['cuda_built']}, and"
+            f" sees {found['cuda_devices']} devices; torch {torch.__version__} sees"
+            f" {torch.cuda.device_count()}. --collect-only lists them"
+        )
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(20)

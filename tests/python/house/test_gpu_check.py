@@ -1,0 +1,144 @@
+"""tools/gpu_check.sh: what it says of stages that pass, fail, are missing or only rehearsed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import syncbn
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "tools" / "gpu_check.sh"
+
+
+class Machine:
+    """A folder of programs that stand before the real ones, and a build that is there already."""
+
+    def __init__(self, folder: Path) -> None:
+        self.programs, self.build, self.results = (
+            folder / name for name in ("programs", "build", "results")
+        )
+        self.programs.mkdir()
+        (self.build / "python").mkdir(parents=True)
+        (self.build / "python" / "syncbn").symlink_to(Path(syncbn.__file__).parent)
+        self.add("python", f'exec "{sys.executable}" "$@"')
+        self.add("nvidia-smi", "exit 9")
+
+    def add(self, name: str, script: str) -> None:
+        program = self.programs / name
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+
+    def check(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHON": str(self.programs / "python"),
+            "BUILD": str(self.build),
+            "OUT": str(self.results),
+        }
+        return subprocess.run(
+            ["bash", str(SCRIPT), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def stages(self) -> dict[str, tuple[str, str]]:
+        document = json.loads((self.results / "results.json").read_text(encoding="utf-8"))
+        return {each["stage"]: (each["result"], each["remark"]) for each in document["stages"]}
+
+    def verdict(self) -> str:
+        return (self.results / "summary.md").read_text(encoding="utf-8").splitlines()[0]
+
+
+@pytest.fixture(name="machine")
+def machine_without_a_device(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture(name="gpu")
+def machine_that_says_it_has_one(machine: Machine) -> Machine:
+    machine.add("nvidia-smi", 'case "$1" in -L) echo "GPU 0: none";; *) echo "none, 1, 2";; esac')
+    return machine
+
+
+def test_the_script_is_valid():
+    subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
+
+
+def test_an_unknown_stage_is_refused(machine):
+    done = machine.check("tset")
+    assert done.returncode == 2
+    assert "Usage" in done.stderr
+    assert not machine.results.exists()
+
+
+def test_without_a_device_the_benchmark_is_rehearsed_and_nothing_verified(machine):
+    done = machine.check("bench")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert machine.stages() == {"bench": ("rehearsed", "")}
+    assert machine.verdict() == "# GPU check: No GPU: nothing was verified."
+    for name in ("benchmark.md", "benchmark.json", "benchmark.png", "logs.tar.gz"):
+        assert (machine.results / name).stat().st_size > 0
+    compared = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/compare.py", *[machine.results / "benchmark.json"] * 2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert compared.stdout.splitlines()[-1].split() == ["geometric", "mean", "1.00"]
+
+
+def test_a_stage_that_passes(gpu):
+    gpu.add("ctest", "exit 0")
+    done = gpu.check("tests")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert gpu.stages() == {"tests": ("passed", "")}
+    assert gpu.verdict() == "# GPU check: All stages passed."
+
+
+def test_a_stage_that_fails_is_shown_and_fails_the_check(gpu):
+    gpu.add("ctest", "echo the reason; exit 3")
+    done = gpu.check("tests")
+    assert done.returncode == 1
+    assert "the reason" in done.stdout
+    assert gpu.stages() == {"tests": ("FAILED", "exit status 3")}
+
+
+def test_what_is_missing_is_named_and_does_not_fail(gpu):
+    without = 'case "$*" in *"find_spec(\'pytest_timeout\')"*) exit 1;; esac'
+    gpu.add("python", f'{without}; exec "{sys.executable}" "$@"')
+    done = gpu.check("python")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert gpu.stages() == {"python": ("not run", "missing: Python's pytest_timeout")}
+    assert "1 of 1 stages were not run" in gpu.verdict()
+
+
+def test_without_a_build_nothing_is_run(gpu):
+    (gpu.build / "python" / "syncbn").unlink()
+    gpu.add("ctest", "exit 0")
+    assert gpu.check("tests").returncode == 0
+    assert gpu.stages() == {"tests": ("not run", "nothing is built")}
+
+
+def test_a_sanitizer_that_complains_fails_the_check(gpu):
+    tests = gpu.build / "tests" / "cpp"
+    tests.mkdir(parents=True)
+    for name in ("test_backend_cuda", "test_backend_cuda_shapes", "test_backend_cuda_streams"):
+        test = tests / name
+        test.write_text("#!/bin/sh\necho 'passing the current filters: 4'\n", encoding="utf-8")
+        test.chmod(0o755)
+    gpu.add("compute-sanitizer", 'test "$2" != racecheck || exit 9')
+    done = gpu.check("sanitizer")
+    assert done.returncode == 1
+    log = [line for line in done.stdout.splitlines() if line.startswith(("memch", "racech"))]
+    assert log == ["memcheck: no complaint", "racecheck: FAILED"]
+    gpu.add("compute-sanitizer", "exit 0")
+    assert gpu.check("sanitizer").returncode == 0
