@@ -2,13 +2,19 @@
 # python3 >= 3.10 with venv and headers; all else goes into .venv.
 #
 #   make demo         train the example network, with statistics synchronized over several ranks
-#   make test         everything: lint, C++ tests, sanitizers, Python tests, each under a time budget
+#   make test         everything that needs no GPU, each stage under a time budget
 #   make lint         formatting, lint and types, without changing a file
 #   make format       format all sources
 #   make cpp-test     the C++ tests, optimized build
 #   make asan         the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan         the C++ tests that use threads, under ThreadSanitizer
+#   make simt         the CUDA sources run on the CPU: C++ and Python tests, optimized build
+#   make simt-asan    the same C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make simt-tsan    the same C++ tests under ThreadSanitizer
 #   make python-test  the Python tests, against the installed package
+#   make gpu-check    on a machine with a GPU: build, tests and benchmarks of the CUDA backend
+#   make cuda-archs   compile the CUDA sources for every supported architecture
+#   make cuda-report  registers, spills and 16-byte accesses of every CUDA kernel
 #   make exhaustive   the Python tests with the full product of their matrices (long)
 #   make bench        speed, beside PyTorch's own batch norm
 #   make stubs        accept the binding's present signatures as python/syncbn/_core.pyi
@@ -18,6 +24,9 @@
 #   PYTHON        the Python to make .venv from (else the first of python3.11 and python3 that fits)
 #   PIP_ARGS      more arguments of `pip install`. For PyTorch without CUDA, gigabytes smaller:
 #                 PIP_ARGS="--extra-index-url <PyTorch's index of CPU wheels>"
+#   CUDA, CUDA_ARCHS, WERROR   how the package in .venv is built, as SYNCBN_CUDA (AUTO; `make test`
+#                 gets nvcc from PyPI where there is none), CMAKE_CUDA_ARCHITECTURES (this machine's,
+#                 else 90), SYNCBN_WERROR. `make setup` and `make test` build it anew if they differ
 #   CONSTRAINTS   a file of pinned versions to use instead of constraints.txt
 #   PYTEST_ARGS   more arguments of pytest, such as "-k layers"
 #   DEMO_ARGS, BENCH_ARGS   arguments of the demo and of the benchmark
@@ -30,6 +39,9 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 WERROR ?= OFF
+CUDA ?= AUTO
+GPU := $(shell nvidia-smi -L 2> /dev/null)
+CUDA_ARCHS ?= $(if $(GPU),native,90)
 export BUDGET_SCALE ?= 1
 
 SHELL := /bin/bash
@@ -40,14 +52,17 @@ MAKEFLAGS += --no-print-directory
 IN_VENV := VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
 PIP_INSTALL := $(IN_VENV) .venv/bin/python -m pip install --quiet --disable-pip-version-check \
                -c $(CONSTRAINTS) $(PIP_ARGS)
+# Where there is none, it comes from PyPI.
+SYSTEM_NVCC := $(shell command -v "$${CUDACXX:-nvcc}" /usr/local/cuda/bin/nvcc | head -1)
+PYPI_NVCC := $(if $(SYSTEM_NVCC)$(filter OFF,$(CUDA)),,.venv/.nvcc)
 SOURCES := $(shell find core bindings cmake python -type f -not -name '*.pyc') \
            CMakeLists.txt $(wildcard README.md) LICENSE
 CXX_SOURCES = $(shell find core bindings tests examples benchmarks -type f \
-                \( -name '*.h' -o -name '*.hpp' -o -name '*.cpp' \) 2>/dev/null)
+                -name '*.h' -o -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PYTHON_SOURCES := $(wildcard python tests tools examples benchmarks)
 
-.PHONY: help demo test lint format cpp-test asan tsan python-test exhaustive bench stubs clean
-.PHONY: preflight setup
+.PHONY: help demo test lint format cpp-test asan tsan simt simt-asan simt-tsan python-test
+.PHONY: exhaustive bench gpu-check cuda-archs cuda-report stubs clean preflight setup FORCE
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -57,7 +72,9 @@ help:
 preflight:
 	@tools/preflight $(PYTHON) > /dev/null
 
-setup: .venv/.installed .venv/.developer
+# A make of its own for the package, which sees the nvcc that may just have come.
+setup: $(PYPI_NVCC) .venv/.developer
+	@$(MAKE) .venv/.installed REFRESH=FORCE
 
 .venv/.tools: constraints.txt pyproject.toml $(CONSTRAINTS) | preflight
 	@echo "preparing .venv"
@@ -66,9 +83,21 @@ setup: .venv/.installed .venv/.developer
 	@$(PIP_INSTALL) --group build
 	@touch $@
 
-.venv/.installed: .venv/.tools $(SOURCES)
+.venv/.nvcc: .venv/.tools
+	@echo "installing nvcc into .venv"
+	@$(PIP_INSTALL) --group cuda
+	@touch $@
+
+# How the package is built: written by the first who needs it, and by setup if it differs.
+REFRESH :=
+.venv/.settings: $(REFRESH) | .venv/.tools
+	@printf -- '-C cmake.define.%s\n' SYNCBN_WERROR=$(WERROR) SYNCBN_CUDA=$(CUDA) \
+	  'CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHS)' > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+.venv/.installed: .venv/.tools .venv/.settings $(wildcard .venv/.nvcc) $(SOURCES)
 	@echo "building and installing syncbn into .venv (the first time PyTorch comes with it)"
-	@$(PIP_INSTALL) --no-build-isolation -C cmake.define.SYNCBN_WERROR=$(WERROR) '.[demo]'
+	@$(PIP_INSTALL) --no-build-isolation $$(cat .venv/.settings) '.[demo]'
 	@touch $@
 
 .venv/.developer: .venv/.tools
@@ -78,6 +107,8 @@ setup: .venv/.installed .venv/.developer
 
 # ----------------------------------------------------------------------------------------- use
 
+# Without a GPU the demo does not wait for CUDA to be compiled.
+demo: CUDA := $(if $(GPU),$(CUDA),OFF)
 demo: .venv/.installed
 	@.venv/bin/python -m syncbn demo $(DEMO_ARGS)
 
@@ -86,15 +117,18 @@ bench: .venv/.installed
 
 # --------------------------------------------------------------------------------------- tests
 
-# The budgets add up to 22 minutes, on two cores and from an empty .venv.
+# The budgets add up to 24 minutes, on two cores and from an empty .venv.
 STAGE = .venv/bin/python tools/stage
 test: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 270 $(MAKE) setup WERROR=ON
-	@$(STAGE) "lint" 90 $(MAKE) lint
-	@$(STAGE) "C++ tests" 150 $(MAKE) cpp-test
-	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 240 $(MAKE) asan
-	@$(STAGE) "C++ tests, thread sanitizer" 150 $(MAKE) tsan
-	@$(STAGE) --last "Python tests" 390 $(MAKE) python-test
+	@$(STAGE) "lint" 60 $(MAKE) lint
+	@$(STAGE) "C++ tests" 90 $(MAKE) cpp-test
+	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 150 $(MAKE) asan
+	@$(STAGE) "C++ tests, thread sanitizer" 90 $(MAKE) tsan
+	@$(STAGE) "CUDA sources on the CPU" 180 $(MAKE) simt
+	@$(STAGE) "CUDA sources, address and undefined behaviour sanitizers" 210 $(MAKE) simt-asan
+	@$(STAGE) "CUDA sources, thread sanitizer" 120 $(MAKE) simt-tsan
+	@$(STAGE) --last "Python tests" 270 $(MAKE) python-test
 
 lint: .venv/.developer .venv/.installed
 	@.venv/bin/ruff check --quiet $(PYTHON_SOURCES)
@@ -124,11 +158,37 @@ asan: .venv/.tools
 tsan: .venv/.tools
 	$(call ctest,tsan)
 
+simt: $(PYPI_NVCC) .venv/.developer
+	$(call ctest,simt)
+	@$(IN_VENV) PYTHONPATH=build/simt/python .venv/bin/python -m pytest tests/python/simt
+
+simt-asan: $(PYPI_NVCC) .venv/.tools
+	$(call ctest,simt-asan)
+
+simt-tsan: $(PYPI_NVCC) .venv/.tools
+	$(call ctest,simt-tsan)
+
 python-test: .venv/.developer .venv/.installed
 	@$(IN_VENV) .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 exhaustive: .venv/.developer .venv/.installed
 	@$(IN_VENV) .venv/bin/python -m pytest --exhaustive --timeout 0 $(PYTEST_ARGS)
+
+# ---------------------------------------------------------------------------------------- CUDA
+
+gpu-check:
+	@tools/gpu_check.sh
+
+cuda-archs: $(PYPI_NVCC) .venv/.tools
+	@mkdir -p build
+	@$(IN_VENV) cmake --preset cuda
+	@$(IN_VENV) cmake --build --preset cuda --target syncbn_cuda
+
+cuda-report: $(PYPI_NVCC) .venv/.tools
+	@mkdir -p build
+	@$(PIP_INSTALL) --group cuda-report
+	@$(IN_VENV) cmake --preset cuda > build/cuda.log || { cat build/cuda.log; exit 1; }
+	@$(IN_VENV) .venv/bin/python tools/cuda_resources build/cuda
 
 # --------------------------------------------------------------------------------- maintenance
 
@@ -137,6 +197,6 @@ stubs: .venv/.installed
 	  python/syncbn/_core.pyi
 
 clean:
-	@rm -rf .venv build dist demo-results bench-results
+	@rm -rf .venv build dist demo-results bench-results gpu-check-results
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ project(parent LANGUAGES CXX)
 add_subdirectory("{ROOT.as_posix()}" syncbn)
 get_target_property(kind syncbn::syncbn TYPE)
 message(STATUS "kind=${{kind}} build_type=[${{CMAKE_BUILD_TYPE}}] flags=[${{CMAKE_CXX_FLAGS}}]")
+message(STATUS "architectures=[${{CMAKE_CUDA_ARCHITECTURES}}]")
 if(TARGET syncbn_doctest)
   message(FATAL_ERROR "the tests were configured")
 endif()
@@ -34,25 +36,25 @@ def test_a_parent_project_is_left_alone(tmp_path):
     done = configure(tmp_path, tmp_path / "build")
     assert done.returncode == 0, done.stderr
     assert "kind=SHARED_LIBRARY build_type=[] flags=[]" in done.stdout
+    assert "architectures=[]" in done.stdout
 
 
-def test_the_default_says_that_no_cuda_backend_is_built(tmp_path):
-    done = configure(ROOT, tmp_path, "-DSYNCBN_BUILD_TESTS=OFF")
+def test_a_build_is_optimized_unless_told_otherwise(tmp_path):
+    done = configure(ROOT, tmp_path, "-DSYNCBN_BUILD_TESTS=OFF", "-DSYNCBN_CUDA=OFF")
     assert done.returncode == 0, done.stderr
-    assert "no CUDA backend is built" in done.stdout
     assert "CMAKE_BUILD_TYPE:STRING=Release" in (tmp_path / "CMakeCache.txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("options", "message"),
     [
-        ("-DSYNCBN_CUDA=ON", "has no CUDA kernels"),
-        ("-DSYNCBN_CUDA=yes", "Expected AUTO, ON or OFF"),
-        ("-DSYNCBN_SANITIZE=memory", "SYNCBN_SANITIZE is 'memory'"),
+        (["-DSYNCBN_CUDA=yes"], "Expected AUTO, ON or OFF"),
+        (["-DSYNCBN_CUDA=ON", "-DSYNCBN_SIMT=ON"], "Expected one of them"),
+        (["-DSYNCBN_CUDA=OFF", "-DSYNCBN_SANITIZE=memory"], "SYNCBN_SANITIZE is 'memory'"),
     ],
 )
-def test_a_setting_that_cannot_be_met_is_refused(tmp_path, option, message):
-    done = configure(ROOT, tmp_path, option)
+def test_a_setting_that_cannot_be_met_is_refused(tmp_path, options, message):
+    done = configure(ROOT, tmp_path, *options)
     assert done.returncode != 0
     assert message in " ".join(done.stderr.split())
 
@@ -61,6 +63,21 @@ def test_a_setting_that_cannot_be_met_is_refused(tmp_path, option, message):
 def test_every_source_is_built(folder):
     listed = (ROOT / folder / "CMakeLists.txt").read_text(encoding="utf-8").split()
     words = {word.rstrip(")") for word in listed}
-    sources = {p.relative_to(ROOT / folder).as_posix() for p in (ROOT / folder).rglob("*.cpp")}
+    files = (path for path in (ROOT / folder).rglob("*") if path.suffix in {".cpp", ".cu"})
+    sources = {path.relative_to(ROOT / folder).as_posix() for path in files}
     assert sources
     assert sources <= words
+
+
+def test_the_presets_can_be_read():
+    env = {**os.environ, "LC_ALL": "C"}
+    shown = subprocess.run(
+        ["cmake", "--list-presets=all"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in ("release", "asan", "tsan", "cuda", "simt", "simt-asan", "simt-tsan"):
+        assert shown.stdout.count(f'"{name}"') == 3  # to configure, to build, to test

@@ -60,6 +60,8 @@ def test_exceptions_are_still_needed():
         ("bindings/a.cpp", '#include "ops/forward.hpp"', "core/src/ops/forward.hpp"),
         ("examples/a.cpp", '#include "support/error.hpp"', "core/src/support/error.hpp"),
         ("tests/cpp/test_abi_a.cpp", '#include "plan/p.hpp"', "core/src/plan/p.hpp"),
+        ("tests/simt/a.cpp", '#include "plan/p.hpp"', "core/src/plan/p.hpp"),
+        ("core/src/ops/a.cpp", '#include "simt.hpp"', "tests/simt/simt.hpp"),
         ("core/include/syncbn/syncbn.h", '#include "x.hpp"', "core/src/support/x.hpp"),
         ("core/include/syncbn/syncbn.h", "#include <cuda_runtime.h>", None),
         ("core/include/syncbn/syncbn.hpp", "#include <mpi.h>", None),

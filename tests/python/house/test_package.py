@@ -73,6 +73,14 @@ def test_only_the_c_abi_is_exported():
     assert exported == declared
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF headers")
+def test_the_library_loads_without_a_driver_or_a_toolkit():
+    needed = re.findall(r"NEEDED.*\[(.+?)\.so", run("readelf", "--dynamic", LIBRARY))
+    system = r"ld-linux.*|lib(c|dl|gcc_s|m|pthread|rt|stdc\+\+)"
+    assert "libc" in needed
+    assert [name for name in needed if not re.fullmatch(system, name)] == []
+
+
 @pytest.fixture(params=["syncbn_DIR", "CMAKE_PREFIX_PATH"])
 def found_by(request):
     """Both ways in which a project can be told where the package is."""

@@ -92,8 +92,9 @@ __device__ __forceinline__ void store(T* p, const Piece& piece, const Arithmetic
   for (int e = 0; e < V; ++e) raw[e] = from_arithmetic<T>(values[e]);
   if (V * sizeof(T) == kPackBytes && is_whole<V>(piece)) {
     uint4 bits;
-    memcpy(&bits, raw, sizeof(raw) < sizeof(bits) ? sizeof(raw) : sizeof(bits));
-    *reinterpret_cast<uint4*>(p) = bits;
+    memcpy(&bits, static_cast<const void*>(raw), V * sizeof(T));
+    // Not a plain assignment: compilers join that with the stores below, into narrow ones.
+    __stcg(reinterpret_cast<uint4*>(p), bits);
     return;
   }
 #pragma unroll
