@@ -9,6 +9,7 @@
 #include "comm/exclusive_use.hpp"
 #include "comm/nccl_watch.hpp"
 #include "comm/process_life.hpp"
+#include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
 namespace syncbn {

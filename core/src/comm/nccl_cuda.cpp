@@ -1,33 +1,16 @@
 #include "comm/nccl_cuda.hpp"
 
 #include "comm/process_life.hpp"
+#include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
 namespace syncbn::nccl {
-
-void check_cuda(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());  // told here, and not again to whoever asks next
-  fail(SYNCBN_CUDA_ERROR, call, " failed: ", cudaGetErrorString(error), " (",
-       cudaGetErrorName(error), ")");
-}
 
 void check_device(int device) {
   int count = 0;
   check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
   check(device >= 0 && device < count, "NCCL communicator: device is ", device,
         ", expected 0 <= device < ", count, ", the CUDA devices that this process sees");
-}
-
-DeviceGuard::DeviceGuard(int device) {
-  check_cuda(cudaGetDevice(&before_), "cudaGetDevice");
-  if (before_ == device) return;
-  check_cuda(cudaSetDevice(device), "cudaSetDevice");
-  changed_ = true;
-}
-
-DeviceGuard::~DeviceGuard() {
-  if (changed_) static_cast<void>(cudaSetDevice(before_));
 }
 
 OutsideCaptures::OutsideCaptures() noexcept {

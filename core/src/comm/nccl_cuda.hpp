@@ -7,24 +7,8 @@
 
 namespace syncbn::nccl {
 
-// Throws SYNCBN_CUDA_ERROR, naming the call, unless `error` is cudaSuccess.
-void check_cuda(cudaError_t error, const char* call);
-
 // Throws unless the process sees CUDA device `device`. Starts the CUDA runtime.
 void check_device(int device);
-
-// Makes `device` the thread's current one; afterwards it is again the one that it was.
-class DeviceGuard {
- public:
-  explicit DeviceGuard(int device);
-  ~DeviceGuard();
-  DeviceGuard(const DeviceGuard&) = delete;
-  DeviceGuard& operator=(const DeviceGuard&) = delete;
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 // While it lives, calls of this thread leave graph captures of other threads alone. (Otherwise to
 // query an event, for instance, would end them.)

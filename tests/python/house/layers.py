@@ -92,7 +92,10 @@ FOREIGN_HEADERS = {
     "internal tests": r"doctest/doctest\.h|\w+\.h|sys/\w+\.h",
     "embedder": r"doctest/doctest\.h|mpi\.h",
 }
-FOREIGN_HEADERS_OF_FILE = {"core/include/syncbn/mpi.hpp": r"mpi\.h"}
+FOREIGN_HEADERS_OF_FILE = {
+    "core/include/syncbn/mpi.hpp": r"mpi\.h",
+    "core/src/support/cuda_runtime.hpp": r"cuda_runtime_api\.h",
+}
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
 _INCLUDE_FOLDERS = (

@@ -8,9 +8,9 @@
 #include "backend/cuda/device/plans.hpp"
 #include "backend/cuda/device_limits.hpp"
 #include "backend/cuda/geometry.hpp"
-#include "backend/cuda/runtime.hpp"
 #include "backend/cuda/scratch.hpp"
 #include "plan/problem.hpp"
+#include "support/cuda_runtime.hpp"
 #include "syncbn/syncbn.h"
 
 namespace syncbn::cuda {

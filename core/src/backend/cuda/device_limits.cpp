@@ -5,7 +5,7 @@
 #include <map>
 #include <mutex>
 
-#include "backend/cuda/runtime.hpp"
+#include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
 namespace syncbn::cuda {

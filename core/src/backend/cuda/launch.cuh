@@ -12,7 +12,7 @@
 #include "backend/cuda/device/elementwise.cuh"
 #include "backend/cuda/device/pack.cuh"
 #include "backend/cuda/device/plans.hpp"
-#include "backend/cuda/runtime.hpp"
+#include "support/cuda_runtime.hpp"
 #include "support/dispatch.hpp"
 #include "support/error.hpp"
 #include "syncbn/syncbn.h"

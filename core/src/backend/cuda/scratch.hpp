@@ -31,8 +31,7 @@ class Scratch {
  public:
   explicit Scratch(void* memory)
       : tickets(static_cast<unsigned*>(memory)),
-        partials(reinterpret_cast<double*>(tickets == nullptr ? nullptr : tickets + kTickets)) {
-  }
+        partials(reinterpret_cast<double*>(tickets == nullptr ? nullptr : tickets + kTickets)) {}
 
   static std::size_t size(const Problem& problem) {
     const std::int64_t values = kMaxTerms * problem.c * channel_splits(problem);

@@ -5,7 +5,7 @@
 
 #include "support/error.hpp"
 
-namespace syncbn::cuda {
+namespace syncbn {
 
 // `what` names the call, as in "cudaMemsetAsync".
 inline void check_cuda(cudaError_t error, const char* what) {
@@ -37,4 +37,4 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
-}  // namespace syncbn::cuda
+}  // namespace syncbn
