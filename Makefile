@@ -120,15 +120,15 @@ bench: .venv/.installed
 # The budgets add up to 25 minutes, on two cores and from an empty .venv.
 STAGE = .venv/bin/python tools/stage
 test: preflight
-	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 240 $(MAKE) setup WERROR=ON
-	@$(STAGE) "lint" 60 $(MAKE) lint
+	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 270 $(MAKE) setup WERROR=ON
+	@$(STAGE) "lint" 40 $(MAKE) lint
 	@$(STAGE) "C++ tests" 90 $(MAKE) cpp-test
 	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 150 $(MAKE) asan
 	@$(STAGE) "C++ tests, thread sanitizer" 90 $(MAKE) tsan
 	@$(STAGE) "CUDA sources on the CPU" 180 $(MAKE) simt
-	@$(STAGE) "CUDA sources, address and undefined behaviour sanitizers" 270 $(MAKE) simt-asan
+	@$(STAGE) "CUDA sources, address and undefined behaviour sanitizers" 260 $(MAKE) simt-asan
 	@$(STAGE) "CUDA sources, thread sanitizer" 210 $(MAKE) simt-tsan
-	@$(STAGE) --last "Python tests" 240 $(MAKE) python-test
+	@$(STAGE) --last "Python tests" 210 $(MAKE) python-test
 
 lint: .venv/.developer .venv/.installed
 	@.venv/bin/ruff check --quiet $(PYTHON_SOURCES)
