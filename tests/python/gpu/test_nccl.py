@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from layer_reference import exact_layer
+from ranks import run_ranks
 
 import syncbn
 from syncbn.comm import from_nccl_id, nccl_group, nccl_unique_id
@@ -81,27 +78,9 @@ def test_a_layer_over_a_communicator_of_one_rank(comm: syncbn.Communicator) -> N
     torch.testing.assert_close(x.grad.cpu(), exact.dx, rtol=1e-11, atol=1e-11)
 
 
-def run_ranks(folder: Path) -> list[Any]:
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    environment = {**os.environ, **SHARING, "PYTHONPATH": path}
-    logs = [folder / f"rank{rank}.log" for rank in range(RANKS)]
-    ranks = []
-    for rank, log in enumerate(logs):
-        command = [sys.executable, str(WORKER), str(rank), str(RANKS), str(folder)]
-        with log.open("w") as output:
-            ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
-    try:
-        codes = [rank.wait(timeout=120) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert not any(codes), "\n".join(log.read_text() for log in logs)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
-
-
 def test_two_ranks_on_one_device(tmp_path: Path) -> None:
     """Sums and layers where this NCCL allows it, else the refusal, on both ranks."""
-    results = run_ranks(tmp_path)
+    results = run_ranks(WORKER, RANKS, tmp_path, SHARING, timeout=120)
     if nccl_version() < SHARES_DEVICES:
         for result in results:
             assert result["error"].startswith("NcclError: "), result

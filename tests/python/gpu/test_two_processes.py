@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import training_runs as runs
+from ranks import run_ranks
 from torch import nn
 
 WORKER = Path(__file__).parent / "two_processes_worker.py"
@@ -20,21 +18,7 @@ RANKS = 2
 @pytest.fixture(scope="module", name="results")
 def results_of_all_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    environment = {**os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
-    logs = [folder / f"rank{rank}.log" for rank in range(RANKS)]
-    ranks = []
-    for rank, log in enumerate(logs):
-        command = [sys.executable, str(WORKER), str(rank), str(RANKS), str(folder)]
-        with log.open("w") as output:
-            ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
-    try:
-        codes = [rank.wait(timeout=150) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert not any(codes), "\n".join(log.read_text() for log in logs)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
+    return run_ranks(WORKER, RANKS, folder, {"GLOO_SOCKET_IFNAME": "lo"}, timeout=150)
 
 
 def single_process(samples: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:

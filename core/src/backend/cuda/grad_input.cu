@@ -1,6 +1,5 @@
 #include "backend/cuda/backward_launch.cuh"
-#include "backend/cuda/device/planes.cuh"
-#include "backend/cuda/device/rows.cuh"
+#include "backend/cuda/pass_launch.cuh"
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/grad_input.hpp"
 
@@ -13,17 +12,13 @@ constexpr int kUnroll = tuning::kGradInputUnroll;
 template <class T, int V, Sign kSign>
 __global__ __launch_bounds__(kThreads, 2) void grad_input_rows(GradInputMap<T, V, kSign> map,
                                                                RowPlan plan) {
-  const bool agree = ranks_agree(map.channels);
-  finish_channels(map, agree);
-  map_rows<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan, agree);
+  map_rows<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan);
 }
 
 template <class T, int V, Sign kSign>
 __global__ __launch_bounds__(kThreads, 2) void grad_input_planes(GradInputMap<T, V, kSign> map,
                                                                  PlanePlan plan) {
-  const bool agree = ranks_agree(map.channels);
-  finish_channels(map, agree);
-  map_planes<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan, agree);
+  map_planes<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan);
 }
 
 }  // namespace
@@ -41,13 +36,8 @@ void grad_input(const Call& call, const syncbn_backward_args& args,
       using T = typename decltype(tag)::Type;
       using Map = GradInputMap<T, v(), sign()>;
       const Map map = grad_input_map<Map>(problem, args, channels);
-      Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
-      if (geometry.by_rows) {
-        grid.shared_bytes = constants_bytes<typename Map::Constant>(geometry.rows.tile_channels);
-        launch(grad_input_rows<T, v(), sign()>, grid, map, geometry.rows);
-      } else {
-        launch(grad_input_planes<T, v(), sign()>, grid, map, geometry.planes);
-      }
+      launch_map(call, geometry, grad_input_rows<T, v(), sign()>, grad_input_planes<T, v(), sign()>,
+                 map);
     });
   });
 }

@@ -1,6 +1,5 @@
 #include "backend/cuda/backward_launch.cuh"
-#include "backend/cuda/device/planes.cuh"
-#include "backend/cuda/device/rows.cuh"
+#include "backend/cuda/pass_launch.cuh"
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/grad_moments.hpp"
 
@@ -36,14 +35,8 @@ void grad_moments(const Call& call, const syncbn_backward_args& args,
       using T = typename decltype(tag)::Type;
       using Terms = GradTerms<T, v(), sign()>;
       const Terms terms = grad_terms<Terms>(problem, args, channels, hash, wire);
-      Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
-      if (geometry.by_rows) {
-        grid.shared_bytes =
-            row_sums_bytes<Terms, v()>(geometry.rows.tile_channels, geometry.threads());
-        launch(grad_moments_of_rows<T, v(), sign()>, grid, terms, geometry.rows, merge);
-      } else {
-        launch(grad_moments_of_planes<T, v(), sign()>, grid, terms, geometry.planes, merge);
-      }
+      launch_sums<v()>(call, geometry, grad_moments_of_rows<T, v(), sign()>,
+                       grad_moments_of_planes<T, v(), sign()>, terms, merge);
     });
   });
 }

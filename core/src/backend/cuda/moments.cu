@@ -1,6 +1,5 @@
-#include "backend/cuda/device/planes.cuh"
-#include "backend/cuda/device/rows.cuh"
 #include "backend/cuda/forward_launch.cuh"
+#include "backend/cuda/pass_launch.cuh"
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/moments.hpp"
 
@@ -40,14 +39,8 @@ void moments(const Call& call, const void* x, const std::uint8_t* mask,
       using T = typename decltype(tag)::Type;
       using Terms = MomentTerms<T, v(), masked()>;
       const Terms terms{static_cast<const T*>(x), mask, channel_index(problem), output};
-      Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
-      if (geometry.by_rows) {
-        grid.shared_bytes =
-            row_sums_bytes<Terms, v()>(geometry.rows.tile_channels, geometry.threads());
-        launch(moments_of_rows<T, v(), masked()>, grid, terms, geometry.rows, merge);
-      } else {
-        launch(moments_of_planes<T, v(), masked()>, grid, terms, geometry.planes, merge);
-      }
+      launch_sums<v()>(call, geometry, moments_of_rows<T, v(), masked()>,
+                       moments_of_planes<T, v(), masked()>, terms, merge);
     });
   });
 }

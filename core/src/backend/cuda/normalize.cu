@@ -1,7 +1,6 @@
 #include "backend/cuda/device/forward.cuh"
-#include "backend/cuda/device/planes.cuh"
-#include "backend/cuda/device/rows.cuh"
 #include "backend/cuda/forward_launch.cuh"
+#include "backend/cuda/pass_launch.cuh"
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/normalize.hpp"
 
@@ -14,17 +13,13 @@ constexpr int kUnroll = tuning::kNormalizeUnroll;
 template <class T, int V, bool kResidual>
 __global__ __launch_bounds__(kThreads, 2) void normalize_rows(NormalizeMap<T, V, kResidual> map,
                                                               RowPlan plan) {
-  const bool agree = ranks_agree(map.channels);
-  finish_channels(map, agree);
-  map_rows<NormalizeMap<T, V, kResidual>, V, kUnroll>(map, plan, agree);
+  map_rows<NormalizeMap<T, V, kResidual>, V, kUnroll>(map, plan);
 }
 
 template <class T, int V, bool kResidual>
 __global__ __launch_bounds__(kThreads, 2) void normalize_planes(NormalizeMap<T, V, kResidual> map,
                                                                 PlanePlan plan) {
-  const bool agree = ranks_agree(map.channels);
-  finish_channels(map, agree);
-  map_planes<NormalizeMap<T, V, kResidual>, V, kUnroll>(map, plan, agree);
+  map_planes<NormalizeMap<T, V, kResidual>, V, kUnroll>(map, plan);
 }
 
 }  // namespace
@@ -39,13 +34,8 @@ void normalize(const Call& call, const syncbn_forward_args& args, const ForwardC
       using T = typename decltype(tag)::Type;
       using Map = NormalizeMap<T, v(), residual()>;
       const Map map = normalize_map<Map>(problem, args, channels);
-      Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
-      if (geometry.by_rows) {
-        grid.shared_bytes = constants_bytes<typename Map::Constant>(geometry.rows.tile_channels);
-        launch(normalize_rows<T, v(), residual()>, grid, map, geometry.rows);
-      } else {
-        launch(normalize_planes<T, v(), residual()>, grid, map, geometry.planes);
-      }
+      launch_map(call, geometry, normalize_rows<T, v(), residual()>,
+                 normalize_planes<T, v(), residual()>, map);
     });
   });
 }

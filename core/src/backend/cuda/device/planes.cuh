@@ -71,7 +71,9 @@ __device__ __forceinline__ void sum_planes(const Terms& terms, const PlanePlan& 
 }
 
 template <class Map, int V, int kUnroll>
-__device__ __forceinline__ void map_planes(const Map& map, const PlanePlan& plan, bool agree) {
+__device__ __forceinline__ void map_planes(const Map& map, const PlanePlan& plan) {
+  const bool agree = ranks_agree(map.channels);
+  finish_channels(map, agree);
   using Constant = typename Map::Constant;
   __shared__ Constant constant;
   const unsigned block = gridDim.x - 1 - blockIdx.x;

@@ -200,10 +200,12 @@ __device__ __forceinline__ void sum_rows(const Terms& terms, const RowPlan& plan
   }
 }
 
-// Value by value: the second pass, from the tensor's end to its beginning, where the first pass
-// has left it in the cache.
+// The second pass: the work per channel, then value by value, from the tensor's end to its
+// beginning, where the first pass has left it in the cache.
 template <class Map, int V, int kUnroll>
-__device__ __forceinline__ void map_rows(const Map& map, const RowPlan& plan, bool agree) {
+__device__ __forceinline__ void map_rows(const Map& map, const RowPlan& plan) {
+  const bool agree = ranks_agree(map.channels);
+  finish_channels(map, agree);
   using Constant = typename Map::Constant;
   SharedMemory shared;
   auto* constants = shared.take<Constant>(static_cast<std::size_t>(plan.tile_channels));
