@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from syncbn.bench.cases import Inputs
+
 Shape = tuple[int, ...]
 
 # Channels, height and width of ResNet-50's 53 batch normalizations at 224x224: how many of each.
@@ -85,16 +87,6 @@ def all_cases(
         # A matrix has one layout.
         if len(shape) > 2 or layout == layouts[0]:
             yield Case(group, shape, dtype, layout if len(shape) > 2 else "channels_first", times)
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """x and dy have one layout; parameters are float32, as in mixed-precision training."""
-
-    x: torch.Tensor
-    dy: torch.Tensor
-    weight: torch.Tensor
-    bias: torch.Tensor
 
 
 def make_inputs(case: Case, device: str) -> Inputs:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
-from .module import CHOICES, SyncBatchNorm
-from .options import Choices
+from .module import SyncBatchNorm
+from .options import CHOICES, Choices
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -18,7 +18,8 @@ from .autograd import (
     gradients_of,
     wants_gradient,
 )
-from .tensors import contiguous, current_stream, dense_like, doubles, prepared, scratch
+from .launch import placement
+from .tensors import contiguous, dense_like, doubles, prepared
 
 
 def normalize(
@@ -62,9 +63,7 @@ def _infer(
         bias=bias,
         residual=None if residual is None else dense_like(residual, x),
         saved=saved,
-        workspace=scratch(bridge.sizes(x, options).workspace, x),
-        num_threads=torch.get_num_threads(),
-        stream=current_stream(x),
+        **placement(x, bridge.sizes(x, options).workspace),
     )
     return y
 
@@ -120,7 +119,5 @@ def _run_backward(options: Options, shard: phases.Backward) -> None:
         weight=shard.weight,
         bias=shard.bias,
         y=shard.y,
-        workspace=scratch(bridge.sizes(x, options).workspace, x),
-        num_threads=torch.get_num_threads(),
-        stream=current_stream(x),
+        **placement(x, bridge.sizes(x, options).workspace),
     )

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from . import frozen, synchronized
-from .group import resolve
-from .options import Choices, options_of
+from .entry import batch_norm
+from .options import Choices, Settings
 from .shards import sync_batch_norm_shards
 
 if TYPE_CHECKING:
@@ -38,16 +37,16 @@ def sync_batch_norm(
     In training the running statistics, if given, are updated in place, and num_batches_tracked, if
     given, is incremented; momentum=None needs it. Without training no rank talks to another.
     """
-    options = options_of(eps, momentum, **choices)
-    affine: dict[str, Any] = {"weight": weight, "bias": bias, "residual": residual}
-    if training:
-        running: dict[str, Any] = {
-            "running_mean": running_mean,
-            "running_var": running_var,
-            "num_batches_tracked": num_batches_tracked,
-        }
-        group = resolve(process_group)
-        return synchronized.normalize(options, group, input, mask=mask, **affine, **running)
-    if running_mean is None or running_var is None:
-        raise ValueError("running_mean and running_var: got None, needed where training is False")
-    return frozen.normalize(options, input, running_mean, running_var, **affine)
+    return batch_norm(
+        Settings(eps, momentum, **choices),
+        input,
+        training=training,
+        running_mean=running_mean,
+        running_var=running_var,
+        num_batches_tracked=num_batches_tracked,
+        weight=weight,
+        bias=bias,
+        residual=residual,
+        mask=mask,
+        process_group=process_group,
+    )

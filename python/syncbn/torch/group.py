@@ -1,9 +1,11 @@
-"""Who sums the wires: a torch.distributed group, a syncbn communicator, or nobody."""
+"""Who sums the wires: a torch.distributed group or a syncbn communicator."""
 
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,16 +20,21 @@ from syncbn import Communicator
 _calls: WeakKeyDictionary[Any, Iterator[int]] = WeakKeyDictionary()
 
 
+@dataclass(frozen=True, slots=True)
 class TorchGroup:
-    """The sum of a wire over a torch.distributed group of more than one rank."""
+    """A torch.distributed group of more than one rank, as one layer uses it.
 
-    __slots__ = ("process_group", "size")
+    name: of the layer, or None. timeout: how many seconds a sum may take; None: as long as the
+    group's own timeout says.
+    """
 
-    def __init__(self, process_group: Any, size: int) -> None:
-        self.process_group = process_group
-        self.size = size
+    process_group: Any
+    size: int
+    name: str | None = None
+    timeout: float | None = None
 
     def next_tag(self) -> int:
+        """The tag of the next forward pass in this group, and of its backward pass."""
         calls = _calls.get(self.process_group)
         if calls is None:
             calls = _calls.setdefault(self.process_group, itertools.count(1))
@@ -52,48 +59,17 @@ class TorchGroup:
             ) from error
 
 
-Group = TorchGroup | Communicator | None
+@dataclass(frozen=True, slots=True)
+class CoreGroup:
+    """A syncbn communicator of more than one rank, as the layer of this name uses it."""
+
+    communicator: Communicator
+    name: str | None = None
 
 
-def resolve(process_group: Any) -> Group:
-    """Who sums for a layer with this process_group; None where there is but one rank.
-
-    process_group: a torch.distributed ProcessGroup, a syncbn Communicator, or None for the default
-    group of torch.distributed, and no group where that was not initialized.
-    """
-    if isinstance(process_group, Communicator):
-        return process_group if process_group.size > 1 else None
-    if process_group is None:
-        if not (dist.is_available() and dist.is_initialized()):
-            return None
-        process_group = dist.group.WORLD
-    if not dist.is_available() or not isinstance(process_group, dist.ProcessGroup):
-        raise _not_a_group(process_group)
-    size = process_group.size()
-    return TorchGroup(process_group, size) if size > 1 else None
+Group = TorchGroup | CoreGroup | None
 
 
-def required(process_group: Any) -> dist.ProcessGroup:
-    """The ProcessGroup itself, or the default one for None; ValueError or TypeError without one."""
-    if not (dist.is_available() and dist.is_initialized()):
-        raise ValueError(
-            "process_group: torch.distributed is not initialized; call"
-            " torch.distributed.init_process_group first"
-        )
-    if process_group is None:
-        process_group = dist.group.WORLD
-    if not isinstance(process_group, dist.ProcessGroup):
-        raise _not_a_group(process_group)
-    return process_group
-
-
-def _not_a_group(process_group: Any) -> Exception:
-    if dist.is_available() and process_group is dist.GroupMember.NON_GROUP_MEMBER:
-        return ValueError(
-            "process_group: this rank is not in the group; expected, on every rank, a group of"
-            " which it is a member"
-        )
-    return TypeError(
-        f"process_group: got {type(process_group).__name__}, expected a torch.distributed"
-        " ProcessGroup, a syncbn.Communicator or None"
-    )
+def constant_tag(name: str | None) -> int:
+    """The tag of a layer's calls where they cannot be counted: in CUDA graphs, when compiling."""
+    return 1 if name is None else (1 << 32) | zlib.crc32(name.encode())

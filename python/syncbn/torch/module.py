@@ -10,25 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from syncbn import Options
-
-from . import frozen, synchronized
-from .group import resolve
-from .options import Choices, options_of
+from .entry import batch_norm
+from .options import CHOICES, Choices, Settings, core_options
+from .resolve import ALONE
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-# The options beyond eps and momentum, with their defaults.
-CHOICES: dict[str, str | float] = {
-    "weighting": "count",
-    "eps_mode": "add",
-    "variance_factor": "unbiased",
-    "grad_reduction": "local",
-    "centering": "auto",
-    "activation": "identity",
-    "negative_slope": 0.01,
-}
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -93,10 +80,10 @@ class SyncBatchNorm(_BatchNorm):
         self.centering = centering
         self.activation = activation
         self.negative_slope = negative_slope
-        self._options()  # refuses what the core does not know
+        core_options(self._settings())  # refuses what the core does not know
 
-    def _options(self) -> Options:
-        return options_of(
+    def _settings(self) -> Settings:
+        return Settings(
             self.eps,
             self.momentum,
             self.weighting,
@@ -126,27 +113,22 @@ class SyncBatchNorm(_BatchNorm):
         but does not count in the statistics of the batch.
         """
         self._check_input_dim(input)
-        options = self._options()
-        mean, var = self.running_mean, self.running_var
-        weight, bias = self.weight, self.bias
-        if not self.training and mean is not None and var is not None:
-            return frozen.normalize(
-                options, input, mean, var, weight=weight, bias=bias, residual=residual
-            )
+        uses_batch = self.training or self.running_mean is None or self.running_var is None
         # As in torch, ranks talk in training only: without running statistics an evaluation uses
         # the statistics of this rank's batch.
-        tracked = self.training and self.track_running_stats
-        return synchronized.normalize(
-            options,
-            resolve(self.process_group) if self.training else None,
+        tracked = not uses_batch or (self.training and self.track_running_stats)
+        return batch_norm(
+            self._settings(),
             input,
-            weight=weight,
-            bias=bias,
+            training=uses_batch,
+            running_mean=self.running_mean if tracked else None,
+            running_var=self.running_var if tracked else None,
+            num_batches_tracked=self.num_batches_tracked if tracked else None,
+            weight=self.weight,
+            bias=self.bias,
             residual=residual,
             mask=mask,
-            running_mean=mean if tracked else None,
-            running_var=var if tracked else None,
-            num_batches_tracked=self.num_batches_tracked if tracked else None,
+            process_group=self.process_group if self.training else ALONE,
         )
 
     def extra_repr(self) -> str:

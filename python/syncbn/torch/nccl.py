@@ -12,7 +12,7 @@ from syncbn import Communicator
 from syncbn.comm import NcclOptions, from_nccl_id
 from syncbn.comm.meeting import shared_id
 
-from .group import required
+from .resolve import required
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -1,9 +1,9 @@
-"""The options of the core, made once for each set of values."""
+"""How a call computes, as torch's side says it, and the core's Options for it."""
 
 from __future__ import annotations
 
 import functools
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from syncbn import Options
 
@@ -20,27 +20,32 @@ class Choices(TypedDict, total=False):
     negative_slope: float
 
 
+class Settings(NamedTuple):
+    """eps, momentum and the choices: plain values, so that a compiler can look through them."""
+
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+    weighting: str = "count"
+    eps_mode: str = "add"
+    variance_factor: str = "unbiased"
+    grad_reduction: str = "local"
+    centering: str = "auto"
+    activation: str = "identity"
+    negative_slope: float = 0.01
+
+
+# The choices, with their defaults.
+CHOICES: dict[str, str | float] = {
+    name: default
+    for name, default in Settings._field_defaults.items()
+    if name not in ("eps", "momentum")
+}
+
+
 @functools.lru_cache(maxsize=1024)
-def options_of(
-    eps: float,
-    momentum: float | None,
-    weighting: str = "count",
-    eps_mode: str = "add",
-    variance_factor: str = "unbiased",
-    grad_reduction: str = "local",
-    centering: str = "auto",
-    activation: str = "identity",
-    negative_slope: float = 0.01,
-) -> Options:
-    """The Options with these values; the same object for the same values."""
-    return Options(
-        eps=eps,
-        momentum=momentum,
-        weighting=weighting,
-        eps_mode=eps_mode,
-        variance_factor=variance_factor,
-        grad_reduction=grad_reduction,
-        centering=centering,
-        activation=activation,
-        negative_slope=negative_slope,
-    )
+def core_options(settings: Settings) -> Options:
+    """The Options with these values; the same object for the same values.
+
+    Raises InvalidArgumentError for a value that the core does not know.
+    """
+    return Options(**settings._asdict())

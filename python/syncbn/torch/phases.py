@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from syncbn import Options
 
 from . import bridge
-from .tensors import current_stream, doubles, scratch
+from .launch import placement
+from .tensors import doubles
 
 # From the wires of the shards held here to their totals over the group, one for each shard.
 SumWires = Callable[[list[Tensor]], list[Tensor]]
@@ -88,19 +87,10 @@ def _in_step(passes: list[Steps], sum_wires: SumWires) -> None:
                 continue
 
 
-def _launch(call: Call, x: Tensor, workspace_size: int) -> dict[str, Any]:
-    return {
-        "workspace": scratch(workspace_size, x),
-        "num_threads": torch.get_num_threads(),
-        "stream": current_stream(x),
-        "tag": call.tag,
-    }
-
-
 def _forward_steps(call: Call, shard: Forward) -> Steps:
     options, x = call.options, shard.x
     sizes = bridge.sizes(x, options)
-    launch = _launch(call, x, sizes.workspace)
+    launch = {**placement(x, sizes.workspace), "tag": call.tag}
     wire = doubles(sizes.wire, x)
     local_var = doubles(x.shape[1], x) if sizes.center_wire else None
     bridge.moments(options, x, wire, mask=shard.mask, local_var=local_var, **launch)
@@ -132,7 +122,7 @@ def _forward_steps(call: Call, shard: Forward) -> Steps:
 def _backward_steps(call: Call, shard: Backward) -> Steps:
     options, x, dy, saved = call.options, shard.x, shard.dy, shard.saved
     sizes = bridge.sizes(x, options)
-    launch = _launch(call, x, sizes.workspace)
+    launch = {**placement(x, sizes.workspace), "tag": call.tag}
     wire = doubles(sizes.grad_wire, x)
     parameters = {"weight": shard.weight, "bias": shard.bias}
     bridge.grad_moments(options, x, dy, saved, wire, y=shard.y, **parameters, **launch)

@@ -13,7 +13,7 @@ from syncbn import Options
 
 from . import bridge, phases
 from .autograd import allocate_gradients, backward_reads_output, first_order, gradients_of
-from .options import Choices, options_of
+from .options import Choices, Settings, core_options
 from .tensors import (
     announce_written,
     canonical_mask,
@@ -64,7 +64,7 @@ def sync_batch_norm_shards(
             None if mask is None else canonical_mask(mask, x)
             for mask, x in zip(masks, xs, strict=True)
         ]
-    batch = _Batch(options_of(eps, momentum, **choices), count, canonical, running)
+    batch = _Batch(core_options(Settings(eps, momentum, **choices)), count, canonical, running)
     outputs = _Shards.apply(  # type: ignore[no-untyped-call]
         batch, contiguous(weight), contiguous(bias), *xs, *given
     )

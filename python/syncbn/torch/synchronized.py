@@ -18,16 +18,15 @@ from .autograd import (
     gradients_of,
     wants_gradient,
 )
-from .group import Group, TorchGroup
+from .group import Group, TorchGroup, constant_tag
+from .launch import is_capturing, placement, raise_if_ranks_disagreed
 from .tensors import (
     announce_written,
     canonical_mask,
     contiguous,
-    current_stream,
     dense_like,
     doubles,
     prepared,
-    scratch,
 )
 
 # running_mean, running_var, num_batches_tracked
@@ -128,14 +127,18 @@ def _shard(
 
 def _run_forward(options: Options, group: Group, shard: phases.Forward) -> int:
     """One rank's pass. Returns the tag by which its backward pass is known to the group."""
-    if isinstance(group, TorchGroup):
-        call = phases.Call(options, group.size, group.next_tag())
-        phases.forward(call, [shard], group.sum_each)
-        return call.tag
     x = shard.x
+    raise_if_ranks_disagreed(x)
+    capturing = is_capturing(x)
+    if isinstance(group, TorchGroup):
+        tag = constant_tag(group.name) if capturing else group.next_tag()
+        phases.forward(phases.Call(options, group.size, tag), [shard], group.sum_each)
+        return tag
+    # A communicator counts its calls itself where it can.
+    tag = constant_tag(group.name) if group is not None and capturing else 0
     bridge.forward(
         options,
-        group,
+        None if group is None else group.communicator,
         x,
         shard.y,
         saved=shard.saved,
@@ -146,22 +149,21 @@ def _run_forward(options: Options, group: Group, shard: phases.Forward) -> int:
         running_mean=shard.running_mean,
         running_var=shard.running_var,
         num_batches_tracked=shard.num_batches_tracked,
-        workspace=scratch(bridge.sizes(x, options).workspace, x),
-        num_threads=torch.get_num_threads(),
-        stream=current_stream(x),
+        tag=tag,
+        **placement(x, bridge.sizes(x, options).workspace),
     )
-    return 0
+    return tag
 
 
 def _run_backward(options: Options, group: Group, shard: phases.Backward, tag: int) -> None:
-    if isinstance(group, TorchGroup):
-        call = phases.Call(options, group.size, tag)
-        phases.backward(call, [shard], group.sum_each)
-        return
     x = shard.x
+    raise_if_ranks_disagreed(x)
+    if isinstance(group, TorchGroup):
+        phases.backward(phases.Call(options, group.size, tag), [shard], group.sum_each)
+        return
     bridge.backward(
         options,
-        group,
+        None if group is None else group.communicator,
         x,
         shard.dy,
         shard.saved,
@@ -173,7 +175,6 @@ def _run_backward(options: Options, group: Group, shard: phases.Backward, tag: i
         bias=shard.bias,
         mask=shard.mask,
         y=shard.y,
-        workspace=scratch(bridge.sizes(x, options).workspace, x),
-        num_threads=torch.get_num_threads(),
-        stream=current_stream(x),
+        tag=tag,
+        **placement(x, bridge.sizes(x, options).workspace),
     )

@@ -1,4 +1,4 @@
-"""What the core asks of tensors: dense layouts, a workspace, a stream."""
+"""What the core asks of tensors: dense layouts, masks, vectors of float64."""
 
 from __future__ import annotations
 
@@ -77,19 +77,9 @@ def canonical_mask(mask: Tensor, x: Tensor) -> Tensor:
     return mask.contiguous()
 
 
-def scratch(size: int, x: Tensor) -> Tensor:
-    """A workspace of `size` bytes where x is."""
-    return torch.empty(size, dtype=torch.uint8, device=x.device)
-
-
 def doubles(length: int, x: Tensor) -> Tensor:
     """A vector of float64, any content, where x is."""
     return torch.empty(length, dtype=torch.float64, device=x.device)
-
-
-def current_stream(x: Tensor) -> int:
-    """The stream on which torch would work on x now; 0 on the CPU."""
-    return torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
 
 
 def announce_written(*tensors: Tensor | None) -> None:

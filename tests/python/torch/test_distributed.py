@@ -2,60 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import training_runs as runs
 from shard_reference import normalize_shards
 from torch import Tensor, nn
+from worlds import World
 
 from syncbn import _core
 
-WORKER = Path(__file__).parent / "distributed_worker.py"
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
-
-
-class World:
-    """What every rank of a world of this size returned for each scenario."""
-
-    def __init__(self, size: int, folder: Path) -> None:
-        self.size = size
-        meeting = folder / "meeting"
-        # The worker imports what this process imports, and gloo meets on this machine only.
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        environment = {**os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
-        logs = [folder / f"rank{rank}.log" for rank in range(size)]
-        ranks = []
-        for rank, log in enumerate(logs):
-            command = [sys.executable, str(WORKER), str(rank), str(size), str(meeting), str(folder)]
-            with log.open("w") as output:
-                ranks.append(
-                    subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-                )
-        try:
-            codes = [rank.wait(timeout=120) for rank in ranks]
-        finally:
-            for rank in ranks:
-                rank.kill()
-        assert not any(codes), "\n".join(log.read_text() for log in logs)
-        self.results = [torch.load(folder / f"rank{rank}.pt") for rank in range(size)]
-
-    def __getitem__(self, scenario: str) -> list[Any]:
-        return [results[scenario] for results in self.results]
-
-    def shards(self, shape: tuple[int, ...] = (3, 4), first: int = 0) -> list[Tensor]:
-        return [shard(first + rank, shape) for rank in range(self.size)]
 
 
 @pytest.fixture(scope="module", params=[2, 4])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(request.param, tmp_path_factory.mktemp(f"world{request.param}"))
+    folder = tmp_path_factory.mktemp(f"world{request.param}")
+    return World(request.param, folder, "scenarios_distributed")
+
+
+def shards(world: World, shape: tuple[int, ...] = (3, 4), first: int = 0) -> list[Tensor]:
+    return [shard(first + rank, shape) for rank in range(world.size)]
 
 
 def shard(rank: int, shape: tuple[int, ...] = (3, 4)) -> Tensor:
@@ -151,14 +119,14 @@ def test_evaluation_needs_no_other_rank(world: World) -> None:
 def test_a_rank_that_needs_no_gradient_joins(world: World) -> None:
     got, *others = world["only_the_first_rank_needs_gradients"]
     assert others == [None] * (world.size - 1)
-    leaves = [x.requires_grad_() for x in world.shards()]
+    leaves = [x.requires_grad_() for x in shards(world)]
     ys = normalize_shards(leaves).ys
-    expected = torch.autograd.grad(ys, leaves, world.shards(first=50))
+    expected = torch.autograd.grad(ys, leaves, shards(world, first=50))
     torch.testing.assert_close(got, expected[0], **EXACT)
 
 
 def test_ranks_with_different_options_are_told_so(world: World) -> None:
-    expected = normalize_shards(world.shards()).ys
+    expected = normalize_shards(shards(world)).ys
     for rank, (error, state, next_call) in enumerate(world["different_options"]):
         assert error.startswith("DesyncError: ")
         assert (state["running_var"] == 1).all()
@@ -167,7 +135,7 @@ def test_ranks_with_different_options_are_told_so(world: World) -> None:
 
 
 def test_ranks_in_different_backward_passes_are_told_so(world: World) -> None:
-    expected = normalize_shards(world.shards()).ys
+    expected = normalize_shards(shards(world)).ys
     for rank, (errors, next_call) in enumerate(world["different_order_of_backward"]):
         assert [error.split(":")[0] for error in errors] == ["DesyncError"] * 2
         torch.testing.assert_close(next_call, expected[rank], **EXACT)
@@ -196,7 +164,7 @@ def test_a_group_without_a_backend_for_the_device_is_named(world: World) -> None
 
 def test_residual_mask_and_activation_over_ranks(world: World) -> None:
     xs, residuals = (
-        [x.requires_grad_() for x in world.shards((2, 4, 5), first)] for first in (0, 20)
+        [x.requires_grad_() for x in shards(world, (2, 4, 5), first)] for first in (0, 20)
     )
     weight, bias = shard(30, (4,)).requires_grad_(), shard(31, (4,)).requires_grad_()
     masks = [shard(40 + rank, (2, 5)) > -0.5 for rank in range(world.size)]
@@ -209,16 +177,16 @@ def test_residual_mask_and_activation_over_ranks(world: World) -> None:
         activation="leaky_relu",
         weighting="equal",
     ).ys
-    torch.autograd.backward(ys, world.shards((2, 4, 5), 50))
+    torch.autograd.backward(ys, shards(world, (2, 4, 5), 50))
     for rank, got in enumerate(world["residual_mask_and_activation"]):
         expected = ys[rank], xs[rank].grad, residuals[rank].grad, weight.grad, bias.grad
         torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_a_communicator_made_from_a_function(world: World) -> None:
-    leaves = [x.requires_grad_() for x in world.shards()]
+    leaves = [x.requires_grad_() for x in shards(world)]
     ys = normalize_shards(leaves).ys
-    gradients = torch.autograd.grad(ys, leaves, world.shards(first=50))
+    gradients = torch.autograd.grad(ys, leaves, shards(world, first=50))
     for rank, got in enumerate(world["callback_communicator_over_torch"]):
         torch.testing.assert_close(got, (ys[rank], gradients[rank]), **EXACT)
 

@@ -1,13 +1,9 @@
-"""One rank of a gloo world: runs every scenario and saves what came out.
-
-Arguments: rank, size, the file to meet at, the folder to save results in.
-"""
+"""What every rank of test_distributed.py's worlds does."""
 
 from __future__ import annotations
 
 import copy
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -17,6 +13,7 @@ import torch.distributed as dist
 import training_runs as runs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from worlds import Scenario, error_of, scenario_of
 
 from syncbn import _core
 from syncbn.comm import from_callback
@@ -27,21 +24,8 @@ from syncbn.torch import (
     sync_batch_norm,
 )
 
-SCENARIOS: dict[str, Callable[[int, int], Any]] = {}
-
-
-def scenario(function: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
-    SCENARIOS[function.__name__] = function
-    return function
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    """The class of what call raises and its message."""
-    try:
-        call()
-    except Exception as error:  # noqa: BLE001 - reported to the test, whatever it is
-        return f"{type(error).__name__}: {error}"
-    return "no error"
+SCENARIOS: dict[str, Scenario] = {}
+scenario = scenario_of(SCENARIOS)
 
 
 def layer_of(channels: int, **options: Any) -> SyncBatchNorm:
@@ -251,16 +235,3 @@ def nccl_ids_of_world_and_pairs(rank: int, size: int) -> Any:
             nccl_communicator(None, f"cuda:{rank}"),
             nccl_communicator(pairs[rank // 2], rank, max_ctas=2),
         ]
-
-
-def main(rank: int, size: int, meeting: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
-    results = {name: run(rank, size) for name, run in SCENARIOS.items()}
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

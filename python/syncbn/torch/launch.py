@@ -1,0 +1,90 @@
+"""Where a call of the core runs: its workspace, threads or stream, and what a stream keeps."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from syncbn import DesyncError
+from syncbn._core import CONTROL_SIZE, Array
+
+# By device index and stream: zeroed once, and left zero by every call of the core.
+_controls: dict[tuple[int, int], Tensor] = {}
+# By device index.
+_status_words: dict[int, StatusWord] = {}
+
+
+class StatusWord:
+    """An integer of the host that a device sets where the ranks of a group disagree.
+
+    It is pinned memory, which kernels reach under unified addressing: to look at it takes no
+    synchronization.
+    """
+
+    def __init__(self, device_index: int) -> None:
+        memory = torch.zeros(1, dtype=torch.int32).pin_memory()
+        pointer = memory.data_ptr()
+        self._value = ctypes.c_int32.from_address(pointer)
+        self.array = Array(pointer, (1,), (1,), "int32", "cuda", device_index, owner=memory)
+
+    def take(self) -> bool:
+        """Whether it was set; it is clear afterwards."""
+        was_set = self._value.value != 0
+        if was_set:
+            self._value.value = 0
+        return was_set
+
+
+def placement(x: Tensor, workspace_size: int) -> dict[str, Any]:
+    """The keyword arguments of a function of the core that say where it works on x."""
+    workspace = torch.empty(workspace_size, dtype=torch.uint8, device=x.device)
+    if not x.is_cuda:
+        return {"workspace": workspace, "num_threads": torch.get_num_threads()}
+    stream = torch.cuda.current_stream(x.device).cuda_stream
+    capturing = is_capturing(x)
+    index = x.device.index
+    return {
+        "workspace": workspace,
+        "stream": stream,
+        # A graph may be replayed on any stream, beside calls on the one that captured it.
+        "control": None if capturing else _control(x.device, stream),
+        "status": _status(index, create=not capturing),
+    }
+
+
+def is_capturing(x: Tensor) -> bool:
+    """Whether work on x now becomes part of a CUDA graph."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def raise_if_ranks_disagreed(x: Tensor) -> None:
+    """DesyncError where an earlier call on x's CUDA device found ranks in different calls."""
+    word = _status_words.get(x.device.index) if x.is_cuda else None
+    if word is not None and word.take():
+        raise DesyncError(
+            f"the ranks of a group were in different calls some calls ago on {x.device}: got wires"
+            " with different hashes, expected every rank to make the same calls in the same order"
+            " with the same channels and options. The outputs since then are NaN, the running"
+            " statistics were not touched"
+        )
+
+
+def _control(device: torch.device, stream: int) -> Tensor:
+    key = (device.index, stream)
+    control = _controls.get(key)
+    if control is None:
+        control = torch.zeros(CONTROL_SIZE, dtype=torch.uint8, device=device)
+        _controls[key] = control
+    return control
+
+
+def _status(device_index: int, create: bool) -> Array | None:
+    word = _status_words.get(device_index)
+    if word is None:
+        if not create:
+            return None
+        word = _status_words[device_index] = StatusWord(device_index)
+    return word.array

@@ -1,0 +1,89 @@
+"""Ranks that are processes over gloo: each runs a module of scenarios and saves what came out.
+
+A module of scenarios has SCENARIOS: by name, functions of rank and size that every rank calls, in
+their order. Run as a program, this file is one rank.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+Scenario = Callable[[int, int], Any]
+
+
+class World:
+    """What every rank of a world of this size returned for each scenario of a module."""
+
+    def __init__(self, size: int, folder: Path, scenarios: str, timeout: float = 120.0) -> None:
+        self.size = size
+        meeting = folder / "meeting"
+        # The ranks import what this process imports, and gloo meets on this machine only.
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        environment = {**os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
+        logs = [folder / f"rank{rank}.log" for rank in range(size)]
+        ranks = []
+        for rank, log in enumerate(logs):
+            place = [scenarios, str(rank), str(size), str(meeting), str(folder)]
+            with log.open("w") as output:
+                command = [sys.executable, "-W", "error", __file__, *place]
+                ranks.append(
+                    subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+                )
+        try:
+            codes = [rank.wait(timeout=timeout) for rank in ranks]
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(_text(logs)) from error
+        finally:
+            for rank in ranks:
+                rank.kill()
+        assert not any(codes), _text(logs)
+        self.results = [torch.load(folder / f"rank{rank}.pt") for rank in range(size)]
+
+    def __getitem__(self, scenario: str) -> list[Any]:
+        return [results[scenario] for results in self.results]
+
+
+def scenario_of(scenarios: dict[str, Scenario]) -> Callable[[Scenario], Scenario]:
+    """A decorator that adds a function to the scenarios, under its name."""
+
+    def add(function: Scenario) -> Scenario:
+        scenarios[function.__name__] = function
+        return function
+
+    return add
+
+
+def error_of(call: Callable[[], Any]) -> str:
+    """The class of what call raises and its message."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - reported to the test, whatever it is
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def _text(logs: list[Path]) -> str:
+    return "\n".join(f"{log.name}:\n{log.read_text()}" for log in logs)
+
+
+def _run_rank(scenarios: str, rank: int, size: int, meeting: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    module = importlib.import_module(scenarios)
+    results = {name: run(rank, size) for name, run in module.SCENARIOS.items()}
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _run_rank(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
