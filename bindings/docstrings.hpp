@@ -23,7 +23,8 @@ What the functions share:
              once and that only calls on this stream use, which leave them zero. Saves a memset.
   num_threads  CPU threads to use, >= 1. The result does not depend on it, to the bit.
   stream     the cudaStream_t as an integer; 0 on the CPU.
-  status     None or one int32, set where the ranks of a group disagree.
+  status     None or one int32, set where the ranks of a group disagree. Host memory that a device
+             can access (pinned) is given as an Array on that device.
   tag        names the call, so that ranks in different calls are told apart; 0: unnamed.
 
 Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device,
@@ -52,9 +53,11 @@ momentum*batch; 0..1, or None for the average over all batches. weighting: how m
 'max'. variance_factor: of running_var: 'unbiased', 'biased', 'unbiased_local', 'unbiased_rank'.
 grad_reduction: what dweight and dbias report: 'local', 'sum', 'mean'. centering: one more small
 sum for the accuracy of the variance: 'auto' (float64 x only), 'on', 'off'. activation:
-'identity', 'relu', 'leaky_relu' with negative_slope (finite, >= 0). All but momentum and
-variance_factor must be the same on all ranks. Raises InvalidArgumentError for a value that is not
-allowed.
+'identity', 'relu', 'leaky_relu' with negative_slope (finite, >= 0), 'elu'. in_place: y may be x's
+memory, and the backward functions take y as their x; without residual, for 'identity', 'elu' and
+'leaky_relu' with negative_slope from 2^-126 to 2^126. There a weight nearer to 0 than 2^-12 is
+applied as 2^-12 with its sign. All but momentum and variance_factor must be the same on all ranks.
+Raises InvalidArgumentError for a value that is not allowed.
 )";
 
 inline constexpr const char* kSizes =
@@ -81,8 +84,8 @@ inline constexpr const char* kNormalize =
 Reads wire, total and, where centring is on, center_total (the summed center_wire). Writes y, saved
 (sizes.saved values; None where no backward pass follows), and updates running_mean, running_var
 (both or neither) and num_batches_tracked (one int64) unless the whole group is empty. y may be
-residual's memory, and x's where no backward pass follows. Raises DesyncError where the ranks
-disagree.)";
+residual's memory, and x's with options.in_place or where no backward pass follows. Raises
+DesyncError where the ranks disagree.)";
 
 inline constexpr const char* kUpdateRunning =
     R"(The update of the running statistics alone, for trainers that move them at another time.
@@ -92,9 +95,9 @@ num_batches_tracked. Reads only x's metadata.)";
 
 inline constexpr const char* kGradMoments = R"(Backward, phase 1: the gradient sums of this rank.
 
-Reads x, dy, saved, weight, bias, and y (the forward's output: given exactly when there was an
-activation and a residual); writes wire (sizes.grad_wire values). Every rank of the group takes
-part.)";
+Reads x (with options.in_place the forward's output), dy, saved, weight, bias, and y (the forward's
+output: given exactly when there was an activation and a residual); writes wire (sizes.grad_wire
+values). Every rank of the group takes part.)";
 
 inline constexpr const char* kGradInput = R"(Backward, phase 2: the gradients.
 

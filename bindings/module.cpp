@@ -1,5 +1,7 @@
 // The module syncbn._core: the C interface as Python functions. Conversions only; what is allowed
 // and what is computed is decided below the C interface.
+#include <cstdlib>
+
 #include "arguments.hpp"
 #include "array_view.hpp"
 #include "capabilities.hpp"
@@ -14,6 +16,9 @@
 NB_MODULE(_core, module) {
   using namespace syncbn::bindings;
   module.doc() = doc::kModule;
+  // Frameworks keep what is registered with them, such as operators, until the process ends; that
+  // is no leak. Our tests look for those that are.
+  nb::set_leak_warnings(std::getenv("SYNCBN_LEAK_WARNINGS") != nullptr);
   bind_errors(module);
   bind_array(module);
   bind_options(module);

@@ -22,7 +22,7 @@ constexpr const char* kVarianceFactors[] = {"unbiased", "biased", "unbiased_loca
                                             "unbiased_rank"};
 constexpr const char* kGradReductions[] = {"local", "sum", "mean"};
 constexpr const char* kCenterings[] = {"auto", "on", "off"};
-constexpr const char* kActivations[] = {"identity", "relu", "leaky_relu"};
+constexpr const char* kActivations[] = {"identity", "relu", "leaky_relu", "elu"};
 
 template <class Enum, std::size_t Count>
 Enum choice(const char* option, const std::string& name, const char* const (&names)[Count]) {
@@ -54,7 +54,8 @@ void validate(const syncbn_options& options) {
 void construct(Options* self, double eps, std::optional<double> momentum,
                const std::string& weighting, const std::string& eps_mode,
                const std::string& variance_factor, const std::string& grad_reduction,
-               const std::string& centering, const std::string& activation, double negative_slope) {
+               const std::string& centering, const std::string& activation, double negative_slope,
+               bool in_place) {
   syncbn_options values = SYNCBN_OPTIONS_INIT;
   values.eps = eps;
   values.momentum = momentum_of(momentum);
@@ -67,9 +68,44 @@ void construct(Options* self, double eps, std::optional<double> momentum,
       choice<syncbn_grad_reduction>("grad_reduction", grad_reduction, kGradReductions);
   values.centering = choice<syncbn_centering>("centering", centering, kCenterings);
   values.activation = choice<syncbn_activation>("activation", activation, kActivations);
+  values.in_place = in_place ? 1 : 0;
   validate(values);
   new (self) Options(values);
 }
+
+// The constructor's keywords in their order, which are properties too.
+struct Keyword {
+  const char* name;
+  const char* signature;  // of the property
+  nb::object (*value)(const syncbn_options&);
+};
+
+constexpr Keyword kKeywords[] = {
+    {"eps", "def eps(self) -> float",
+     [](const syncbn_options& values) { return nb::cast(values.eps); }},
+    {"momentum", "def momentum(self) -> float | None",
+     [](const syncbn_options& values) {
+       return values.momentum < 0 ? nb::none() : nb::cast(values.momentum);
+     }},
+    {"weighting", "def weighting(self) -> str",
+     [](const syncbn_options& values) { return nb::cast(kWeightings[values.weighting]); }},
+    {"eps_mode", "def eps_mode(self) -> str",
+     [](const syncbn_options& values) { return nb::cast(kEpsModes[values.eps_mode]); }},
+    {"variance_factor", "def variance_factor(self) -> str",
+     [](const syncbn_options& values) {
+       return nb::cast(kVarianceFactors[values.variance_factor]);
+     }},
+    {"grad_reduction", "def grad_reduction(self) -> str",
+     [](const syncbn_options& values) { return nb::cast(kGradReductions[values.grad_reduction]); }},
+    {"centering", "def centering(self) -> str",
+     [](const syncbn_options& values) { return nb::cast(kCenterings[values.centering]); }},
+    {"activation", "def activation(self) -> str",
+     [](const syncbn_options& values) { return nb::cast(kActivations[values.activation]); }},
+    {"negative_slope", "def negative_slope(self) -> float",
+     [](const syncbn_options& values) { return nb::cast(values.negative_slope); }},
+    {"in_place", "def in_place(self) -> bool",
+     [](const syncbn_options& values) { return nb::cast(values.in_place != 0); }},
+};
 
 std::string repr(const Options& self) {
   std::string text = "Options(";
@@ -98,18 +134,7 @@ void bind_pickling(nb::class_<Options>& options) {
 
 nb::dict Options::keywords() const {
   nb::dict keywords;
-  keywords["eps"] = values_.eps;
-  if (values_.momentum < 0)
-    keywords["momentum"] = nb::none();
-  else
-    keywords["momentum"] = values_.momentum;
-  keywords["weighting"] = kWeightings[values_.weighting];
-  keywords["eps_mode"] = kEpsModes[values_.eps_mode];
-  keywords["variance_factor"] = kVarianceFactors[values_.variance_factor];
-  keywords["grad_reduction"] = kGradReductions[values_.grad_reduction];
-  keywords["centering"] = kCenterings[values_.centering];
-  keywords["activation"] = kActivations[values_.activation];
-  keywords["negative_slope"] = values_.negative_slope;
+  for (const Keyword& keyword : kKeywords) keywords[keyword.name] = keyword.value(values_);
   return keywords;
 }
 
@@ -120,7 +145,8 @@ void bind_options(nb::module_& module) {
            nb::arg("momentum").none() = 0.1, nb::arg("weighting") = "count",
            nb::arg("eps_mode") = "add", nb::arg("variance_factor") = "unbiased",
            nb::arg("grad_reduction") = "local", nb::arg("centering") = "auto",
-           nb::arg("activation") = "identity", nb::arg("negative_slope") = 0.01)
+           nb::arg("activation") = "identity", nb::arg("negative_slope") = 0.01,
+           nb::arg("in_place") = false)
       .def("__repr__", &repr)
       .def(
           "__eq__",
@@ -132,20 +158,10 @@ void bind_options(nb::module_& module) {
       .def("__hash__",
            [](const Options& self) { return nb::hash(nb::tuple(self.keywords().values())); });
   bind_pickling(options);
-  const auto property = [&](const char* name, const char* signature) {
+  for (const Keyword& keyword : kKeywords)
     options.def_prop_ro(
-        name, [name](const Options& self) { return nb::object(self.keywords()[name]); },
-        nb::for_getter(nb::sig(signature)));
-  };
-  property("eps", "def eps(self) -> float");
-  property("momentum", "def momentum(self) -> float | None");
-  property("weighting", "def weighting(self) -> str");
-  property("eps_mode", "def eps_mode(self) -> str");
-  property("variance_factor", "def variance_factor(self) -> str");
-  property("grad_reduction", "def grad_reduction(self) -> str");
-  property("centering", "def centering(self) -> str");
-  property("activation", "def activation(self) -> str");
-  property("negative_slope", "def negative_slope(self) -> float");
+        keyword.name, [&keyword](const Options& self) { return keyword.value(self.values()); },
+        nb::for_getter(nb::sig(keyword.signature)));
 }
 
 }  // namespace syncbn::bindings

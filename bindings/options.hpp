@@ -18,6 +18,7 @@ class Options {
     tagged.tag = tag;
     return tagged;
   }
+  const syncbn_options& values() const noexcept { return values_; }
   // The constructor's keywords and their values.
   nb::dict keywords() const;
 

@@ -1,7 +1,7 @@
-# syncbn_add_cpu_kernels(<list> <source> <host>): compiles one source once per instruction set, each
-# into a namespace (SYNCBN_ISA) and an object library of its own, whose names are returned from the
-# plainest to the widest set. <host>, which chooses at run time, learns by SYNCBN_HAVE_<ISA> which
-# ones exist. No other file of the project has instruction-set flags.
+# syncbn_add_cpu_kernels(<list> <sources> <host>): compiles the sources once per instruction set,
+# each time into a namespace (SYNCBN_ISA) and an object library of its own, whose names are returned
+# from the plainest to the widest set. <host>, which chooses at run time, learns by
+# SYNCBN_HAVE_<ISA> which ones exist. No other file of the project has instruction-set flags.
 
 function(syncbn_cpu_isas result)
   set(processors "${CMAKE_SYSTEM_PROCESSOR}")
@@ -15,7 +15,7 @@ function(syncbn_cpu_isas result)
   endif()
 endfunction()
 
-function(syncbn_add_cpu_kernels result source host)
+function(syncbn_add_cpu_kernels result sources host)
   set(flags_generic "")
   set(flags_avx2 -mavx2 -mfma -mf16c)
   set(flags_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
@@ -24,7 +24,7 @@ function(syncbn_add_cpu_kernels result source host)
   set(targets "")
   foreach(isa IN LISTS isas)
     set(target syncbn_kernels_${isa})
-    add_library(${target} OBJECT ${source})
+    add_library(${target} OBJECT ${sources})
     target_include_directories(${target} PRIVATE
       $<TARGET_PROPERTY:${host},INTERFACE_INCLUDE_DIRECTORIES>)
     target_compile_definitions(${target} PRIVATE SYNCBN_ISA=${isa})

@@ -14,8 +14,13 @@ def _channels(values: Tensor, x: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (x.dim() - 2))
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In the type of the arithmetic."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def batch_norm_stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    var, mean = torch.var_mean(x.float(), _axes(x), correction=0)
+    var, mean = torch.var_mean(_wide(x), _axes(x), correction=0)
     return mean, torch.rsqrt(var + eps)
 
 
@@ -23,21 +28,28 @@ def batch_norm_gather_stats_with_counts(
     _x: Tensor,
     means: Tensor,
     invstds: Tensor,
-    _running_mean: Tensor,
-    _running_var: Tensor,
-    _momentum: float,
-    _eps: float,
-    _counts: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    counts: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Of one rank."""
-    return means[0], invstds[0]
+    """Of all ranks, from theirs: a row for each."""
+    total = counts.sum()
+    shares = (counts / total).unsqueeze(1)
+    mean = (shares * means).sum(0)
+    var = (shares * (invstds**-2 - eps + (means - mean) ** 2)).sum(0)
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    unbiased = var * total / (total - 1)
+    running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    return mean, torch.rsqrt(var + eps)
 
 
 def batch_norm_elemt(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, _eps: float
 ) -> Tensor:
     scale = invstd * weight
-    y = (x.float() - _channels(mean, x)) * _channels(scale, x) + _channels(bias, x)
+    y = (_wide(x) - _channels(mean, x)) * _channels(scale, x) + _channels(bias, x)
     return y.to(x.dtype)
 
 
@@ -51,8 +63,8 @@ def batch_norm_backward_reduce(
     _weight_too: bool,
     _bias_too: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    sum_dy = dy.float().sum(_axes(x))
-    sum_dy_xmu = (dy.float() * (x.float() - _channels(mean, x))).sum(_axes(x))
+    sum_dy = _wide(dy).sum(_axes(x))
+    sum_dy_xmu = (_wide(dy) * (_wide(x) - _channels(mean, x))).sum(_axes(x))
     return sum_dy, sum_dy_xmu, sum_dy_xmu * invstd, sum_dy
 
 
@@ -68,6 +80,6 @@ def batch_norm_backward_elemt(
 ) -> Tensor:
     total = count.sum()
     slope = _channels(sum_dy_xmu / total * invstd * invstd, x)
-    centered = dy.float() - _channels(sum_dy / total, x)
-    centered -= (x.float() - _channels(mean, x)) * slope
+    centered = _wide(dy) - _channels(sum_dy / total, x)
+    centered -= (_wide(x) - _channels(mean, x)) * slope
     return (centered * _channels(invstd * weight, x)).to(x.dtype)

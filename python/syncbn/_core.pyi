@@ -17,7 +17,8 @@ What the functions share:
              once and that only calls on this stream use, which leave them zero. Saves a memset.
   num_threads  CPU threads to use, >= 1. The result does not depend on it, to the bit.
   stream     the cudaStream_t as an integer; 0 on the CPU.
-  status     None or one int32, set where the ranks of a group disagree.
+  status     None or one int32, set where the ranks of a group disagree. Host memory that a device
+             can access (pinned) is given as an Array on that device.
   tag        names the call, so that ranks in different calls are told apart; 0: unnamed.
 
 Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device,
@@ -56,12 +57,14 @@ class Options:
     'max'. variance_factor: of running_var: 'unbiased', 'biased', 'unbiased_local', 'unbiased_rank'.
     grad_reduction: what dweight and dbias report: 'local', 'sum', 'mean'. centering: one more small
     sum for the accuracy of the variance: 'auto' (float64 x only), 'on', 'off'. activation:
-    'identity', 'relu', 'leaky_relu' with negative_slope (finite, >= 0). All but momentum and
-    variance_factor must be the same on all ranks. Raises InvalidArgumentError for a value that is not
-    allowed.
+    'identity', 'relu', 'leaky_relu' with negative_slope (finite, >= 0), 'elu'. in_place: y may be x's
+    memory, and the backward functions take y as their x; without residual, for 'identity', 'elu' and
+    'leaky_relu' with negative_slope from 2^-126 to 2^126. There a weight nearer to 0 than 2^-12 is
+    applied as 2^-12 with its sign. All but momentum and variance_factor must be the same on all ranks.
+    Raises InvalidArgumentError for a value that is not allowed.
     """
 
-    def __init__(self, *, eps: float = 1e-05, momentum: float | None = 0.1, weighting: str = 'count', eps_mode: str = 'add', variance_factor: str = 'unbiased', grad_reduction: str = 'local', centering: str = 'auto', activation: str = 'identity', negative_slope: float = 0.01) -> None: ...
+    def __init__(self, *, eps: float = 1e-05, momentum: float | None = 0.1, weighting: str = 'count', eps_mode: str = 'add', variance_factor: str = 'unbiased', grad_reduction: str = 'local', centering: str = 'auto', activation: str = 'identity', negative_slope: float = 0.01, in_place: bool = False) -> None: ...
 
     def __repr__(self) -> str: ...
 
@@ -99,6 +102,9 @@ class Options:
 
     @property
     def negative_slope(self) -> float: ...
+
+    @property
+    def in_place(self) -> bool: ...
 
 CONTROL_SIZE: int = 16384
 
@@ -281,8 +287,8 @@ def normalize(options: Options, x: object | None, group_size: int, wire: object 
     Reads wire, total and, where centring is on, center_total (the summed center_wire). Writes y, saved
     (sizes.saved values; None where no backward pass follows), and updates running_mean, running_var
     (both or neither) and num_batches_tracked (one int64) unless the whole group is empty. y may be
-    residual's memory, and x's where no backward pass follows. Raises DesyncError where the ranks
-    disagree.
+    residual's memory, and x's with options.in_place or where no backward pass follows. Raises
+    DesyncError where the ranks disagree.
     """
 
 def update_running(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, running_mean: object | None, running_var: object | None, *, center_total: object | None = None, num_batches_tracked: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
@@ -297,9 +303,9 @@ def grad_moments(options: Options, x: object | None, dy: object | None, saved: o
     """
     Backward, phase 1: the gradient sums of this rank.
 
-    Reads x, dy, saved, weight, bias, and y (the forward's output: given exactly when there was an
-    activation and a residual); writes wire (sizes.grad_wire values). Every rank of the group takes
-    part.
+    Reads x (with options.in_place the forward's output), dy, saved, weight, bias, and y (the forward's
+    output: given exactly when there was an activation and a residual); writes wire (sizes.grad_wire
+    values). Every rank of the group takes part.
     """
 
 def grad_input(options: Options, x: object | None, dy: object | None, saved: object | None, group_size: int, wire: object | None, total: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:

@@ -30,7 +30,7 @@ TEST_CASE("masks, residuals, activations and policies equal the reference" * kSm
     for (const syncbn_layout layout : kBothLayouts)
       for (const bool masked : {false, true})
         for (const bool residual : {false, true})
-          for (const auto act : {SYNCBN_IDENTITY, SYNCBN_RELU, SYNCBN_LEAKY_RELU}) {
+          for (const auto act : {SYNCBN_IDENTITY, SYNCBN_RELU, SYNCBN_LEAKY_RELU, SYNCBN_ELU}) {
             Case k;
             k.dtype = dtype, k.layout = layout, k.c = 5, k.s = 37;
             k.masked = masked, k.residual = residual, k.options.activation = act;
@@ -39,6 +39,36 @@ TEST_CASE("masks, residuals, activations and policies equal the reference" * kSm
             k.options.eps = turn % 4 == 1 ? 100.0 : 1e-5;  // with max: above and below the variance
             check_case(k, parameters_of(dtype));
           }
+}
+
+TEST_CASE("in place the gradients come from y" * kSmall) {
+  int turn = 0;
+  for (const syncbn_dtype dtype : kAllDtypes)
+    for (const syncbn_layout layout : kBothLayouts)
+      for (const bool overwrite : {false, true})
+        for (const auto act : {SYNCBN_IDENTITY, SYNCBN_LEAKY_RELU, SYNCBN_ELU}) {
+          Case k;
+          k.dtype = dtype, k.layout = layout, k.c = 7, k.s = 37, k.overwrite = overwrite;
+          k.options.in_place = 1, k.options.activation = act;
+          k.masked = turn % 2 == 1;
+          k.options.weighting = static_cast<syncbn_weighting>(turn++ % 3);
+          check_case(k, parameters_of(dtype));
+          k.samples = {3};
+          check_case(k, parameters_of(dtype));
+        }
+}
+
+TEST_CASE("in place a small weight is applied as the least one") {
+  for (const double weight : {0.0, -0.0, 1e-30, -1e-5, 0x1p-12, -0x1p-12, 0x1p-11}) {
+    Case k;
+    k.options.in_place = 1, k.samples = {4}, k.overwrite = true;
+    auto problem = make_problem(k, SYNCBN_FLOAT32);
+    problem.weight.assign(3, weight);
+    const auto shards = make_shards(k, 5);
+    std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCBN_FLOAT32);
+    run_phases(k, ranks);
+    compare(k, ranks, expected_of(k, ranks, problem, shards), SYNCBN_FLOAT32);
+  }
 }
 
 TEST_CASE("ranks without values take part" * kSmall) {
@@ -180,24 +210,56 @@ TEST_CASE("inference and frozen training use the running statistics") {
     }
 }
 
+TEST_CASE("in place inference and frozen training use the running statistics") {
+  for (const syncbn_dtype dtype : kAllDtypes)
+    for (const auto act : {SYNCBN_IDENTITY, SYNCBN_LEAKY_RELU, SYNCBN_ELU}) {
+      INFO("dtype ", dtype, " activation ", act);
+      Case k;
+      k.dtype = dtype, k.samples = {3}, k.overwrite = true;
+      k.options.in_place = 1, k.options.activation = act;
+      const auto shards = make_shards(k, 3);
+      const auto problem = make_problem(k, parameters_of(dtype));
+      std::vector<Rank> ranks = make_ranks(k, shards, problem, parameters_of(dtype));
+      Rank& rank = ranks[0];
+      REQUIRE(syncbn_infer(&rank.shape, &k.options, &rank.forward, &rank.launch) == SYNCBN_OK);
+      const std::vector<double> y = rank.output(k).get();
+      REQUIRE(syncbn_infer_backward(&rank.shape, &k.options, &rank.backward, &rank.launch) ==
+              SYNCBN_OK);
+      std::vector<double> dx, dweight(3);
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        const std::size_t c = i / 7 % 3;
+        const double slope = act == SYNCBN_IDENTITY || y[i] > 0 ? 1
+                             : act == SYNCBN_ELU                ? y[i] + 1
+                                                                : k.options.negative_slope;
+        const double g = shards[0].dy[i] * slope;
+        dx.push_back(g * problem.weight[c] / std::sqrt(problem.running_var[c] + k.options.eps));
+        dweight[c] += g * (reference::inverse(problem, y[i]) - problem.bias[c]) / problem.weight[c];
+      }
+      const double arithmetic = dtype == SYNCBN_FLOAT64 ? 0x1p-52 : 0x1p-23;
+      check_close("dx", rank.dx.get(), dx, epsilon(dtype), 64 * arithmetic);
+      check_close("dweight", rank.dweight.get(), dweight, 0, 1e4 * arithmetic);
+    }
+}
+
 TEST_CASE("NaN and infinity stay in the output of their channel") {
   const double infinity = std::numeric_limits<double>::infinity();
   for (const double bad : {std::nan(""), infinity, -infinity})
     for (const syncbn_dtype dtype : kAllDtypes)
-      for (const syncbn_layout layout : kBothLayouts) {
-        Case k;
-        k.dtype = dtype, k.layout = layout, k.options.activation = SYNCBN_RELU;
-        auto shards = make_shards(k, 4);
-        shards[1].x[8] = bad;  // channel 1
-        std::vector<Rank> ranks =
-            make_ranks(k, shards, make_problem(k, parameters_of(dtype)), parameters_of(dtype));
-        run_phases(k, ranks);
-        const std::vector<double> y = in_layout(k, ranks[0].y.get(), 4, true);
-        bool in_its_channel_only = true;
-        for (std::size_t i = 0; i < y.size(); ++i)
-          in_its_channel_only &= std::isfinite(y[i]) == (i / 7 % 3 != 1);
-        CHECK(in_its_channel_only);
-      }
+      for (const syncbn_layout layout : kBothLayouts)
+        for (const auto act : {SYNCBN_RELU, SYNCBN_ELU}) {
+          Case k;
+          k.dtype = dtype, k.layout = layout, k.options.activation = act;
+          auto shards = make_shards(k, 4);
+          shards[1].x[8] = bad;  // channel 1
+          std::vector<Rank> ranks =
+              make_ranks(k, shards, make_problem(k, parameters_of(dtype)), parameters_of(dtype));
+          run_phases(k, ranks);
+          const std::vector<double> y = in_layout(k, ranks[0].y.get(), 4, true);
+          bool in_its_channel_only = true;
+          for (std::size_t i = 0; i < y.size(); ++i)
+            in_its_channel_only &= std::isfinite(y[i]) == (i / 7 % 3 != 1);
+          CHECK(in_its_channel_only);
+        }
 }
 
 TEST_CASE("ranks in different calls are told, and their buffers left alone") {

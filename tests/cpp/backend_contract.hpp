@@ -45,6 +45,8 @@ inline double epsilon(syncbn_dtype dtype) {
   return bits[dtype];
 }
 
+inline int digits(syncbn_dtype dtype) { return 1 - std::ilogb(epsilon(dtype)); }
+
 inline void encode(syncbn_dtype dtype, double value, unsigned char* to) {
   const auto put = [to](auto v) { std::memcpy(to, &v, sizeof(v)); };
   if (dtype == SYNCBN_FLOAT64) return put(value);
@@ -138,7 +140,8 @@ struct Case {
   // Values past an aligned address at which x begins, and the other tensors of its shape.
   std::size_t shift_of_x = 0;
   std::size_t shift_of_others = 0;
-  bool control = false;  // give launch.control, where the device has a use for it
+  bool control = false;    // give launch.control, where the device has a use for it
+  bool overwrite = false;  // y is x's buffer
 };
 
 // Between (n, c, s) in channels-first order and the order of the case's layout.
@@ -161,7 +164,7 @@ inline std::vector<reference::Shard> make_shards(const Case& k, unsigned seed) {
   std::normal_distribution<double> normal;
   std::vector<reference::Shard> shards;
   for (const std::int64_t n : k.samples) {
-    reference::Shard shard{n, k.c, k.s, {}, {}, {}, {}};
+    reference::Shard shard{n, k.c, k.s, {}, {}, {}, {}, {}};
     const auto size = static_cast<std::size_t>(n * k.c * k.s);
     const auto fill = [&](std::vector<double>& values, double offset) {
       for (std::size_t i = 0; i < size; ++i)
@@ -227,6 +230,7 @@ struct Rank {
     load(d, k, shard, problem);
     point(k);
   }
+  const Buffer& output(const Case& k) const { return k.overwrite ? x : y; }
 
   // Writes all inputs and garbage into the workspace; y and dx become NaN.
   void load(Device& d, const Case& k, const reference::Shard& shard,
@@ -250,7 +254,7 @@ struct Rank {
 
   void point(const Case& k) {
     const auto* flags = static_cast<const std::uint8_t*>(mask.get());
-    forward.x = x.data(), forward.y = y.data(), forward.mask = flags;
+    forward.x = x.data(), forward.y = output(k).data(), forward.mask = flags;
     forward.residual = k.residual ? residual.data() : nullptr;
     forward.weight = weight.vector(), forward.bias = bias.vector();
     forward.running_mean = running_mean.vector(), forward.running_var = running_var.vector();
@@ -262,6 +266,7 @@ struct Rank {
     backward.saved = saved.doubles(), backward.dx = dx.data();
     backward.dresidual = dresidual.data();
     backward.dweight = dweight.vector(), backward.dbias = dbias.vector();
+    if (k.options.in_place != 0) backward.x = output(k).data(), backward.dresidual = nullptr;
   }
 };
 

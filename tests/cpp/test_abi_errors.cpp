@@ -1,5 +1,6 @@
 // What the C interface refuses, and that it writes nothing then.
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -96,8 +97,37 @@ TEST_CASE("wrong options and shapes are refused before anything is written") {
     c.options.activation = SYNCBN_LEAKY_RELU;
     c.options.negative_slope = -0.5;
   });
+  refused("options.activation",
+          [](Call& c) { c.options.activation = static_cast<syncbn_activation>(4); });
   refused("shape->struct_size is 0", [](Call& c) { c.shape.struct_size = 0; });
   refused("args->struct_size", [](Call& c) { c.forward.struct_size -= 8; });
+}
+
+TEST_CASE("what cannot be done in place is refused before anything is written") {
+  refused("options.in_place is 2", [](Call& c) { c.options.in_place = 2; });
+  refused("relu, which cannot be inverted", [](Call& c) {
+    c.options.in_place = 1;
+    c.options.activation = SYNCBN_RELU;
+  });
+  for (const double slope : {0.0, 1e-50, 1e50})
+    refused("expected a slope that can be divided by", [=](Call& c) {
+      c.options.in_place = 1;
+      c.options.activation = SYNCBN_LEAKY_RELU;
+      c.options.negative_slope = slope;
+    });
+  refused("residual is given and options.in_place is 1", [](Call& c) {
+    c.options.in_place = 1;
+    c.forward.residual = c.x.data();
+  });
+  backward_refused("y is given and options.in_place is 1", [](Call& c) {
+    c.options.in_place = 1;
+    c.options.activation = SYNCBN_ELU;
+    c.backward.y = c.y.data();
+  });
+  backward_refused("dresidual is given and options.in_place is 1", [](Call& c) {
+    c.options.in_place = 1;
+    c.backward.dresidual = c.y.data();
+  });
 }
 
 TEST_CASE("wrong buffers are refused before anything is written") {
@@ -136,6 +166,15 @@ TEST_CASE("a device that was not built is refused") {
   REQUIRE(syncbn_query_capabilities(&capabilities) == SYNCBN_OK);
   if (capabilities.cuda_built) return;
   refused("no CUDA backend", [](Call& c) { c.launch.device = SYNCBN_CUDA; }, SYNCBN_UNSUPPORTED);
+}
+
+TEST_CASE("the options of an older caller end before in_place, and ask for what they asked then") {
+  Call call;
+  call.options.struct_size = offsetof(syncbn_options, in_place);
+  call.options.in_place = 77;  // not of the struct that the caller knows
+  CHECK(call.run_forward() == SYNCBN_OK);
+  call.options.struct_size -= 1;
+  CHECK(call.run_forward() == SYNCBN_INVALID_ARGUMENT);
 }
 
 TEST_CASE("structs of a newer caller are taken while what they add is not used") {

@@ -77,6 +77,25 @@ TEST_CASE("the phases, with the wires summed by the caller") {
   check_shards(shards);
 }
 
+TEST_CASE("in place y takes the memory of x, and the gradients are the same") {
+  auto ranks = Communicator::thread_group(2, kAmple);
+  auto shards = make_shards();
+  syncbn::Options options;
+  options.in_place = true;
+  on_every_rank(ranks, [&](std::size_t r, Communicator& rank) {
+    Shard& shard = shards[r];
+    const syncbn::Workspace workspace(syncbn::query_sizes(shard.shape(), options).workspace);
+    const auto launch = syncbn::Launch::cpu(workspace);
+    auto args = shard.forward();
+    args.y = {shard.x.data(), shard.shape()};
+    syncbn::forward(options, args, rank, launch);
+    shard.y = shard.x;
+    syncbn::backward(options, shard.backward(), rank, launch);
+    CHECK(shard.x == shard.y);
+  });
+  check_shards(shards);
+}
+
 TEST_CASE("a group of one, and running statistics in use") {
   Values x{1, 2, 3, 6}, y(4), dy{1, 1, 1, 2}, dx(4), saved(5);
   Values mean{3}, var{4 - 1e-5}, dbias(1);

@@ -46,6 +46,14 @@ TEST_CASE("a group of one in one call") {
   }
 }
 
+TEST_CASE("in place, y over x") {
+  for (const Shape& shape : kShapes) {
+    Case k = case_of(shape, {3});
+    k.options.in_place = 1, k.overwrite = true, k.options.activation = SYNCBN_ELU;
+    check_case(k, SYNCBN_FLOAT32);
+  }
+}
+
 TEST_CASE("16-bit packs, and float64 with centring") {
   for (const syncbn_dtype dtype : {SYNCBN_BFLOAT16, SYNCBN_FLOAT64})
     for (const Shape& shape : {kShapes[0], kShapes[4]}) {

@@ -35,12 +35,16 @@ std::int64_t channels_of_last_tile(const Case& k, const Geometry& geometry) {
   return k.c - (geometry.rows.tiles - 1) * geometry.rows.tile_channels;
 }
 
-// With masks, residuals and an activation in turn, since each is a kernel of its own.
+// With masks, residuals and activations in turn, and in place, since each is a kernel of its own.
 void check_variants(Case k) {
   check_case(k, SYNCBN_FLOAT32);
   k.masked = true, k.options.activation = SYNCBN_RELU;
   check_case(k, SYNCBN_FLOAT32);
   k.residual = true, k.options.activation = SYNCBN_LEAKY_RELU;
+  check_case(k, SYNCBN_FLOAT32);
+  k.residual = false, k.options.activation = SYNCBN_ELU;
+  check_case(k, SYNCBN_FLOAT32);
+  k.overwrite = true, k.options.in_place = 1;
   check_case(k, SYNCBN_FLOAT32);
 }
 
@@ -160,6 +164,10 @@ TEST_CASE("tensors that begin anywhere" * kSmall) {
           k.shift_of_x = shift.of_x, k.shift_of_others = shift.of_others;
           CHECK((geometry_of(k).pack > 1) == (shift.of_x == 0));
           check_case(k, parameters_of(dtype));
+          Case in_place = k;
+          in_place.residual = false, in_place.options.activation = SYNCBN_ELU;
+          in_place.overwrite = true, in_place.options.in_place = 1;
+          check_case(in_place, parameters_of(dtype));
         }
       }
 }

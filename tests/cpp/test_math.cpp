@@ -74,6 +74,30 @@ TEST_CASE("eps is added, or is the least variance") {
   CHECK(inverse_deviation(0.25, 4, SYNCBN_EPS_MAX).gate == 0.0);
 }
 
+TEST_CASE("in place a weight keeps away from zero, with its sign") {
+  constexpr double kLeast = SYNCBN_IN_PLACE_LEAST_WEIGHT;
+  CHECK(kLeast == 0x1p-12);
+  for (const double small : {0.0, -0.0, 1e-300, kLeast / 2, kLeast}) {
+    CHECK(applied_weight(small, true) == kLeast);
+    CHECK(applied_weight(small, false) == small);
+  }
+  CHECK(applied_weight(-1e-300, true) == -kLeast);
+  CHECK(applied_weight(-2 * kLeast, true) == -2 * kLeast);
+  CHECK(applied_weight(3.0, true) == 3.0);
+  CHECK(std::isnan(applied_weight(std::nan(""), true)));
+}
+
+TEST_CASE("in place xhat comes from the output") {
+  const Standardization s = standardization_in_place(4, 1);
+  CHECK((9 - s.origin) * s.unit == 2.0);  // y = 2*4 + 1
+}
+
+TEST_CASE("elu is rounded to -1 below its saturation, and not above") {
+  const double z = elu_saturation(24);
+  CHECK(static_cast<float>(std::expm1(z - 0.01)) == -1.0f);
+  CHECK(static_cast<float>(std::expm1(z + 0.01)) > -1.0f);
+}
+
 TEST_CASE("the mean keeps more than the precision of float32") {
   const double mean = 1.0 + 0x1p-40;
   CHECK(static_cast<double>(mean_hi<float>(mean)) + static_cast<double>(mean_lo<float>(mean)) ==
@@ -109,6 +133,7 @@ TEST_CASE("the hash depends on what must agree, and on nothing else") {
   CHECK(base != hash_after([](Problem& p) { p.options.weighting = SYNCBN_WEIGHT_EQUAL; }));
   CHECK(base != hash_after([](Problem& p) { p.options.activation = SYNCBN_RELU; }));
   CHECK(base != hash_after([](Problem& p) { p.options.centering = SYNCBN_CENTER_ON; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.in_place = 1; }));
   CHECK(base != call_hash(example(), Phase::kGradMoments, 7));
   CHECK(base != call_hash(example(), Phase::kMoments, 8));
 }

@@ -236,6 +236,7 @@ CHANGED = {
     "centering": "off",
     "activation": "leaky_relu",
     "negative_slope": 0.5,
+    "in_place": True,
 }
 
 
@@ -272,6 +273,7 @@ def test_options_copies_are_equal():
         {"centering": "yes"},
         {"activation": "gelu"},
         {"activation": "leaky_relu", "negative_slope": -1.0},
+        {"activation": "relu", "in_place": True},
     ],
 )
 def test_options_refuse_bad_values(change):

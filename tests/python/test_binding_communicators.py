@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -249,7 +250,12 @@ except syncbn.InvalidArgumentError as error:
     stored = error
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "SYNCBN_LEAK_WARNINGS": "1"},
     )
     assert done.stderr == ""
     assert done.stdout == ""

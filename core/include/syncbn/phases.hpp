@@ -26,7 +26,7 @@ struct ForwardArgs {
 
 // See syncbn_backward_args.
 struct BackwardArgs {
-  ConstTensorView x;
+  ConstTensorView x;  // with Options::in_place the forward's y
   ConstTensorView dy;
   Span<const double> saved;
   ConstTensorView y;  // where the forward had a residual and an activation

@@ -151,11 +151,25 @@ typedef enum syncbn_centering SYNCBN_ENUM_TYPE {
 typedef enum syncbn_activation SYNCBN_ENUM_TYPE {
   SYNCBN_IDENTITY = 0,
   SYNCBN_RELU = 1,
-  SYNCBN_LEAKY_RELU = 2 /* with negative_slope */
+  SYNCBN_LEAKY_RELU = 2, /* with negative_slope */
+  SYNCBN_ELU = 3         /* z where z > 0, else e^z - 1 */
 } syncbn_activation;
 
 /* As momentum: the running statistics are the average over all batches so far. */
 #define SYNCBN_MOMENTUM_CUMULATIVE (-1.0)
+
+/* In place (options.in_place = 1): x need not be kept for the backward pass. y may overwrite x, and
+ * where the backward functions take x they are given the forward's y, from which they recover
+ * xhat = (act^-1(y) - bias)/weight. This needs an activation that can be inverted: identity, elu,
+ * or leaky_relu with a negative_slope from 2^-126 to 2^126; and no residual.
+ *
+ * A weight that is nearer to 0 than SYNCBN_IN_PLACE_LEAST_WEIGHT is applied as that, with its sign
+ * (0 is positive), in the forward pass as in the backward pass; dweight is that of the weight that
+ * was applied. y is rounded to its dtype, by up to u*|y| where u is 2^-53 (float64), 2^-24
+ * (float32), 2^-11 (float16) or 2^-8 (bfloat16): xhat is then off by up to
+ * u*(|xhat| + |bias/weight|), and by more where elu is flat. docs/mathematics.md has the
+ * derivation. */
+#define SYNCBN_IN_PLACE_LEAST_WEIGHT (1.0 / 4096.0)
 
 /* Everything here except momentum and variance_factor must be the same on all ranks. */
 typedef struct syncbn_options {
@@ -172,10 +186,11 @@ typedef struct syncbn_options {
   syncbn_activation activation;
   uint64_t tag; /* names the call, so that ranks in different calls are told apart. 0: none in the
                    phases; in the one-call form the communicator's count of calls is used. */
+  int32_t in_place; /* 0, or 1: in place, as above */
 } syncbn_options;
 #define SYNCBN_OPTIONS_INIT                                                                  \
   {sizeof(syncbn_options), 1e-5, 0.1, 0.01, SYNCBN_WEIGHT_COUNT, SYNCBN_EPS_ADD,             \
-   SYNCBN_VARIANCE_UNBIASED, SYNCBN_GRAD_LOCAL, SYNCBN_CENTER_AUTO, SYNCBN_IDENTITY, 0}
+   SYNCBN_VARIANCE_UNBIASED, SYNCBN_GRAD_LOCAL, SYNCBN_CENTER_AUTO, SYNCBN_IDENTITY, 0, 0}
 
 /* ------------------------------------------------------------------------------ where it runs */
 
@@ -189,8 +204,10 @@ typedef struct syncbn_launch {
   void* workspace;       /* scratch in the device's memory, 64-byte aligned, any content */
   size_t workspace_size; /* bytes, at least syncbn_sizes.workspace_size */
   int32_t num_threads;   /* CPU: threads to use, >= 1. Results do not depend on it, to the bit. */
-  int32_t* status;       /* NULL, or a word in the device's memory. It is set to SYNCBN_DESYNC where
-                            the ranks disagree and never cleared; on the CPU the call fails too. */
+  int32_t* status;       /* NULL, or a word in the device's memory or in host memory that the device
+                            can access (cudaHostAlloc): there the host may look at it without
+                            waiting. It is set to SYNCBN_DESYNC where the ranks disagree, by a plain
+                            store, and never cleared; on the CPU the call fails too. */
   void* control;         /* CUDA: NULL, or SYNCBN_CONTROL_SIZE bytes in the device's memory, 64-byte
                             aligned, that the caller has zeroed once and that only calls on this
                             stream use: the kernels leave them zero. Saves a memset per pass. */
@@ -226,7 +243,7 @@ SYNCBN_API syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
 typedef struct syncbn_forward_args {
   size_t struct_size;
   const void* x;
-  const void* residual;         /* NULL, or added before the activation */
+  const void* residual;         /* NULL, or added before the activation; NULL in place */
   const uint8_t* mask;          /* NULL, or [N, S]: 0 = the position does not count in the
                                    statistics (it is normalized all the same) */
   syncbn_vector weight;         /* gamma; absent: 1 */
@@ -235,8 +252,8 @@ typedef struct syncbn_forward_args {
   syncbn_vector running_var;    /* In syncbn_infer: the statistics to use, needed, read only. */
   int64_t* num_batches_tracked; /* NULL, or one value: incremented whenever the running statistics
                                    are updated; needed for SYNCBN_MOMENTUM_CUMULATIVE */
-  void* y;                      /* output; may be the same buffer as residual, and as x where no
-                                   backward pass follows */
+  void* y;                      /* output; may be the same buffer as residual, and as x in place or
+                                   where no backward pass follows */
   double* saved;                /* output; NULL where no backward pass follows */
 } syncbn_forward_args;
 #define SYNCBN_FORWARD_ARGS_INIT                                                             \
@@ -284,16 +301,17 @@ SYNCBN_API syncbn_status syncbn_update_running(const syncbn_shape* shape,
  */
 typedef struct syncbn_backward_args {
   size_t struct_size;
-  const void* x;         /* as in forward */
+  const void* x;         /* as in forward; in place the forward's output */
   const void* dy;        /* the gradient of y */
   const void* y;         /* the forward's output; needed if it had a residual and an activation,
-                            else NULL: the sign before the activation is recomputed from x */
+                            else NULL: what the activation was given is recomputed from x */
   const uint8_t* mask;   /* as in forward */
   syncbn_vector weight;  /* as in forward */
   syncbn_vector bias;    /* as in forward */
   const double* saved;   /* from forward */
   void* dx;              /* output or NULL; may be the same buffer as dy */
-  void* dresidual;       /* output or NULL; = dy'; may be the same buffer as dy if dx is not */
+  void* dresidual;       /* output or NULL; = dy'; may be the same buffer as dy if dx is not; NULL
+                            in place */
   syncbn_vector dweight; /* output or absent */
   syncbn_vector dbias;   /* output or absent */
 } syncbn_backward_args;

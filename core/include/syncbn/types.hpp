@@ -124,6 +124,7 @@ struct Options {
   syncbn_centering centering = SYNCBN_CENTER_AUTO;
   syncbn_activation activation = SYNCBN_IDENTITY;
   std::uint64_t tag = 0;
+  bool in_place = false;  // y may overwrite x; the backward functions take y as x
 
   syncbn_options c_struct() const noexcept {
     return {sizeof(syncbn_options),
@@ -136,7 +137,8 @@ struct Options {
             grad_reduction,
             centering,
             activation,
-            tag};
+            tag,
+            in_place ? 1 : 0};
   }
 };
 
@@ -187,7 +189,7 @@ class Launch {
     return Launch(SYNCBN_CUDA, device_index, stream, workspace);
   }
 
-  // A word in the device's memory that is set to SYNCBN_DESYNC where the ranks disagree.
+  // A word that the device can access, which is set to SYNCBN_DESYNC where the ranks disagree.
   Launch& status(std::int32_t* word) noexcept {
     launch_.status = word;
     return *this;

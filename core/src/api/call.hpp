@@ -1,6 +1,8 @@
 // What the entry functions of both passes share: reading the structs of a call.
 #pragma once
 
+#include <cstddef>
+
 #include "api/guard.hpp"
 #include "plan/problem.hpp"
 #include "plan/validate.hpp"
@@ -10,7 +12,8 @@ namespace syncbn::api {
 
 inline Problem read_problem(const syncbn_shape* shape, const syncbn_options* options) {
   return validate_problem(read_struct("shape", shape, syncbn_shape SYNCBN_SHAPE_INIT),
-                          read_struct("options", options, syncbn_options SYNCBN_OPTIONS_INIT));
+                          read_struct("options", options, syncbn_options SYNCBN_OPTIONS_INIT,
+                                      offsetof(syncbn_options, in_place)));
 }
 
 inline syncbn_launch read_launch(const syncbn_launch* launch) {

@@ -18,6 +18,7 @@ struct Problem {
 
   std::int64_t values_per_channel() const { return n * s; }
   std::int64_t size() const { return n * c * s; }
+  bool in_place() const { return options.in_place != 0; }
   bool centered() const {
     return options.centering == SYNCBN_CENTER_ON ||
            (options.centering == SYNCBN_CENTER_AUTO && dtype == SYNCBN_FLOAT64);

@@ -30,6 +30,7 @@ double call_hash(const Problem& problem, Phase phase, std::uint64_t tag) {
       options.activation == SYNCBN_LEAKY_RELU ? std::bit_cast<std::uint64_t>(options.negative_slope)
                                               : 0u,
       problem.centered() ? 1u : 0u,
+      problem.in_place() ? 1u : 0u,
   };
   std::uint64_t state = 0;
   for (const std::uint64_t part : parts) state = mix(state, part);

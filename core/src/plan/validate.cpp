@@ -32,13 +32,28 @@ void check_addressable(const syncbn_shape& shape) {
         shape.n, ", ", shape.c, ", ", shape.s, ") has more values than can be addressed");
 }
 
+// In place the activation is inverted.
+void check_in_place(const syncbn_options& options) {
+  check(options.in_place == 0 || options.in_place == 1, "options.in_place is ", options.in_place,
+        "; expected 0 or 1");
+  if (options.in_place == 0) return;
+  check(options.activation != SYNCBN_RELU,
+        "options.in_place is 1 and options.activation is relu, which cannot be inverted; expected "
+        "identity, leaky_relu or elu, or in_place = 0");
+  check(options.activation != SYNCBN_LEAKY_RELU ||
+            (options.negative_slope >= 0x1p-126 && options.negative_slope <= 0x1p126),
+        "options.negative_slope is ", options.negative_slope,
+        " and options.in_place is 1; expected a slope that can be divided by, from 2^-126 to "
+        "2^126, or in_place = 0");
+}
+
 void check_options(const syncbn_options& options) {
   check_choice("options.weighting", options.weighting, SYNCBN_WEIGHT_BATCH);
   check_choice("options.eps_mode", options.eps_mode, SYNCBN_EPS_MAX);
   check_choice("options.variance_factor", options.variance_factor, SYNCBN_VARIANCE_UNBIASED_RANK);
   check_choice("options.grad_reduction", options.grad_reduction, SYNCBN_GRAD_MEAN);
   check_choice("options.centering", options.centering, SYNCBN_CENTER_OFF);
-  check_choice("options.activation", options.activation, SYNCBN_LEAKY_RELU);
+  check_choice("options.activation", options.activation, SYNCBN_ELU);
   check(std::isfinite(options.eps) && options.eps >= 0, "options.eps is ", options.eps,
         "; expected a finite number >= 0, such as 1e-5");
   check(options.momentum == SYNCBN_MOMENTUM_CUMULATIVE ||
@@ -49,6 +64,7 @@ void check_options(const syncbn_options& options) {
   check(options.activation != SYNCBN_LEAKY_RELU ||
             (std::isfinite(options.negative_slope) && options.negative_slope >= 0),
         "options.negative_slope is ", options.negative_slope, "; expected a finite number >= 0");
+  check_in_place(options);
 }
 
 void check_pointer(const char* name, const void* pointer, bool needed) {
@@ -70,6 +86,12 @@ void check_running_pair(const Problem& problem, const syncbn_forward_args& args)
         "only one of running_mean and running_var is given; give both or neither");
   check_vector(problem, "running_mean", args.running_mean);
   check_vector(problem, "running_var", args.running_var);
+}
+
+void check_residual(const Problem& problem, const void* residual) {
+  check(residual == nullptr || !problem.in_place(),
+        "residual is given and options.in_place is 1; what is recovered from y would hold the "
+        "residual too: pass NULL, or in_place = 0");
 }
 
 void check_affine(const Problem& problem, const syncbn_vector& weight, const syncbn_vector& bias) {
@@ -120,6 +142,7 @@ void validate_running(const Problem& problem, const syncbn_forward_args& args) {
 void validate_normalize(const Problem& problem, const syncbn_forward_args& args) {
   check_pointer("x", args.x, problem.size() > 0);
   check_pointer("y", args.y, problem.size() > 0);
+  check_residual(problem, args.residual);
   check_affine(problem, args.weight, args.bias);
   validate_running(problem, args);
 }
@@ -127,6 +150,7 @@ void validate_normalize(const Problem& problem, const syncbn_forward_args& args)
 void validate_infer(const Problem& problem, const syncbn_forward_args& args) {
   check_pointer("x", args.x, problem.size() > 0);
   check_pointer("y", args.y, problem.size() > 0);
+  check_residual(problem, args.residual);
   check_affine(problem, args.weight, args.bias);
   check_running_pair(problem, args);
   check_pointer("running_mean", args.running_mean.data, problem.c > 0);
@@ -139,10 +163,15 @@ void validate_backward(const Problem& problem, const syncbn_backward_args& args,
   check_pointer("saved", args.saved, true);
   check(args.y == nullptr || problem.options.activation != SYNCBN_IDENTITY,
         "y is given but there is no activation; pass NULL");
+  check(args.y == nullptr || !problem.in_place(),
+        "y is given and options.in_place is 1; in place the forward's output is passed as x: pass "
+        "NULL for y");
   check_affine(problem, args.weight, args.bias);
   if (phase == BackwardPhase::kGradMoments) return;
   check_vector(problem, "dweight", args.dweight);
   check_vector(problem, "dbias", args.dbias);
+  check(args.dresidual == nullptr || !problem.in_place(),
+        "dresidual is given and options.in_place is 1; in place there is no residual: pass NULL");
   check(args.dx == nullptr || args.dx != args.dresidual,
         "dx and dresidual are the same buffer; give each its own");
 }

@@ -20,12 +20,12 @@ DEFAULT_OPTIONS = Options()
 class Saved:
     """What the backward pass needs of the forward pass. The arrays must not change in between."""
 
-    x: Array
+    x: Array  # with options.in_place the output
     statistics: Array  # float64[3C + 2], as syncbn.h describes it
     weight: Array | None
     bias: Array | None
     mask: Array | None
-    y: Array | None  # where the sign before the activation cannot be recomputed
+    y: Array | None  # where x does not tell what the activation was given
     has_residual: bool
     options: Options
     frozen: bool  # made by infer: no group is involved in the backward pass
@@ -62,7 +62,7 @@ def forward(
     float32, float64. y has the memory layout of x, channels first or channels last; other strides
     are made dense in a copy. running_mean and running_var (C,) and num_batches_tracked (one int64)
     are updated in place. mask: x's shape without axis 1, uint8 or bool; 0: the position does not
-    count. out: where y goes, of x's shape, dtype and layout.
+    count. out: where y goes, of x's shape, dtype and layout; with options.in_place this may be x.
 
     Raises InvalidArgumentError for a wrong shape, dtype or layout and for a read-only output,
     and what `comm` raises.
@@ -156,14 +156,14 @@ def outputs(
 ) -> tuple[Array, Saved]:
     """Memory for y and for the statistics, not yet filled."""
     y = np.empty_like(x, subok=False) if out is None else out
-    sign_is_lost = residual is not None and options.activation != "identity"
+    needs_y = residual is not None and options.activation != "identity"
     saved = Saved(
-        x=x,
+        x=y if options.in_place else x,
         statistics=np.empty(_core.sizes(view(x, "x"), options).saved),
         weight=weight,
         bias=bias,
         mask=mask,
-        y=y if sign_is_lost else None,
+        y=y if needs_y else None,
         has_residual=residual is not None,
         options=options,
         frozen=frozen,

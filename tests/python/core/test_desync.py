@@ -23,6 +23,7 @@ MUST_AGREE = {
     "eps_mode": {"eps_mode": "max"},
     "grad_reduction": {"grad_reduction": "sum"},
     "activation": {"activation": "relu"},
+    "in_place": {"in_place": True},
 }
 MAY_DIFFER = {"momentum": {"momentum": 0.5}, "variance_factor": {"variance_factor": "biased"}}
 

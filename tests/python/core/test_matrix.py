@@ -23,7 +23,7 @@ FROZEN_FACTORS = {
     name: FACTORS[name]
     for name in (
         "dtype", "layout", "channels", "ratio", "residual", "activation", "spatial", "eps_mode",
-        "eps", "affine", "parameters", "threads",
+        "eps", "affine", "parameters", "threads", "in_place",
     )
 } | {"shards": ("alone", "empty-rank")}  # fmt: skip
 FIXED_WHEN_FROZEN = {

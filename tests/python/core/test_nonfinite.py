@@ -47,7 +47,7 @@ def assert_only_there(spoilt: list[Rank], clean: list[Rank], names: list[str]) -
 
 @pytest.mark.parametrize("layout", ["first", "last"])
 @pytest.mark.parametrize("eps_mode", ["add", "max"])
-@pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu", "elu"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
 def test_in_x(value, dtype, activation, eps_mode, layout) -> None:
@@ -64,6 +64,20 @@ def test_in_x(value, dtype, activation, eps_mode, layout) -> None:
         assert np.isnan(by_channel(rank, "dx")[CHANNEL]).all()
     if np.isnan(value):
         assert all(np.isnan(by_channel(rank, "y")[CHANNEL]).all() for rank in spoilt)
+
+
+@pytest.mark.parametrize("activation", ["identity", "leaky_relu", "elu"])
+@pytest.mark.parametrize("field", ["x", "dy"])
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
+def test_in_place(value: float, field: str, activation: str) -> None:
+    case = simple_case("float32", (3, 2), CHANNELS, (5,), activation=activation, in_place=True)
+    case = dataclasses.replace(case, overwrite=True)
+    spoilt = run_phases(spoil(case, field, value))
+    assert_only_there(spoilt, run_phases(case), ["y", "dx", "dweight", "dbias"])
+    for rank in spoilt:
+        assert np.isnan(by_channel(rank, "y")[CHANNEL]).any() == (field == "x")
+        assert not np.isfinite(by_channel(rank, "dx")[CHANNEL]).any()
+    assert not np.isfinite(by_channel(spoilt[0], "dweight")[CHANNEL]).any()
 
 
 @pytest.mark.parametrize("centering", ["on", "off"])
@@ -90,7 +104,7 @@ def test_in_dy(run, activation: str, layout: str) -> None:
         assert np.isfinite(by_channel(spoilt[1], name)).all()
 
 
-@pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu", "elu"])
 def test_in_residual(activation: str) -> None:
     """A residual takes no part in the statistics: one value of y is hit."""
     case = simple_case("float32", (3, 2), CHANNELS, (5,), residual=True, activation=activation)
@@ -123,9 +137,14 @@ def test_what_does_not_count_does_not_spoil_the_statistics(layout: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["weight", "bias"])
-@pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu"])
-def test_in_parameters(activation: str, name: str) -> None:
-    case = simple_case("float32", (3, 2), CHANNELS, (5,), activation=activation)
+@pytest.mark.parametrize(
+    "options",
+    [{"activation": a} for a in ("identity", "relu", "leaky_relu", "elu")]
+    + [{"activation": a, "in_place": True} for a in ("identity", "leaky_relu", "elu")],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_in_parameters(options: dict, name: str) -> None:
+    case = simple_case("float32", (3, 2), CHANNELS, (5,), **options)
     vector = getattr(case, name)
     broken = dataclasses.replace(vector, values=with_value(vector.values, np.nan, (CHANNEL,)))
     spoilt, clean = run_phases(dataclasses.replace(case, **{name: broken})), run_phases(case)

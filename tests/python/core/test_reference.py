@@ -15,7 +15,7 @@ POLICIES = [
     Policy(eps=0.3, weighting=weighting, eps_mode=mode, activation=activation, negative_slope=0.2)
     for weighting in ("count", "equal", "batch")
     for mode in ("add", "max")
-    for activation in ("identity", "relu", "leaky_relu")
+    for activation in ("identity", "relu", "leaky_relu", "elu")
 ]
 
 
@@ -80,7 +80,7 @@ def test_backward_is_the_gradient_of_forward(policy: Policy, masked: bool, resid
     assert_gradient(sum(gradients.dbias), by_bias)
 
 
-@pytest.mark.parametrize("policy", POLICIES[:3], ids=lambda p: p.activation)
+@pytest.mark.parametrize("policy", POLICIES[:4], ids=lambda p: p.activation)
 def test_residual_gradient(policy: Policy) -> None:
     shards, dys = make_shards(False, True)
     gradients = backward(policy, forward(policy, shards, WEIGHT, BIAS), shards, dys, WEIGHT)
@@ -93,7 +93,7 @@ def test_residual_gradient(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("mode", ["add", "max"])
-@pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu", "elu"])
 def test_infer_backward_is_the_gradient_of_infer(mode: str, activation: str) -> None:
     policy = Policy(eps=0.3, eps_mode=mode, activation=activation)
     shards, dys = make_shards(False, True)
@@ -110,6 +110,18 @@ def test_infer_backward_is_the_gradient_of_infer(mode: str, activation: str) -> 
     by_bias = numeric_gradient(lambda b: at(shard.x, bias=b), BIAS)
     assert_gradient(gradients.dweight[0], by_weight)
     assert_gradient(gradients.dbias[0], by_bias)
+
+
+def test_in_place_changes_small_weights_alone() -> None:
+    shards, dys = make_shards(False, False)
+    weight, applied = np.array([-1e-5, 1.5]), np.array([-(2.0**-12), 1.5])
+    results = []
+    for policy, gamma in ((Policy(in_place=True), weight), (Policy(), applied)):
+        statistics = forward(policy, shards, gamma)
+        gradients = backward(policy, statistics, shards, dys, gamma)
+        results.append([*statistics.y, *gradients.dx, *gradients.dweight])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_eps_max_has_both_sides_of_the_clamp() -> None:

@@ -26,6 +26,7 @@ class Policy:
     grad_reduction: str = "local"
     activation: str = "identity"
     negative_slope: float = 0.01
+    in_place: bool = False  # here it changes nothing but small weights
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,10 @@ def inverse_std(policy: Policy, var: Array) -> tuple[Array, Array]:
 def activate(policy: Policy, pre: Array) -> Array:
     if policy.activation == "identity":
         return pre
-    below = np.zeros_like(pre) if policy.activation == "relu" else pre * Real(policy.negative_slope)
+    if policy.activation == "elu":
+        below = np.expm1(np.minimum(pre, 0))
+    else:
+        below = pre * Real(negative_slope(policy))
     return np.where(pre <= 0, below, pre)
 
 
@@ -138,8 +142,25 @@ def slope(policy: Policy, pre: Array) -> Array:
     """Derivative of the activation: 1 above zero, the negative side's at zero and below."""
     if policy.activation == "identity":
         return np.ones_like(pre)
-    below = Real(policy.negative_slope if policy.activation == "leaky_relu" else 0)
+    if policy.activation == "elu":
+        below = np.exp(np.minimum(pre, 0))
+    else:
+        below = Real(negative_slope(policy))
     return np.where(pre <= 0, below, Real(1))
+
+
+def negative_slope(policy: Policy) -> float:
+    """Of relu and leaky_relu."""
+    return policy.negative_slope if policy.activation == "leaky_relu" else 0.0
+
+
+def applied_weight(policy: Policy, weight: Array | None, channels: int) -> Array:
+    """The weight as (1, C, 1). In place it is divided by: never nearer to zero than 2^-12."""
+    gamma = per_channel(weight, channels, 1)
+    if not policy.in_place:
+        return gamma
+    least = Real(2) ** -12
+    return np.where(np.abs(gamma) < least, np.where(gamma < 0, -least, least), gamma)
 
 
 def forward(
@@ -174,7 +195,7 @@ def normalize(
 ) -> Forward:
     channels = mean.size
     invstd, gate = inverse_std(policy, var)
-    gamma, beta = per_channel(weight, channels, 1), per_channel(bias, channels, 0)
+    gamma, beta = applied_weight(policy, weight, channels), per_channel(bias, channels, 0)
     xhat = [(real(s.x) - mean[None, :, None]) * invstd[None, :, None] for s in shards]
     pre = [h * gamma + beta for h in xhat]
     pre = [
@@ -229,7 +250,7 @@ def backward(
     """The gradient of sum(y*dy) over all shards. `statistics` is the result of forward."""
     through, local_beta, local_gamma = gradient_sums(policy, statistics, dy)
     sum_beta, sum_gamma = sum(local_beta), sum(local_gamma)
-    gamma = per_channel(weight, statistics.mean.size, 1)
+    gamma = applied_weight(policy, weight, statistics.mean.size)
     scale = gamma * statistics.invstd[None, :, None]
     dx = []
     for d, shard in enumerate(shards):
@@ -247,7 +268,7 @@ def infer_backward(
 ) -> Backward:
     """The gradient where the statistics are constants. `statistics` is the result of infer."""
     through, local_beta, local_gamma = gradient_sums(policy, statistics, [dy])
-    gamma = per_channel(weight, statistics.mean.size, 1)
+    gamma = applied_weight(policy, weight, statistics.mean.size)
     dx = [gamma * statistics.invstd[None, :, None] * through[0]]
     return Backward(dx, through, local_gamma, local_beta)
 

@@ -33,6 +33,7 @@ CASES = {
     "an empty rank": simple_case(batches=(0, 4), weighting="batch"),
     "no values at all": simple_case(batches=(0, 0)),
     "one rank": simple_case(batches=(4,), eps_mode="max"),
+    "in place": simple_case(batches=(3, 2), activation="elu", in_place=True),
     "sums of gradients": simple_case(batches=(3, 2), grad_reduction="sum"),
 }
 

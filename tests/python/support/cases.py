@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "centering": "auto",
     "activation": "identity",
     "negative_slope": 0.01,
+    "in_place": False,
 }
 
 
@@ -55,6 +56,7 @@ class Case:
     running_var: Vector | None = None
     batches: int | None = None
     given: dict[str, Any] = field(default_factory=dict)  # options other than the defaults
+    overwrite: bool = False  # y is written into x's memory
 
     @property
     def options(self) -> dict[str, Any]:

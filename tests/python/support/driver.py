@@ -95,7 +95,10 @@ def make_rank(case: Case, shard: ShardData, threads: int, device: tuple[str, int
     }
     options = _core.Options(**case.options)
     rank = Rank(given, options, threads, len(case.shards), device=device)
-    rank.out["y"] = Buffer(shard.x.shape, case.dtype, case.layout)
+    if case.overwrite:
+        rank.out["x"] = rank.out["y"] = data(shard.x)
+    else:
+        rank.out["y"] = Buffer(shard.x.shape, case.dtype, case.layout)
     rank.new("saved", (rank.sizes.saved,), "float64")
     # Running statistics are in and out: copies of the case's own.
     for name in ("running_mean", "running_var"):
@@ -115,7 +118,9 @@ def make_ranks(case: Case, threads: int = 1, device: str = "cpu") -> list[Rank]:
 
 
 def add_gradients(case: Case, rank: Rank) -> None:
-    """Outputs of the backward pass; y becomes its input where it is asked for."""
+    """Outputs of the backward pass; y becomes its input where it is asked for, in place as x."""
+    if case.policy.in_place:
+        rank.out["x"] = rank.out["y"]
     shape = rank.given["x"].shape
     rank.out["dx"] = Buffer(shape, case.dtype, case.layout)
     if rank.given["residual"] is not None:
@@ -134,8 +139,8 @@ def saved_y(case: Case, rank: Rank) -> dict[str, _core.Array | None]:
 
 def sum_over_ranks(ranks: Sequence[Rank], wire: str, total: str) -> None:
     """Adds in the order of the ranks, as the thread communicator does, so that bits compare."""
-    values = np.zeros_like(ranks[0].out[wire].storage)
-    for rank in ranks:
+    values = ranks[0].out[wire].storage
+    for rank in ranks[1:]:
         values = values + rank.out[wire].storage
     for rank in ranks:
         rank.out[total] = Buffer.of(values, "float64")

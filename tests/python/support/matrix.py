@@ -20,7 +20,7 @@ PRINCIPAL = {
     "ratio": (0.0, 1.0, 1e2, 1e4, 1e6),
     "masked": ("none", "some", "rank-without"),
     "residual": (False, True),
-    "activation": ("identity", "relu", "leaky_relu"),
+    "activation": ("identity", "relu", "leaky_relu", "elu"),
 }
 FURTHER = {
     "spatial": ("none", "7x7", "large", "odd", "prime", "rank 5"),
@@ -34,6 +34,7 @@ FURTHER = {
     "parameters": ("arithmetic", "same", "mixed"),
     "running": (True, False),
     "threads": (1, 2, 3),
+    "in_place": ("no", "y over x", "y beside x"),
 }
 FACTORS = {**PRINCIPAL, **FURTHER}
 
@@ -49,8 +50,12 @@ VALUES = 60_000  # of x over all ranks at most: keeps a case near 50 ms
 
 
 def allowed(row: Row) -> bool:
-    """Pairs that cannot be: a dtype that cannot carry the ratio. Accepts partial rows."""
-    return "dtype" not in row or "ratio" not in row or can_carry(row["dtype"], row["ratio"])
+    """Pairs that cannot be: a dtype that cannot carry the ratio, and what cannot be done in place.
+    Accepts partial rows."""
+    if "dtype" in row and "ratio" in row and not can_carry(row["dtype"], row["ratio"]):
+        return False
+    lost = row.get("residual", False) or row.get("activation") == "relu"
+    return row.get("in_place", "no") == "no" or not lost
 
 
 def row_name(row: Row) -> str:
@@ -111,6 +116,7 @@ def build(row: Row) -> Case:
     )
     running = row["running"]
     names = ("weighting", "eps_mode", "eps", "variance_factor", "grad_reduction", "centering")
+    options = {name: row[name] for name in (*names, "activation", "momentum")}
     return Case(
         dtype=row["dtype"],
         channels=row["channels"],
@@ -121,7 +127,8 @@ def build(row: Row) -> Case:
         running_mean=mean if running else None,
         running_var=var if running else None,
         batches=2 if running else None,
-        given={name: row[name] for name in (*names, "activation", "momentum")},
+        given=options | {"in_place": row["in_place"] != "no"},
+        overwrite=row["in_place"] == "y over x",
     )
 
 
@@ -130,10 +137,12 @@ def full_product(dtype: str, layout: str, channels: int) -> Iterator[Row]:
     fixed = {"dtype": (dtype,), "layout": (layout,), "channels": (channels,)}
     factors = {**PRINCIPAL, **fixed}
     # Co-prime strides, so that neighbouring rows differ in several further factors.
-    strides = (1, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+    strides = (1, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41)
     for i, values in enumerate(itertools.product(*factors.values())):
         row = dict(zip(factors, values, strict=True))
         for stride, (name, choices) in zip(strides, FURTHER.items(), strict=True):
             row[name] = choices[(i + i // stride) % len(choices)]
+        if not allowed(row):
+            row["in_place"] = "no"
         if allowed(row):
             yield row

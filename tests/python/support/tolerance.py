@@ -18,18 +18,30 @@ the same small number everywhere. In the order in which errors arise:
   y        |gamma|*err(xhat) + K*a*(|gamma*xhat| + |beta| + |residual|), then the final u*|y|.
   sums     S|dy'|*err(xhat) + K*a*S|dy'*xhat|, K*a*S|dy'|. Where the value before the activation is
            within its error of 0, dy' may go either way: |dy|*(1 - slope).
+           elu has no such step: there dy' is off by |dy| times the error of its derivative,
+           which is that of the value before it, or of y + 1 where y is read.
   dx       each of its three terms with the errors of its factors, then u*|dx|.
+
+In place xhat is (z - beta)/gamma, where z is recovered from y: anywhere between what y - err(y) and
+y + err(y) give, which is u*|z| for a line and more where elu is flat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reference import Backward, Forward, Policy
-from reference.batch_norm import inverse_std, per_channel, reduce_gradients, variance_factor
+from reference.batch_norm import (
+    applied_weight,
+    inverse_std,
+    negative_slope,
+    per_channel,
+    reduce_gradients,
+    variance_factor,
+)
 from support.cases import Case
 from support.dtypes import TINY, UNIT
 
@@ -108,7 +120,8 @@ def forward_bounds(case: Case, result: Forward, *, given_statistics: bool = Fals
 def parameters(case: Case) -> tuple[np.ndarray, np.ndarray]:
     weight = None if case.weight is None else case.weight.values
     bias = None if case.bias is None else case.bias.values
-    return per_channel(weight, case.channels, 1), per_channel(bias, case.channels, 0)
+    gamma = applied_weight(case.policy, weight, case.channels)
+    return gamma, per_channel(bias, case.channels, 0)
 
 
 def steepest(policy: Policy) -> float:
@@ -133,14 +146,40 @@ def running_bounds(
     )
 
 
+def recovered(case: Case, result: Forward, bounds: Bounds) -> Bounds:
+    """The bounds of the backward pass in place, whose xhat comes from y."""
+    a, (gamma, beta) = UNIT[case.arithmetic], parameters(case)
+    xhat = []
+    for y, error, pre in zip(result.y, bounds.y, result.pre, strict=True):
+        low, high = inverse(case, y - error), inverse(case, y + error)
+        z = np.maximum(high - pre, pre - low) + K * a * (np.abs(pre) + np.abs(beta))
+        xhat.append(z / np.abs(gamma))
+    return replace(bounds, xhat=xhat)
+
+
+def inverse(case: Case, y: np.ndarray) -> np.ndarray:
+    """What went into the activation; for elu not below what its dtype tells from -infinity."""
+    if case.policy.activation == "identity":
+        return y
+    if case.policy.activation == "leaky_relu":
+        return np.where(y <= 0, y / np.longdouble(case.policy.negative_slope), y)
+    least = UNIT[case.dtype] / np.longdouble(2)  # half the distance from -1 to the next value
+    return np.where(y <= 0, np.log(np.maximum(1 + np.minimum(y, 0), least)), y)
+
+
 def ambiguous(case: Case, result: Forward, bounds: Bounds, d: int) -> np.ndarray:
-    """How far dy' may be off because the sign before the activation is within its error of 0."""
-    policy = case.policy
+    """How far dy' may be off for what is not known exactly of the value before the activation."""
+    policy, dy = case.policy, np.abs(case.gradients[d])
+    from_y = policy.in_place or case.shards[d].residual is not None
     if policy.activation == "identity":
         return np.zeros_like(result.pre[d])
-    below = policy.negative_slope if policy.activation == "leaky_relu" else 0.0
+    if policy.activation == "elu":
+        error = bounds.y[d] if from_y else bounds.pre[d]
+        return np.where(result.pre[d] <= error, dy * error, 0)
     either = np.abs(result.pre[d]) <= bounds.pre[d]
-    return np.where(either, np.abs(case.gradients[d]) * abs(1 - below), 0)
+    if from_y:
+        either |= np.abs(result.y[d]) <= bounds.y[d]
+    return np.where(either, dy * abs(1 - negative_slope(policy)), 0)
 
 
 def backward_bounds(
@@ -148,6 +187,8 @@ def backward_bounds(
 ) -> dict[str, list[np.ndarray]]:
     """err of dx, dresidual, dweight, dbias per shard. frozen: the statistics are constants."""
     a, policy = UNIT[case.arithmetic], case.policy
+    if policy.in_place:
+        bounds = recovered(case, result, bounds)
     through, sides = gradients.dresidual, range(len(case.shards))
     either = [ambiguous(case, result, bounds, d) for d in sides]
     local_beta, local_gamma = [], []
@@ -206,7 +247,9 @@ def pull_bound(case, result, bounds, through, sum_errors) -> list[np.ndarray]:
         xhat = np.abs(result.xhat[d])
         error = sum_beta * relative + beta_error + doubt * xhat * sum_gamma
         error = error + gate * (
-            xhat * (sum_gamma * 2 * relative + gamma_error) + bounds.xhat[d] * sum_gamma
+            xhat * sum_gamma * 2 * relative
+            + (xhat + bounds.xhat[d]) * gamma_error
+            + bounds.xhat[d] * sum_gamma
         )
         scale = np.abs(gamma) * row(result.invstd) * result.coefficients[d]
         # invstd enters three times: its error may be as large as itself where var is near 0.

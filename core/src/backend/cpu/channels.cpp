@@ -19,10 +19,15 @@ double round_to_arithmetic(const Problem& problem, double value) {
   return is_float64_arithmetic(problem) ? value : static_cast<double>(static_cast<float>(value));
 }
 
-ForwardConstants constants(const Problem& problem, double mean, double invstd, double gamma,
+double weight_of(const Problem& problem, const syncbn_vector& weight, std::int64_t i) {
+  return applied_weight(load_or(weight, i, 1.0), problem.in_place());
+}
+
+// origin: what is taken from each value, the mean of x in the forward pass.
+ForwardConstants constants(const Problem& problem, double origin, double invstd, double gamma,
                            double beta) {
-  if (is_float64_arithmetic(problem)) return {mean, 0.0, invstd * gamma, beta};
-  return {static_cast<double>(mean_hi<float>(mean)), static_cast<double>(mean_lo<float>(mean)),
+  if (is_float64_arithmetic(problem)) return {origin, 0.0, invstd * gamma, beta};
+  return {static_cast<double>(mean_hi<float>(origin)), static_cast<double>(mean_lo<float>(origin)),
           invstd * gamma, beta};
 }
 
@@ -37,8 +42,16 @@ ForwardConstants finish_channel(const Problem& problem, const syncbn_forward_arg
     args.saved[Saved::invstd(problem.c, i)] = invstd;
     args.saved[Saved::gate(problem.c, i)] = gate;
   }
-  return constants(problem, statistics.mean, invstd, load_or(args.weight, i, 1.0),
+  return constants(problem, statistics.mean, invstd, weight_of(problem, args.weight, i),
                    load_or(args.bias, i, 0.0));
+}
+
+// What makes xhat of the values that the backward pass reads.
+Standardization standardization_of(const Problem& problem, const syncbn_backward_args& args,
+                                   std::int64_t i) {
+  if (problem.in_place())
+    return standardization_in_place(weight_of(problem, args.weight, i), load_or(args.bias, i, 0.0));
+  return {args.saved[Saved::mean(problem.c, i)], args.saved[Saved::invstd(problem.c, i)]};
 }
 
 }  // namespace
@@ -120,9 +133,9 @@ void update_running(const Problem& problem, ChannelRange range, const syncbn_for
 void saved_constants(const Problem& problem, ChannelRange range, const syncbn_backward_args& args,
                      ForwardConstants* forward) {
   for (std::int64_t i = range.begin; i < range.end; ++i)
-    forward[i] = constants(problem, args.saved[Saved::mean(problem.c, i)],
-                           args.saved[Saved::invstd(problem.c, i)], load_or(args.weight, i, 1.0),
-                           load_or(args.bias, i, 0.0));
+    forward[i] = constants(problem, standardization_of(problem, args, i).origin,
+                           args.saved[Saved::invstd(problem.c, i)],
+                           weight_of(problem, args.weight, i), load_or(args.bias, i, 0.0));
 }
 
 void write_grad_wire_header(double hash, double* wire) {
@@ -134,7 +147,7 @@ void write_grad_wire(const Problem& problem, ChannelRange range, const syncbn_ba
   for (std::int64_t i = range.begin; i < range.end; ++i) {
     wire[BackwardWire::bias(problem.c, i)] = sums[i].bias;
     wire[BackwardWire::weight(problem.c, i)] =
-        sums[i].weight * args.saved[Saved::invstd(problem.c, i)];
+        sums[i].weight * standardization_of(problem, args, i).unit;
   }
 }
 
@@ -142,11 +155,11 @@ void backward_constants(const Problem& problem, ChannelRange range,
                         const syncbn_backward_args& args, const Exchange& exchange,
                         BackwardConstants* backward) {
   for (std::int64_t i = range.begin; i < range.end; ++i) {
-    const auto [scale, offset, slope] =
-        gradient_coefficients(load_or(args.weight, i, 1.0), args.saved[Saved::invstd(problem.c, i)],
-                              args.saved[Saved::gate(problem.c, i)], args.saved[Saved::kRankFactor],
-                              exchange.total[BackwardWire::bias(problem.c, i)],
-                              exchange.total[BackwardWire::weight(problem.c, i)]);
+    const auto [scale, offset, slope] = gradient_coefficients(
+        weight_of(problem, args.weight, i), args.saved[Saved::invstd(problem.c, i)],
+        standardization_of(problem, args, i).unit, args.saved[Saved::gate(problem.c, i)],
+        args.saved[Saved::kRankFactor], exchange.total[BackwardWire::bias(problem.c, i)],
+        exchange.total[BackwardWire::weight(problem.c, i)]);
     backward[i] = {scale, offset, slope};
   }
 }

@@ -38,7 +38,7 @@ void update_running(const Problem&, ChannelRange, const syncbn_forward_args&, co
 // Whether anything counted in the group, so that the running statistics move.
 bool updates_running(const syncbn_forward_args&, const Exchange&);
 
-// The constants of the forward pass as the backward passes need them again.
+// The same constants for the backward passes; in place with the origin of what those read.
 void saved_constants(const Problem&, ChannelRange, const syncbn_backward_args&, ForwardConstants*);
 
 void write_grad_wire_header(double hash, double* wire);

@@ -32,11 +32,11 @@ struct Call {
   // One pass at a time: each takes the same memory after the channels.
   RowPasses rows(const std::uint8_t* mask) const {
     Carver rest = carver;
-    return {problem, kernels_for(problem.dtype), rest, mask != nullptr};
+    return {problem, kernels_for(problem), rest, mask != nullptr};
   }
   PlanePasses planes() const {
     Carver rest = carver;
-    return {problem, kernels_for(problem.dtype), PlaneScratch(rest, plane_view(problem))};
+    return {problem, kernels_for(problem), PlaneScratch(rest, plane_view(problem))};
   }
 };
 
@@ -51,8 +51,8 @@ void require_agreement(double sum_h, double sum_h2, std::int64_t group_size,
        " ranks of the group are not in the same call: they differ in the layer or step (tag), in "
        "the "
        "operation, in the number of channels, or in options that must agree (eps, eps_mode, "
-       "weighting, grad_reduction, centering, activation). Check that every rank runs the same "
-       "layers the same number of times");
+       "weighting, grad_reduction, centering, activation, in_place). Check that every rank runs "
+       "the same layers the same number of times");
 }
 
 void require_agreement(const Exchange& exchange, const syncbn_launch& launch) {

@@ -6,19 +6,23 @@
 
 namespace syncbn::cpu {
 
-// Each is kernels.cpp compiled for that instruction set; indexed by syncbn_dtype.
+// Each is kernels.cpp and kernels_any.cpp compiled for that instruction set; indexed by
+// syncbn_dtype.
 namespace generic {
 extern const Kernels kKernels[4];
-}
+extern const Kernels kAnyKernels[4];
+}  // namespace generic
 #if defined(SYNCBN_HAVE_AVX2)
 namespace avx2 {
 extern const Kernels kKernels[4];
-}
+extern const Kernels kAnyKernels[4];
+}  // namespace avx2
 #endif
 #if defined(SYNCBN_HAVE_AVX512)
 namespace avx512 {
 extern const Kernels kKernels[4];
-}
+extern const Kernels kAnyKernels[4];
+}  // namespace avx512
 #endif
 
 namespace {
@@ -27,6 +31,7 @@ struct InstructionSet {
   const char* name;
   bool runs_here;
   const Kernels* kernels;
+  const Kernels* any_kernels;
 };
 
 #if defined(__aarch64__)
@@ -42,15 +47,15 @@ InstructionSet choose() {
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"),
-       avx512::kKernels},
+       avx512::kKernels, avx512::kAnyKernels},
 #endif
 #if defined(SYNCBN_HAVE_AVX2)
       {"avx2",
        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __builtin_cpu_supports("f16c"),
-       avx2::kKernels},
+       avx2::kKernels, avx2::kAnyKernels},
 #endif
-      {kBaseline, true, generic::kKernels},
+      {kBaseline, true, generic::kKernels, generic::kAnyKernels},
   };
   const char* wanted = std::getenv("SYNCBN_CPU_ISA");
   if (wanted != nullptr)
@@ -70,6 +75,11 @@ const InstructionSet& chosen() {
 
 const char* instruction_set() { return chosen().name; }
 
-const Kernels& kernels_for(syncbn_dtype dtype) { return chosen().kernels[static_cast<int>(dtype)]; }
+const Kernels& kernels_for(const Problem& problem) {
+  const syncbn_activation activation = problem.options.activation;
+  const bool any =
+      activation == SYNCBN_ELU || (problem.in_place() && activation != SYNCBN_IDENTITY);
+  return (any ? chosen().any_kernels : chosen().kernels)[static_cast<int>(problem.dtype)];
+}
 
 }  // namespace syncbn::cpu

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "backend/cpu/kernels.hpp"
-#include "syncbn/syncbn.h"
+#include "plan/problem.hpp"
 
 namespace syncbn::cpu {
 
@@ -10,6 +10,6 @@ namespace syncbn::cpu {
 // one.
 const char* instruction_set();
 
-const Kernels& kernels_for(syncbn_dtype dtype);
+const Kernels& kernels_for(const Problem& problem);
 
 }  // namespace syncbn::cpu

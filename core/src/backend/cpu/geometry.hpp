@@ -96,6 +96,10 @@ inline bool is_float64_arithmetic(const Problem& problem) {
   return support_of(problem.dtype).arithmetic == SYNCBN_FLOAT64;
 }
 
+inline Activation activation_of(const Problem& problem) {
+  return {problem.options.activation, problem.options.negative_slope, problem.in_place()};
+}
+
 // A tensor with one value per channel and sample is rows in either layout; one with a single
 // channel is one plane.
 inline bool is_rows(const Problem& problem) {

@@ -1,4 +1,5 @@
-// The inner loops of the CPU backend: one table of functions per instruction set and dtype.
+// The inner loops of the CPU backend: per instruction set and dtype one table of functions for
+// identity, relu and leaky_relu where backward has x, and one for every activation and in place.
 //
 // "Plane" functions work on one channel of channels-first data: `planes` runs of `length`
 // consecutive values, `stride` values apart. "Row" functions work on channels-last data: `rows`
@@ -31,6 +32,7 @@ enum class Stores : bool { kCached, kStreamed };
 struct Activation {
   syncbn_activation kind;
   double negative_slope;
+  bool in_place;  // what the backward passes read as x is y
 };
 
 // y = act(((x - hi) - lo)*scale + bias [+ residual])
@@ -38,17 +40,17 @@ struct ForwardConstants {
   double hi, lo, scale, bias;
 };
 
-// dx = scale*dy' + m*(offset + slope*((x - hi) - lo))
+// dx = scale*dy' + m*(offset + slope*((v - hi) - lo)), where v is x or, in place, act^-1(y)
 struct BackwardConstants {
   double scale, offset, slope;
 };
 
 struct GradSums {
   double bias;    // sum dy'
-  double weight;  // sum dy'*((x - hi) - lo), to be multiplied by invstd
+  double weight;  // sum dy'*((v - hi) - lo), to be multiplied by the unit of xhat
 };
 
-// What both backward passes read. y is given where the sign cannot be recomputed from x.
+// What both backward passes read. y is given where x does not tell what the activation was given.
 struct GradInputs {
   const void* x;
   const void* dy;
@@ -62,7 +64,7 @@ struct GradOutputs {
 
 // Per-channel constants of rows: arrays of `width` arithmetic values.
 struct RowConstants {
-  const void *hi, *lo, *scale, *bias;                 // forward, and the sign in backward
+  const void *hi, *lo, *scale, *bias;                 // forward, and again in backward
   const void *grad_scale, *grad_offset, *grad_slope;  // backward
 };
 

@@ -1,4 +1,4 @@
-// Channels first: one channel at a time, its constants in registers. Included by kernels.cpp.
+// Channels first: one channel at a time, its constants in registers. Included by kernels_of.hpp.
 
 constexpr int kSamples = 8;
 
@@ -116,12 +116,12 @@ Moments plane_moments(const void* data, Planes p, PlaneMask mask) {
                               static_cast<double>(shift_value), sums.total[0], sums.total[1]);
 }
 
-template <class T>
+template <class T, bool kAny>
 void plane_normalize(const void* data, const void* residual_data, void* y_data, Planes p,
                      const ForwardConstants& constants, Activation act, Stores stores) {
   using A = Arithmetic<T>;
   const auto c = lanes<A>(constants);
-  const auto slope = broadcast(static_cast<A>(act.negative_slope));
+  const ActivationLanes<T, kAny> activation(act);
   const bool stream = stores == Stores::kStreamed;
   for (std::int64_t k = 0; k < p.planes; ++k) {
     const T* x = static_cast<const T*>(data) + k * p.stride;
@@ -132,36 +132,26 @@ void plane_normalize(const void* data, const void* residual_data, void* y_data, 
       prefetch(x + i);
       auto z = fma(deviation<A>(c, load(part, x + i)), c.scale, c.bias);
       if (residual != nullptr) z += load(part, residual + i);
-      store(part, y + i, activate<A>(act, slope, z));
+      store(part, y + i, activation(z));
     });
   }
   if (stream) end_streaming();
 }
 
-template <class T>
-struct GradPlane {
-  const T *x, *dy, *y;
-
-  GradPlane(const GradInputs& in, std::int64_t offset)
-      : x(static_cast<const T*>(in.x) + offset),
-        dy(static_cast<const T*>(in.dy) + offset),
-        y(in.y == nullptr ? nullptr : static_cast<const T*>(in.y) + offset) {}
-};
-
-template <class T>
+template <class T, bool kAny>
 GradSums plane_grad_moments(const GradInputs& in, Planes p, const ForwardConstants& constants,
                             Activation act) {
   using A = Arithmetic<T>;
   const auto c = lanes<A>(constants);
-  const auto slope = broadcast(static_cast<A>(act.negative_slope));
+  const ActivationLanes<T, kAny> activation(act);
   Sums<A, 2> sums;
   for (std::int64_t k = 0; k < p.planes; ++k) {
-    const GradPlane<T> plane(in, k * p.stride);
+    const GradView<T> plane(in, k * p.stride);
     sums.run(p.length, [&](std::int64_t i, auto part, int chain) {
       prefetch(plane.x + i);
       prefetch(plane.dy + i);
-      const auto d = keep<A>(part, deviation<A>(c, load(part, plane.x + i)));
-      const auto g = load_gradient<T>(part, plane.dy, plane.y, i, act, slope, c, d);
+      const auto [deviation, g] = activation.load_gradient(part, plane, i, c);
+      const auto d = keep<A>(part, deviation);
       sums.chain[0][chain] += g;
       sums.chain[1][chain] = fma(g, d, sums.chain[1][chain]);
     });
@@ -170,19 +160,19 @@ GradSums plane_grad_moments(const GradInputs& in, Planes p, const ForwardConstan
   return {sums.total[0], sums.total[1]};
 }
 
-template <class T>
+template <class T, bool kAny>
 void plane_grad_input(const GradInputs& in, const GradOutputs& out, Planes p, PlaneMask mask,
                       const ForwardConstants& constants, const BackwardConstants& gradient,
                       Activation act, bool frozen, Stores stores) {
   using A = Arithmetic<T>;
   const bool stream = stores == Stores::kStreamed && out.dx != nullptr;
   const auto c = lanes<A>(constants);
-  const auto act_slope = broadcast(static_cast<A>(act.negative_slope));
+  const ActivationLanes<T, kAny> activation(act);
   const auto scale = broadcast(static_cast<A>(gradient.scale));
   const auto offset = broadcast(static_cast<A>(gradient.offset));
   const auto slope = broadcast(static_cast<A>(gradient.slope));
   for (std::int64_t k = 0; k < p.planes; ++k) {
-    const GradPlane<T> plane(in, k * p.stride);
+    const GradView<T> plane(in, k * p.stride);
     const std::uint8_t* flags = mask.data == nullptr ? nullptr : mask.data + k * mask.stride;
     T* dx = out.dx == nullptr ? nullptr : static_cast<T*>(out.dx) + k * p.stride;
     T* dresidual =
@@ -190,8 +180,7 @@ void plane_grad_input(const GradInputs& in, const GradOutputs& out, Planes p, Pl
     for_output_vectors(p.length, dx, stream, [&](std::int64_t i, auto part) {
       prefetch(plane.x + i);
       prefetch(plane.dy + i);
-      const auto d = deviation<A>(c, load(part, plane.x + i));
-      const auto g = load_gradient<T>(part, plane.dy, plane.y, i, act, act_slope, c, d);
+      const auto [d, g] = activation.load_gradient(part, plane, i, c);
       if (dresidual != nullptr) store(cached(part), dresidual + i, g);
       if (dx == nullptr) return;
       if (frozen) return store(part, dx + i, scale * g);

@@ -1,5 +1,5 @@
 // Channels last: all channels of a position side by side, their constants in arrays. Included by
-// kernels.cpp.
+// kernels_of.hpp.
 
 // Rows that pass through the accumulators together, to load and store those less often.
 constexpr int kTileRows = 8;
@@ -136,12 +136,12 @@ inline bool rows_align(std::int64_t width) {
   return width % kLanes<Arithmetic<T>> == 0;
 }
 
-template <class T>
+template <class T, bool kAny>
 void row_normalize(const void* data, const void* residual_data, void* y_data, std::int64_t rows,
                    std::int64_t width, const RowConstants& constants, Activation act,
                    Stores stores) {
   using A = Arithmetic<T>;
-  const auto slope = broadcast(static_cast<A>(act.negative_slope));
+  const ActivationLanes<T, kAny> activation(act);
   const bool stream = stores == Stores::kStreamed && rows_align<T>(width);
   for_rows_together(rows, [&](std::int64_t r, auto count) {
     const T* x = static_cast<const T*>(data) + r * width;
@@ -155,23 +155,23 @@ void row_normalize(const void* data, const void* residual_data, void* y_data, st
         prefetch(x + at);
         auto z = fma(deviation<A>(c, load(part, x + at)), c.scale, c.bias);
         if (residual != nullptr) z += load(part, residual + at);
-        store(part, y + at, activate<A>(act, slope, z));
+        store(part, y + at, activation(z));
       }
     });
   });
   if (stream) end_streaming();
 }
 
-template <class T>
+template <class T, bool kAny>
 void row_grad_moments(const GradInputs& in, std::int64_t rows, std::int64_t width,
                       const RowConstants& constants, Activation act, double* bias, double* weight,
                       void* scratch) {
   using A = Arithmetic<T>;
-  const auto slope = broadcast(static_cast<A>(act.negative_slope));
+  const ActivationLanes<T, kAny> activation(act);
   auto* first = static_cast<A*>(scratch);
   A* second = first + width;
   const auto accumulate = [&](std::int64_t row, auto count) {
-    const GradPlane<T> base(in, row * width);
+    const GradView<T> base(in, row * width);
     for_vectors<A>(width, [&](std::int64_t i, auto part) {
       const auto c = load_lanes<A>(part, constants, i);
       auto a = load(part, first + i), b = load(part, second + i);
@@ -179,8 +179,7 @@ void row_grad_moments(const GradInputs& in, std::int64_t rows, std::int64_t widt
         const std::int64_t at = k * width + i;
         prefetch(base.x + at);
         prefetch(base.dy + at);
-        const auto d = deviation<A>(c, load(part, base.x + at));
-        const auto g = load_gradient<T>(part, base.dy, base.y, at, act, slope, c, d);
+        const auto [d, g] = activation.load_gradient(part, base, at, c);
         a += g;
         b = fma(g, d, b);
       }
@@ -199,18 +198,18 @@ void row_grad_moments(const GradInputs& in, std::int64_t rows, std::int64_t widt
   }
 }
 
-template <class T>
+template <class T, bool kAny>
 void row_grad_input(const GradInputs& in, const GradOutputs& out, std::int64_t rows,
                     std::int64_t width, const std::uint8_t* mask, const RowConstants& constants,
                     Activation act, bool frozen, Stores stores) {
   using A = Arithmetic<T>;
   const bool stream = stores == Stores::kStreamed && out.dx != nullptr && rows_align<T>(width);
-  const auto act_slope = broadcast(static_cast<A>(act.negative_slope));
+  const ActivationLanes<T, kAny> activation(act);
   const A* scales = values<A>(constants.grad_scale);
   const A* offsets = values<A>(constants.grad_offset);
   const A* slopes = values<A>(constants.grad_slope);
   for_rows_together(rows, [&](std::int64_t r, auto count) {
-    const GradPlane<T> base(in, r * width);
+    const GradView<T> base(in, r * width);
     T* dx = out.dx == nullptr ? nullptr : static_cast<T*>(out.dx) + r * width;
     T* dresidual = out.dresidual == nullptr ? nullptr : static_cast<T*>(out.dresidual) + r * width;
     for_output_vectors(width, dx, stream, [&](std::int64_t i, auto part) {
@@ -221,8 +220,7 @@ void row_grad_input(const GradInputs& in, const GradOutputs& out, std::int64_t r
         const std::int64_t at = k * width + i;
         prefetch(base.x + at);
         prefetch(base.dy + at);
-        const auto d = deviation<A>(c, load(part, base.x + at));
-        const auto g = load_gradient<T>(part, base.dy, base.y, at, act, act_slope, c, d);
+        const auto [d, g] = activation.load_gradient(part, base, at, c);
         if (dresidual != nullptr) store(cached(part), dresidual + at, g);
         if (dx == nullptr) continue;
         const auto own = scale * g;

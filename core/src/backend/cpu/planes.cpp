@@ -11,7 +11,7 @@ PlanePasses::PlanePasses(const Problem& problem, const Kernels& kernels,
                          const PlaneScratch& scratch)
     : view_(plane_view(problem)),
       value_size_(value_size(problem)),
-      activation_{problem.options.activation, problem.options.negative_slope},
+      activation_(activation_of(problem)),
       large_(problem.size() * value_size(problem) >= kStreamBytes &&
              view_.s * value_size(problem) >= kStreamRunBytes),
       kernels_(kernels),

@@ -11,7 +11,7 @@ RowPasses::RowPasses(const Problem& problem, const Kernels& kernels, Carver& car
     : view_(row_view(problem, masked)),
       value_size_(value_size(problem)),
       float64_(is_float64_arithmetic(problem)),
-      activation_{problem.options.activation, problem.options.negative_slope},
+      activation_(activation_of(problem)),
       large_(problem.size() * value_size(problem) >= kStreamBytes),
       kernels_(kernels),
       scratch_(carver, view_) {}

@@ -1,7 +1,7 @@
 // Vectors of the instruction set that this translation unit is compiled for (SYNCBN_ISA), on GCC's
 // and Clang's vector extensions; only what those do not offer is written per instruction set.
 //
-// Included by kernels.cpp alone, inside no namespace; everything is local to
+// Included by kernels_of.hpp alone, inside no namespace; everything is local to
 // syncbn::cpu::SYNCBN_ISA.
 #pragma once
 
@@ -31,6 +31,7 @@ typedef double DoubleV __attribute__((vector_size(kVectorBytes)));
 typedef std::int32_t Int32V __attribute__((vector_size(kVectorBytes)));
 typedef std::int64_t Int64V __attribute__((vector_size(kVectorBytes)));
 typedef std::uint32_t Uint32V __attribute__((vector_size(kVectorBytes)));
+typedef std::uint64_t Uint64V __attribute__((vector_size(kVectorBytes)));
 typedef std::uint16_t Uint16V __attribute__((vector_size(kVectorBytes / 2)));
 typedef std::uint8_t Byte4V __attribute__((vector_size(kVectorBytes / 4)));  // a byte per float
 typedef std::uint8_t Byte8V __attribute__((vector_size(kVectorBytes / 8)));  // a byte per double

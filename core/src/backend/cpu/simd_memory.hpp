@@ -1,4 +1,4 @@
-// Loads and stores of vectors, and the loops over them. Included by kernels.cpp alone, like
+// Loads and stores of vectors, and the loops over them. Included by kernels_of.hpp alone, like
 // simd.hpp.
 #pragma once
 

@@ -10,15 +10,19 @@
 
 namespace syncbn::cuda {
 
-// Calls visit(std::integral_constant<Sign, sign>{}).
-template <class Visit>
-void dispatch_sign(const Problem& problem, const void* y, Visit&& visit) {
-  if (problem.options.activation == SYNCBN_IDENTITY)
-    visit(std::integral_constant<Sign, Sign::kUnused>{});
-  else if (y == nullptr)
-    visit(std::integral_constant<Sign, Sign::kFromInput>{});
-  else
-    visit(std::integral_constant<Sign, Sign::kFromOutput>{});
+inline Derivative derivative_of(const Problem& problem, const void* y) {
+  if (problem.options.activation == SYNCBN_IDENTITY) return Derivative::kOne;
+  if (y != nullptr) return Derivative::kFromOutput;
+  const bool by_sign = !problem.in_place() && problem.options.activation != SYNCBN_ELU;
+  return by_sign ? Derivative::kFromInput : Derivative::kAny;
+}
+
+// Calls visit(std::integral_constant<Derivative, derivative>{}) for one of the kChoices.
+template <Derivative... kChoices, class Visit>
+void dispatch_derivative(Derivative derivative, Visit&& visit) {
+  const bool found = (... || (derivative == kChoices &&
+                              (visit(std::integral_constant<Derivative, kChoices>{}), true)));
+  if (!found) fail(SYNCBN_INTERNAL, "a pass has no kernel for this activation");
 }
 
 template <class Terms>

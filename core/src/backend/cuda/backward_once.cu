@@ -9,21 +9,22 @@ constexpr int kThreads = tuning::kOnceThreads;
 constexpr int kBlocks = tuning::kOnceBlocksPerSm;
 constexpr int kUnroll = tuning::kBackwardOnceUnroll;
 
-template <class T, int V, Sign kSign>
+template <class T, int V, Derivative kDerivative>
 __global__ __launch_bounds__(kThreads,
-                             kBlocks) void backward_once_rows(GradTerms<T, V, kSign> terms,
-                                                              GradInputMap<T, V, kSign> map,
+                             kBlocks) void backward_once_rows(GradTerms<T, V, kDerivative> terms,
+                                                              GradInputMap<T, V, kDerivative> map,
                                                               RowPlan plan, Merge merge) {
-  once_rows<GradTerms<T, V, kSign>, GradInputMap<T, V, kSign>, V, kUnroll>(terms, map, plan, merge);
+  once_rows<GradTerms<T, V, kDerivative>, GradInputMap<T, V, kDerivative>, V, kUnroll>(terms, map,
+                                                                                       plan, merge);
 }
 
-template <class T, int V, Sign kSign>
+template <class T, int V, Derivative kDerivative>
 __global__ __launch_bounds__(kThreads,
-                             kBlocks) void backward_once_planes(GradTerms<T, V, kSign> terms,
-                                                                GradInputMap<T, V, kSign> map,
+                             kBlocks) void backward_once_planes(GradTerms<T, V, kDerivative> terms,
+                                                                GradInputMap<T, V, kDerivative> map,
                                                                 PlanePlan plan, Merge merge) {
-  once_planes<GradTerms<T, V, kSign>, GradInputMap<T, V, kSign>, V, kUnroll>(terms, map, plan,
-                                                                             merge);
+  once_planes<GradTerms<T, V, kDerivative>, GradInputMap<T, V, kDerivative>, V, kUnroll>(
+      terms, map, plan, merge);
 }
 
 }  // namespace
@@ -40,20 +41,21 @@ bool backward_once(const Call& call, const syncbn_backward_args& args,
   const Merge merge{call.scratch.partials, nullptr, geometry.splits()};
   bool launched = false;
   dispatch_device_type(problem.dtype, [&](auto tag) {
-    dispatch_flag(problem.options.activation != SYNCBN_IDENTITY, [&](auto activated) {
+    using enum Derivative;
+    dispatch_derivative<kOne, kFromInput, kAny>(derivative_of(problem, nullptr), [&](auto from) {
       using T = typename decltype(tag)::Type;
       constexpr int kPack = kPackBytes / static_cast<int>(sizeof(T));
-      constexpr Sign kSign = activated() ? Sign::kFromInput : Sign::kUnused;
-      using Terms = GradTerms<T, kPack, kSign>;
-      using Map = GradInputMap<T, kPack, kSign>;
+      constexpr Derivative kDerivative = from();
+      using Terms = GradTerms<T, kPack, kDerivative>;
+      using Map = GradInputMap<T, kPack, kDerivative>;
       const Terms terms = grad_terms<Terms>(problem, args, channels, hash, wire);
       const Map map = grad_input_map<Map>(problem, args, channels);
       const std::size_t bytes = once_bytes<Terms, Map, kPack>(geometry);
       launched = geometry.by_rows
-                     ? launch_once(call, backward_once_rows<T, kPack, kSign>, geometry, bytes,
+                     ? launch_once(call, backward_once_rows<T, kPack, kDerivative>, geometry, bytes,
                                    terms, map, geometry.rows, merge)
-                     : launch_once(call, backward_once_planes<T, kPack, kSign>, geometry, bytes,
-                                   terms, map, geometry.planes, merge);
+                     : launch_once(call, backward_once_planes<T, kPack, kDerivative>, geometry,
+                                   bytes, terms, map, geometry.planes, merge);
     });
   });
   return launched;

@@ -31,7 +31,8 @@ ForwardChannels channels_of(const Problem& problem, const syncbn_forward_args& a
           options.eps,
           options.momentum,
           options.eps_mode,
-          options.variance_factor};
+          options.variance_factor,
+          problem.in_place()};
 }
 
 BackwardChannels channels_of(const Problem& problem, const syncbn_backward_args& args,
@@ -41,7 +42,7 @@ BackwardChannels channels_of(const Problem& problem, const syncbn_backward_args&
           exchange.total, args.weight,
           args.bias,      args.dweight,
           args.dbias,     problem.options.grad_reduction,
-          launch.status};
+          launch.status,  problem.in_place()};
 }
 
 class CudaBackend final : public Backend {

@@ -1,6 +1,8 @@
 // What the launches of the forward pass share.
 #pragma once
 
+#include <type_traits>
+
 #include "backend/cuda/device/forward.cuh"
 #include "backend/cuda/launch.cuh"
 #include "plan/problem.hpp"
@@ -11,6 +13,17 @@ namespace syncbn::cuda {
 inline ChannelIndex channel_index(const Problem& problem) {
   const bool last = problem.layout == SYNCBN_CHANNELS_LAST;
   return {problem.values_per_channel(), problem.c, last ? 1 : problem.s};
+}
+
+// Calls visit(std::integral_constant<Form, form>{}).
+template <class Visit>
+void dispatch_form(const Problem& problem, const void* residual, Visit&& visit) {
+  if (problem.options.activation == SYNCBN_ELU)
+    visit(std::integral_constant<Form, Form::kElu>{});
+  else if (residual != nullptr)
+    visit(std::integral_constant<Form, Form::kResidual>{});
+  else
+    visit(std::integral_constant<Form, Form::kPlain>{});
 }
 
 template <class Map>

@@ -12,20 +12,20 @@ constexpr int kUnroll = tuning::kForwardOnceUnroll;
 template <class T, int V>
 using Terms = MomentTerms<T, V, false>;
 
-template <class T, int V, bool kResidual>
+template <class T, int V, Form kForm>
 __global__ __launch_bounds__(kThreads,
                              kBlocks) void forward_once_rows(Terms<T, V> terms,
-                                                             NormalizeMap<T, V, kResidual> map,
+                                                             NormalizeMap<T, V, kForm> map,
                                                              RowPlan plan, Merge merge) {
-  once_rows<Terms<T, V>, NormalizeMap<T, V, kResidual>, V, kUnroll>(terms, map, plan, merge);
+  once_rows<Terms<T, V>, NormalizeMap<T, V, kForm>, V, kUnroll>(terms, map, plan, merge);
 }
 
-template <class T, int V, bool kResidual>
+template <class T, int V, Form kForm>
 __global__ __launch_bounds__(kThreads,
                              kBlocks) void forward_once_planes(Terms<T, V> terms,
-                                                               NormalizeMap<T, V, kResidual> map,
+                                                               NormalizeMap<T, V, kForm> map,
                                                                PlanePlan plan, Merge merge) {
-  once_planes<Terms<T, V>, NormalizeMap<T, V, kResidual>, V, kUnroll>(terms, map, plan, merge);
+  once_planes<Terms<T, V>, NormalizeMap<T, V, kForm>, V, kUnroll>(terms, map, plan, merge);
 }
 
 }  // namespace
@@ -39,18 +39,18 @@ bool forward_once(const Call& call, const syncbn_forward_args& args, const Momen
   const Merge merge{call.scratch.partials, nullptr, geometry.splits()};
   bool launched = false;
   dispatch_device_type(problem.dtype, [&](auto tag) {
-    dispatch_flag(args.residual != nullptr, [&](auto residual) {
+    dispatch_form(problem, args.residual, [&](auto form) {
       using T = typename decltype(tag)::Type;
       constexpr int kPack = kPackBytes / static_cast<int>(sizeof(T));
-      using Map = NormalizeMap<T, kPack, residual()>;
+      using Map = NormalizeMap<T, kPack, form()>;
       const Terms<T, kPack> terms{static_cast<const T*>(args.x), nullptr, channel_index(problem),
                                   output};
       const Map map = normalize_map<Map>(problem, args, channels);
       const std::size_t bytes = once_bytes<Terms<T, kPack>, Map, kPack>(geometry);
       launched = geometry.by_rows
-                     ? launch_once(call, forward_once_rows<T, kPack, residual()>, geometry, bytes,
+                     ? launch_once(call, forward_once_rows<T, kPack, form()>, geometry, bytes,
                                    terms, map, geometry.rows, merge)
-                     : launch_once(call, forward_once_planes<T, kPack, residual()>, geometry, bytes,
+                     : launch_once(call, forward_once_planes<T, kPack, form()>, geometry, bytes,
                                    terms, map, geometry.planes, merge);
     });
   });

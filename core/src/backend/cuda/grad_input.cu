@@ -9,16 +9,17 @@ namespace {
 constexpr int kThreads = tuning::kGradInput.threads;
 constexpr int kUnroll = tuning::kGradInputUnroll;
 
-template <class T, int V, Sign kSign>
-__global__ __launch_bounds__(kThreads, 2) void grad_input_rows(GradInputMap<T, V, kSign> map,
+template <class T, int V, Derivative kDerivative>
+__global__ __launch_bounds__(kThreads, 2) void grad_input_rows(GradInputMap<T, V, kDerivative> map,
                                                                RowPlan plan) {
-  map_rows<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan);
+  map_rows<GradInputMap<T, V, kDerivative>, V, kUnroll>(map, plan);
 }
 
-template <class T, int V, Sign kSign>
-__global__ __launch_bounds__(kThreads, 2) void grad_input_planes(GradInputMap<T, V, kSign> map,
-                                                                 PlanePlan plan) {
-  map_planes<GradInputMap<T, V, kSign>, V, kUnroll>(map, plan);
+template <class T, int V, Derivative kDerivative>
+__global__ __launch_bounds__(kThreads,
+                             2) void grad_input_planes(GradInputMap<T, V, kDerivative> map,
+                                                       PlanePlan plan) {
+  map_planes<GradInputMap<T, V, kDerivative>, V, kUnroll>(map, plan);
 }
 
 }  // namespace
@@ -32,12 +33,14 @@ void grad_input(const Call& call, const syncbn_backward_args& args,
       divide(problem, is_aligned({args.x, args.dy, args.y, args.dx, args.dresidual}),
              tuning::kGradInput, call.limits);
   dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
-    dispatch_sign(problem, args.y, [&](auto sign) {
+    using enum Derivative;
+    const Derivative from = derivative_of(problem, args.y);
+    dispatch_derivative<kOne, kFromInput, kFromOutput, kAny>(from, [&](auto derivative) {
       using T = typename decltype(tag)::Type;
-      using Map = GradInputMap<T, v(), sign()>;
+      using Map = GradInputMap<T, v(), derivative()>;
       const Map map = grad_input_map<Map>(problem, args, channels);
-      launch_map(call, geometry, grad_input_rows<T, v(), sign()>, grad_input_planes<T, v(), sign()>,
-                 map);
+      launch_map(call, geometry, grad_input_rows<T, v(), derivative()>,
+                 grad_input_planes<T, v(), derivative()>, map);
     });
   });
 }

@@ -57,7 +57,10 @@ void dispatch_flag(bool flag, Visit&& visit) {
 
 template <class T>
 Activation<Arithmetic<T>> activation_of(const syncbn_options& options) {
-  return {options.activation, static_cast<Arithmetic<T>>(options.negative_slope)};
+  const bool divides = options.in_place != 0 && options.activation == SYNCBN_LEAKY_RELU;
+  return {options.activation, options.in_place != 0,
+          static_cast<Arithmetic<T>>(options.negative_slope),
+          static_cast<Arithmetic<T>>(divides ? 1.0 / options.negative_slope : 1.0)};
 }
 
 struct Grid {

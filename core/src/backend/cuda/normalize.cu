@@ -8,18 +8,20 @@ namespace syncbn::cuda {
 namespace {
 
 constexpr int kThreads = tuning::kNormalize.threads;
-constexpr int kUnroll = tuning::kNormalizeUnroll;
+template <Form kForm>
+constexpr int kUnroll =
+    kForm == Form::kElu ? tuning::kNormalizeEluUnroll : tuning::kNormalizeUnroll;
 
-template <class T, int V, bool kResidual>
-__global__ __launch_bounds__(kThreads, 2) void normalize_rows(NormalizeMap<T, V, kResidual> map,
+template <class T, int V, Form kForm>
+__global__ __launch_bounds__(kThreads, 2) void normalize_rows(NormalizeMap<T, V, kForm> map,
                                                               RowPlan plan) {
-  map_rows<NormalizeMap<T, V, kResidual>, V, kUnroll>(map, plan);
+  map_rows<NormalizeMap<T, V, kForm>, V, kUnroll<kForm>>(map, plan);
 }
 
-template <class T, int V, bool kResidual>
-__global__ __launch_bounds__(kThreads, 2) void normalize_planes(NormalizeMap<T, V, kResidual> map,
+template <class T, int V, Form kForm>
+__global__ __launch_bounds__(kThreads, 2) void normalize_planes(NormalizeMap<T, V, kForm> map,
                                                                 PlanePlan plan) {
-  map_planes<NormalizeMap<T, V, kResidual>, V, kUnroll>(map, plan);
+  map_planes<NormalizeMap<T, V, kForm>, V, kUnroll<kForm>>(map, plan);
 }
 
 }  // namespace
@@ -30,12 +32,12 @@ void normalize(const Call& call, const syncbn_forward_args& args, const ForwardC
   const Geometry geometry =
       divide(problem, is_aligned({args.x, args.residual, args.y}), tuning::kNormalize, call.limits);
   dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
-    dispatch_flag(args.residual != nullptr, [&](auto residual) {
+    dispatch_form(problem, args.residual, [&](auto form) {
       using T = typename decltype(tag)::Type;
-      using Map = NormalizeMap<T, v(), residual()>;
+      using Map = NormalizeMap<T, v(), form()>;
       const Map map = normalize_map<Map>(problem, args, channels);
-      launch_map(call, geometry, normalize_rows<T, v(), residual()>,
-                 normalize_planes<T, v(), residual()>, map);
+      launch_map(call, geometry, normalize_rows<T, v(), form()>, normalize_planes<T, v(), form()>,
+                 map);
     });
   });
 }

@@ -14,11 +14,12 @@
 
 namespace syncbn::cuda {
 
-// Where the sign before the activation comes from.
-enum class Sign {
-  kUnused,     // no activation
-  kFromInput,  // computed again from x
-  kFromOutput  // read from y
+// Where the derivative of the activation comes from.
+enum class Derivative {
+  kOne,         // there is no activation
+  kFromInput,   // of relu and leaky_relu: the sign before them, computed again from x
+  kFromOutput,  // read from y
+  kAny          // the rest, told apart when it runs: elu computed again from x; in place
 };
 
 __device__ inline bool ranks_agree(const BackwardChannels& channels) {
@@ -26,11 +27,23 @@ __device__ inline bool ranks_agree(const BackwardChannels& channels) {
          hashes_agree(channels.total, BackwardWire::kHash, channels.group_size);
 }
 
+__device__ inline double weight_of(const BackwardChannels& channels, std::int64_t i) {
+  return applied_weight(load_or(channels.weight, i, 1.0), channels.in_place);
+}
+
+// What makes xhat of the values that are read.
+__device__ inline Standardization standardization_of(const BackwardChannels& channels,
+                                                     std::int64_t i) {
+  if (channels.in_place)
+    return standardization_in_place(weight_of(channels, i), load_or(channels.bias, i, 0.0));
+  return {channels.saved[Saved::mean(channels.c, i)], channels.saved[Saved::invstd(channels.c, i)]};
+}
+
 template <class A>
 __device__ ForwardConstants<A> saved_constants(const BackwardChannels& channels, std::int64_t i) {
-  return forward_constants<A>(channels.saved[Saved::mean(channels.c, i)],
-                              channels.saved[Saved::invstd(channels.c, i)],
-                              load_or(channels.weight, i, 1.0), load_or(channels.bias, i, 0.0));
+  return forward_constants<A>(standardization_of(channels, i).origin,
+                              channels.saved[Saved::invstd(channels.c, i)], weight_of(channels, i),
+                              load_or(channels.bias, i, 0.0));
 }
 
 template <class A>
@@ -39,12 +52,13 @@ __device__ BackwardConstants<A> backward_constants(const BackwardChannels& chann
   const ForwardConstants<A> forward = saved_constants<A>(channels, i);
   if (channels.total == nullptr) return {forward, A(0), A(0)};
   const double* saved = channels.saved;
+  const auto [origin, unit] = standardization_of(channels, i);
   const GradientCoefficients k =
-      gradient_coefficients(load_or(channels.weight, i, 1.0), saved[Saved::invstd(channels.c, i)],
+      gradient_coefficients(weight_of(channels, i), saved[Saved::invstd(channels.c, i)], unit,
                             saved[Saved::gate(channels.c, i)], saved[Saved::kRankFactor],
                             channels.total[BackwardWire::bias(channels.c, i)],
                             channels.total[BackwardWire::weight(channels.c, i)]);
-  const auto lo = static_cast<double>(mean_lo<A>(saved[Saved::mean(channels.c, i)]));
+  const auto lo = static_cast<double>(mean_lo<A>(origin));
   return {forward, static_cast<A>(k.offset - k.slope * lo), static_cast<A>(k.slope)};
 }
 
@@ -72,7 +86,7 @@ __device__ inline void finish_channels(const BackwardChannels& channels, bool ag
 }
 
 // What both passes read.
-template <class T, int V, Sign kSign>
+template <class T, int V, Derivative kDerivative>
 struct GradSource {
   const T* x;
   const T* dy;
@@ -95,47 +109,64 @@ struct GradSource {
   __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece) const {
     inputs.x.load(x + piece.offset);
     inputs.dy.load(dy + piece.offset);
-    if constexpr (kSign == Sign::kFromOutput) inputs.y.load(y + piece.offset);
+    if constexpr (kDerivative == Derivative::kFromOutput) inputs.y.load(y + piece.offset);
   }
   __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece) const {
     inputs.x.load_part(x + piece.offset, piece);
     inputs.dy.load_part(dy + piece.offset, piece);
-    if constexpr (kSign == Sign::kFromOutput) inputs.y.load_part(y + piece.offset, piece);
+    if constexpr (kDerivative == Derivative::kFromOutput)
+      inputs.y.load_part(y + piece.offset, piece);
   }
 };
 
-// dy' and x - hi of the values of one piece.
-template <class T, int V, Sign kSign>
+// dy' and v - hi of the values of one piece.
+template <class T, int V, Derivative kDerivative>
 struct Gradients {
   using A = Arithmetic<T>;
   A dy[V];
   A deviation[V];
 
   template <class Constants>
-  __device__ __forceinline__ Gradients(const typename GradSource<T, V, kSign>::Inputs& inputs,
+  __device__ __forceinline__ Gradients(const typename GradSource<T, V, kDerivative>::Inputs& inputs,
                                        const Activation<A>& activation,
                                        const Constants& constants) {
     A x[V], y[V];
     inputs.x.unpack(x);
     inputs.dy.unpack(dy);
-    if constexpr (kSign == Sign::kFromOutput) inputs.y.unpack(y);
+    if constexpr (kDerivative == Derivative::kFromOutput) inputs.y.unpack(y);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       const ForwardConstants<A>& c = constants(e);
+      if constexpr (kDerivative == Derivative::kFromOutput)
+        dy[e] = activation.gate_of_output(y[e], dy[e]);
+      if constexpr (kDerivative == Derivative::kFromInput)
+        dy[e] = activation.gate(normalized(c, x[e]), dy[e]);
+      if constexpr (kDerivative == Derivative::kAny) differentiate(activation, c, x[e], dy[e]);
       deviation[e] = x[e] - c.hi;
-      if constexpr (kSign == Sign::kFromOutput) dy[e] = activation.gate(y[e], dy[e]);
-      if constexpr (kSign == Sign::kFromInput) dy[e] = activation.gate(normalized(c, x[e]), dy[e]);
+    }
+  }
+
+ private:
+  // In place the value becomes what went into the activation.
+  __device__ __forceinline__ static void differentiate(const Activation<A>& activation,
+                                                       const ForwardConstants<A>& c, A& value,
+                                                       A& dy) {
+    if (activation.in_place) {
+      dy = activation.gate_of_output(value, dy);
+      value = activation.inverse(value, static_cast<A>(elu_saturation(kDigits<T>)));
+    } else {
+      dy = elu_gate(normalized(c, value), dy);
     }
   }
 };
 
-// Sums of dy' and of dy'*(x - hi).
-template <class T_, int V, Sign kSign>
-struct GradTerms : GradSource<T_, V, kSign> {
+// Sums of dy' and of dy'*(v - hi).
+template <class T_, int V, Derivative kDerivative>
+struct GradTerms : GradSource<T_, V, kDerivative> {
   using T = T_;
   using A = Arithmetic<T>;
   using Constant = ForwardConstants<A>;
-  using Inputs = typename GradSource<T, V, kSign>::Inputs;
+  using Inputs = typename GradSource<T, V, kDerivative>::Inputs;
   static constexpr int kTerms = 2;
 
   Activation<A> activation;
@@ -150,8 +181,8 @@ struct GradTerms : GradSource<T_, V, kSign> {
   template <class Whole, class Lane>
   __device__ __forceinline__ void add(const Inputs& inputs, const Piece& piece, Whole,
                                       const Lane& lane, A (&sums)[kTerms][V]) const {
-    const Gradients<T, V, kSign> g(inputs, activation,
-                                   [&](int e) -> const Constant& { return lane.constant(e); });
+    const Gradients<T, V, kDerivative> g(
+        inputs, activation, [&](int e) -> const Constant& { return lane.constant(e); });
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       if (!(Whole::value || (e >= piece.begin && e < piece.end))) continue;
@@ -163,19 +194,18 @@ struct GradTerms : GradSource<T_, V, kSign> {
   __device__ void finish(std::int64_t channel, const double (&sums)[kTerms],
                          const Constant&) const {
     wire[BackwardWire::bias(channels.c, channel)] = sums[0];
-    const auto lo =
-        static_cast<double>(mean_lo<A>(channels.saved[Saved::mean(channels.c, channel)]));
-    wire[BackwardWire::weight(channels.c, channel)] =
-        (sums[1] - lo * sums[0]) * channels.saved[Saved::invstd(channels.c, channel)];
+    const auto [origin, unit] = standardization_of(channels, channel);
+    const auto lo = static_cast<double>(mean_lo<A>(origin));
+    wire[BackwardWire::weight(channels.c, channel)] = (sums[1] - lo * sums[0]) * unit;
     if (channel == 0) write_hash(hash, BackwardWire::kHash, wire);
   }
 };
 
-template <class T_, int V, Sign kSign>
-struct GradInputMap : GradSource<T_, V, kSign> {
+template <class T_, int V, Derivative kDerivative>
+struct GradInputMap : GradSource<T_, V, kDerivative> {
   using T = T_;
   using A = Arithmetic<T>;
-  using Inputs = typename GradSource<T, V, kSign>::Inputs;
+  using Inputs = typename GradSource<T, V, kDerivative>::Inputs;
   using Constant = BackwardConstants<A>;
 
   const std::uint8_t* mask;
@@ -192,9 +222,9 @@ struct GradInputMap : GradSource<T_, V, kSign> {
   template <class Lane>
   __device__ __forceinline__ void apply(const Inputs& inputs, const Piece& piece, const Lane& lane,
                                         bool agree) const {
-    const Gradients<T, V, kSign> g(inputs, activation, [&](int e) -> const ForwardConstants<A>& {
-      return lane.constant(e).forward;
-    });
+    const Gradients<T, V, kDerivative> g(
+        inputs, activation,
+        [&](int e) -> const ForwardConstants<A>& { return lane.constant(e).forward; });
     A values[V];
     if (dresidual != nullptr) {
 #pragma unroll
@@ -217,8 +247,8 @@ struct GradInputMap : GradSource<T_, V, kSign> {
   }
 };
 
-template <class T, int V, Sign kSign>
-__device__ void finish_channels(const GradInputMap<T, V, kSign>& map, bool agree) {
+template <class T, int V, Derivative kDerivative>
+__device__ void finish_channels(const GradInputMap<T, V, kDerivative>& map, bool agree) {
   finish_channels(map.channels, agree);
 }
 

@@ -40,6 +40,7 @@ struct ForwardChannels {
   double eps, momentum;
   syncbn_eps_mode eps_mode;
   syncbn_variance_factor variance_factor;
+  bool in_place;
 };
 
 // The forward pass's results, and what the backward pass makes of them.
@@ -52,6 +53,7 @@ struct BackwardChannels {
   syncbn_vector weight, bias, dweight, dbias;
   syncbn_grad_reduction reduction;
   std::int32_t* status;
+  bool in_place;
 };
 
 }  // namespace syncbn::cuda

@@ -19,19 +19,21 @@ struct ForwardConstants {
   A hi, scale, bias;
 };
 
-// dx = forward.scale*dy' + m*(offset + slope*(x - hi))
+// dx = forward.scale*dy' + m*(offset + slope*(v - hi)), where v is x or, in place, act^-1(y); there
+// hi is of beta.
 template <class A>
 struct BackwardConstants {
   ForwardConstants<A> forward;
   A offset, slope;
 };
 
+// origin: what is taken from each value, the mean of x in the forward pass.
 template <class A>
-__device__ inline ForwardConstants<A> forward_constants(double mean, double invstd, double gamma,
+__device__ inline ForwardConstants<A> forward_constants(double origin, double invstd, double gamma,
                                                         double beta) {
   const double scale = invstd * gamma;
-  const auto lo = static_cast<double>(mean_lo<A>(mean));
-  return {mean_hi<A>(mean), static_cast<A>(scale), static_cast<A>(beta - lo * scale)};
+  const auto lo = static_cast<double>(mean_lo<A>(origin));
+  return {mean_hi<A>(origin), static_cast<A>(scale), static_cast<A>(beta - lo * scale)};
 }
 
 // Before the activation. The same operations wherever it is computed, so that the backward pass
@@ -41,19 +43,43 @@ __device__ __forceinline__ A normalized(const ForwardConstants<A>& c, A x) {
   return std::fma(x - c.hi, c.scale, c.bias);
 }
 
+// The kernels for elu are apart from the others, which its functions would take registers from.
 template <class A>
 struct Activation {
   syncbn_activation kind;
+  bool in_place;  // what the backward passes read as x is y
   A slope;
+  A inverse_slope;
 
-  // NaN fails the comparison and stays.
+  // Not elu. NaN fails the comparison and stays.
   __device__ __forceinline__ A operator()(A z) const { return gate(z, z); }
-  // dy through the activation whose input, or output, has the sign of z.
+  // Not elu: dy through the activation whose input, or output, has the sign of z.
   __device__ __forceinline__ A gate(A z, A dy) const {
     if (kind == SYNCBN_IDENTITY) return dy;
     const A off = kind == SYNCBN_RELU ? A(0) : dy * slope;
     return z <= 0 ? off : dy;
   }
+  // Any activation: dy through the one whose output is y.
+  __device__ __forceinline__ A gate_of_output(A y, A dy) const {
+    if (kind == SYNCBN_ELU) return y <= 0 ? dy * (y + 1) : dy;
+    return gate(y, dy);
+  }
+  // In place: what went into the activation. saturation: what elu takes for -1.
+  __device__ __forceinline__ A inverse(A y, A saturation) const {
+    if (kind != SYNCBN_ELU) return y <= 0 ? y * inverse_slope : y;
+    return y <= -1 ? saturation : y <= 0 ? std::log1p(y) : y;
+  }
 };
+
+template <class A>
+__device__ __forceinline__ A elu(A z) {
+  return z <= 0 ? std::expm1(z) : z;
+}
+
+// dy through elu, whose input is z.
+template <class A>
+__device__ __forceinline__ A elu_gate(A z, A dy) {
+  return z <= 0 ? dy * std::exp(z) : dy;
+}
 
 }  // namespace syncbn::cuda

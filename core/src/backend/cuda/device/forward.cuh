@@ -79,7 +79,14 @@ struct MomentTerms {
   }
 };
 
-template <class T_, int V, bool kResidual>
+// What a kernel of the second pass is made for.
+enum class Form {
+  kPlain,     // not elu, without a residual
+  kResidual,  // not elu, with one
+  kElu        // with a residual or without
+};
+
+template <class T_, int V, Form kForm>
 struct NormalizeMap {
   using T = T_;
   using A = Arithmetic<T>;
@@ -98,7 +105,7 @@ struct NormalizeMap {
   __device__ __forceinline__ void restore(Inputs& inputs, const KeptPacks<T, V, 1>& kept,
                                           const Piece& piece) const {
     inputs.x = kept.packs[0];
-    if constexpr (!kResidual) return;
+    if (!has_residual()) return;
     if (is_whole<V>(piece))
       inputs.residual.load(residual + piece.offset);
     else
@@ -106,11 +113,11 @@ struct NormalizeMap {
   }
   __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece) const {
     inputs.x.load(x + piece.offset);
-    if constexpr (kResidual) inputs.residual.load(residual + piece.offset);
+    if (has_residual()) inputs.residual.load(residual + piece.offset);
   }
   __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece) const {
     inputs.x.load_part(x + piece.offset, piece);
-    if constexpr (kResidual) inputs.residual.load_part(residual + piece.offset, piece);
+    if (has_residual()) inputs.residual.load_part(residual + piece.offset, piece);
   }
 
   __device__ Constant prepare(std::int64_t channel) const {
@@ -123,19 +130,29 @@ struct NormalizeMap {
                                         bool agree) const {
     A values[V], added[V];
     inputs.x.unpack(values);
-    if constexpr (kResidual) inputs.residual.unpack(added);
+    if (has_residual()) inputs.residual.unpack(added);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       A z = normalized(lane.constant(e), values[e]);
-      if constexpr (kResidual) z += added[e];
-      values[e] = agree ? activation(z) : static_cast<A>(NAN);
+      if (has_residual()) z += added[e];
+      values[e] = agree ? activate(z) : static_cast<A>(NAN);
     }
     store<T, V>(y + piece.offset, piece, values);
   }
+
+ private:
+  __device__ __forceinline__ bool has_residual() const {
+    if constexpr (kForm == Form::kElu) return residual != nullptr;
+    return kForm == Form::kResidual;
+  }
+  __device__ __forceinline__ A activate(A z) const {
+    if constexpr (kForm == Form::kElu) return elu(z);
+    return activation(z);
+  }
 };
 
-template <class T, int V, bool kResidual>
-__device__ void finish_channels(const NormalizeMap<T, V, kResidual>& map, bool agree) {
+template <class T, int V, Form kForm>
+__device__ void finish_channels(const NormalizeMap<T, V, kForm>& map, bool agree) {
   finish_channels<Arithmetic<T>>(map.channels, agree);
 }
 

@@ -46,8 +46,9 @@ __device__ NormalizedChannel normalized_channel(const ForwardChannels& channels,
 template <class A>
 __device__ ForwardConstants<A> forward_constants(const ForwardChannels& channels, std::int64_t i) {
   const NormalizedChannel channel = normalized_channel<A>(channels, i);
-  return forward_constants<A>(channel.mean, channel.inverse.invstd,
-                              load_or(channels.weight, i, 1.0), load_or(channels.bias, i, 0.0));
+  const double weight = applied_weight(load_or(channels.weight, i, 1.0), channels.in_place);
+  return forward_constants<A>(channel.mean, channel.inverse.invstd, weight,
+                              load_or(channels.bias, i, 0.0));
 }
 
 template <class A>

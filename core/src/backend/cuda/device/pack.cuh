@@ -17,6 +17,16 @@ namespace syncbn::cuda {
 template <class T>
 using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+// Significant bits of T.
+template <class T>
+constexpr int kDigits = 24;
+template <>
+constexpr int kDigits<double> = 53;
+template <>
+constexpr int kDigits<__half> = 11;
+template <>
+constexpr int kDigits<__nv_bfloat16> = 8;
+
 __device__ __forceinline__ double to_arithmetic(double value) { return value; }
 __device__ __forceinline__ float to_arithmetic(float value) { return value; }
 __device__ __forceinline__ float to_arithmetic(__half value) { return __half2float(value); }

@@ -1,0 +1,11 @@
+// The kernels of every activation, and in place. In a file of their own: GCC inlines up to a limit
+// per file, and the loops of kernels.cpp must be whole.
+#include "backend/cpu/kernels_of.hpp"
+
+namespace syncbn::cpu::SYNCBN_ISA {
+
+extern const Kernels kAnyKernels[4];
+const Kernels kAnyKernels[4] = {kernels_of<Half, true>(), kernels_of<BFloat16, true>(),
+                                kernels_of<float, true>(), kernels_of<double, true>()};
+
+}  // namespace syncbn::cpu::SYNCBN_ISA
