@@ -68,11 +68,12 @@ class PhasesSubject:
         inputs = self._inputs
         x = inputs.x.detach()
         y = torch.empty_like(x)
-        length = bridge.sizes(x, self._call.options).saved
-        self._saved = torch.empty(length, dtype=torch.float64)
+        sizes = bridge.sizes(x, self._call.options)
+        self._saved = torch.empty(sizes.saved, dtype=torch.float64)
         shard = phases.Forward(
             x=x,
             y=y,
+            sizes=sizes,
             saved=self._saved,
             weight=inputs.weight.detach(),
             bias=inputs.bias.detach(),

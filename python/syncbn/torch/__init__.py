@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from . import functional
-from .convert import BatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
+from .conversion.convert import convert_sync_batchnorm, revert_sync_batchnorm
+from .conversion.norm_act import BatchNorm, BatchNormAct, SyncBatchNormAct
+from .conversion.registry import NotConvertible, register_conversion
 from .functional import sync_batch_norm, sync_batch_norm_shards
+from .lazy import LazySyncBatchNorm
 from .module import SyncBatchNorm
 from .nccl import nccl_communicator
 
 __all__ = [
     "BatchNorm",
+    "BatchNormAct",
+    "LazySyncBatchNorm",
+    "NotConvertible",
     "SyncBatchNorm",
+    "SyncBatchNormAct",
     "convert_sync_batchnorm",
     "functional",
     "nccl_communicator",
+    "register_conversion",
     "revert_sync_batchnorm",
     "sync_batch_norm",
     "sync_batch_norm_shards",

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from syncbn import Options
 
-from . import bridge, phases
+from . import bridge, phases, second_order
 from .autograd import (
-    allocate_gradients,
-    backward_reads_output,
-    first_order,
-    gradients_of,
+    Tensors,
+    keep_values,
+    kept_outputs,
+    refuse_leaves,
+    shard_gradients,
     wants_gradient,
 )
 from .launch import placement
-from .tensors import contiguous, dense_like, doubles, prepared
+from .tensors import (
+    announce_overwritten,
+    contiguous,
+    dense_like,
+    doubles,
+    output_for,
+    prepared,
+)
 
 
 def normalize(
@@ -34,90 +42,91 @@ def normalize(
 ) -> Tensor:
     """The layer in evaluation. No rank talks to another."""
     x, weight, bias = prepared(x, residual), contiguous(weight), contiguous(bias)
+    refuse_leaves(options, x)
+    statistics = (running_mean, running_var)
     if wants_gradient(x, weight, bias, residual):
-        y: Tensor = _Inference.apply(  # type: ignore[no-untyped-call]
-            x, weight, bias, residual, running_mean, running_var, options
+        recorded: Tensor = _Inference.apply(  # type: ignore[no-untyped-call]
+            options, x, weight, bias, residual, statistics
         )
-        return y
-    return _infer(options, x, running_mean, running_var, weight, bias, residual, None)
+        return recorded
+    y, _ = _infer(options, x, weight, bias, residual, statistics, recorded=False)
+    announce_overwritten(x, y)
+    return y
 
 
 def _infer(
     options: Options,
     x: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    saved: Tensor | None,
-) -> Tensor:
-    y = torch.empty_like(x)
+    statistics: tuple[Tensor, Tensor],
+    *,
+    recorded: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """y, and saved where the call is recorded."""
+    y, sizes = output_for(options, x), bridge.sizes(x, options)
+    saved = doubles(sizes.saved, x) if recorded else None
     bridge.infer(
         options,
         x,
-        running_mean,
-        running_var,
+        *statistics,
         y,
         weight=weight,
         bias=bias,
         residual=None if residual is None else dense_like(residual, x),
         saved=saved,
-        **placement(x, bridge.sizes(x, options).workspace),
+        **placement(x, sizes.workspace),
     )
-    return y
+    return y, saved
 
 
 class _Inference(Function):
     @staticmethod
     def forward(
         ctx: Any,
+        options: Options,
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
         residual: Tensor | None,
-        running_mean: Tensor,
-        running_var: Tensor,
-        options: Options,
+        statistics: tuple[Tensor, Tensor],
     ) -> Tensor:
-        saved = doubles(bridge.sizes(x, options).saved, x)
-        y = _infer(options, x, running_mean, running_var, weight, bias, residual, saved)
-        ctx.options = options
-        kept = y if backward_reads_output(options, residual) else None
-        ctx.save_for_backward(x, weight, bias, saved, kept)
+        y, saved = _infer(options, x, weight, bias, residual, statistics, recorded=True)
+        ctx.recorded = _Recorded(options)
+        kept = kept_outputs(options, y, residual)
+        (values,) = keep_values(ctx, options, [x], [y])
+        ctx.save_for_backward(values, weight, bias, saved, None, *kept)
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        def gradients(
-            dy: Tensor,
-            x: Tensor,
-            weight: Tensor | None,
-            bias: Tensor | None,
-            saved: Tensor,
-            y: Tensor | None,
-        ) -> tuple[Tensor | None, ...]:
-            shard = phases.Backward(x, dense_like(dy, x), saved, weight, bias, None, y)
-            allocate_gradients(ctx.options, shard, ctx.needs_input_grad)
-            _run_backward(ctx.options, shard)
-            return gradients_of(shard, ctx.needs_input_grad)
-
-        return *first_order(gradients, dy, *ctx.saved_tensors), None, None, None
+    def backward(ctx: Any, dy: Tensor) -> Tensors:
+        gradients = shard_gradients(ctx.recorded, ctx.needs_input_grad[1:5], dy, ctx.saved_tensors)
+        return None, *gradients, None
 
 
-def _run_backward(options: Options, shard: phases.Backward) -> None:
-    x = shard.x
-    bridge.infer_backward(
-        options,
-        x,
-        shard.dy,
-        shard.saved,
-        dx=shard.dx,
-        dresidual=shard.dresidual,
-        dweight=shard.dweight,
-        dbias=shard.dbias,
-        weight=shard.weight,
-        bias=shard.bias,
-        y=shard.y,
-        **placement(x, bridge.sizes(x, options).workspace),
-    )
+@dataclass(slots=True)
+class _Recorded:
+    options: Options
+
+    @property
+    def synchronized(self) -> bool:
+        return False
+
+    def backward(self, shard: phases.Backward) -> None:
+        x = shard.x
+        bridge.infer_backward(
+            self.options,
+            x,
+            shard.dy,
+            shard.saved,
+            **shard.beside_dy(),
+            **placement(x, bridge.sizes(x, self.options).workspace),
+        )
+
+    def second_backward(
+        self, shard: phases.Backward, cotangents: second_order.Cotangents, bent: Tensor | None
+    ) -> second_order.Derivatives:
+        # The rank's factor in saved is 0, so that nothing goes through the statistics.
+        call = phases.Call(self.options, 1, tag=0)
+        return second_order.backward(call, [shard], [cotangents], [bent], phases.alone)[0]

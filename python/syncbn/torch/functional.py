@@ -1,4 +1,4 @@
-"""Batch normalization synchronized over a group, as functions."""
+"""Batch normalization synchronized over a group, as functions, and its phases."""
 
 from __future__ import annotations
 
@@ -7,13 +7,37 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .entry import batch_norm
+from .operators.phases import (
+    Gradients,
+    center,
+    grad_input,
+    grad_moments,
+    infer,
+    infer_backward,
+    moments,
+    normalize,
+    update_running,
+)
 from .options import Choices, Settings
 from .shards import sync_batch_norm_shards
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["sync_batch_norm", "sync_batch_norm_shards"]
+__all__ = [
+    "Gradients",
+    "Settings",
+    "center",
+    "grad_input",
+    "grad_moments",
+    "infer",
+    "infer_backward",
+    "moments",
+    "normalize",
+    "sync_batch_norm",
+    "sync_batch_norm_shards",
+    "update_running",
+]
 
 
 def sync_batch_norm(
@@ -30,12 +54,19 @@ def sync_batch_norm(
     mask: Tensor | None = None,
     num_batches_tracked: Tensor | None = None,
     process_group: Any = None,
+    name: str | None = None,
+    timeout: float | None = None,
     **choices: Unpack[Choices],
 ) -> Tensor:
     """torch.nn.functional.batch_norm with statistics over the ranks of process_group.
 
-    In training the running statistics, if given, are updated in place, and num_batches_tracked, if
-    given, is incremented; momentum=None needs it. Without training no rank talks to another.
+    input: (N, C, ...). running_mean, running_var, weight, bias: (C,). In training the running
+    statistics, if given, are updated in place, and num_batches_tracked, one int64, is incremented
+    if given; momentum=None needs it. Without training no rank talks to another.
+
+    residual, mask, process_group and the choices: as in SyncBatchNorm. name, of what calls this, in
+    messages about ranks that disagree. timeout: how many seconds a sum over a torch.distributed
+    group may take; None: as long as the group allows.
     """
     return batch_norm(
         Settings(eps, momentum, **choices),
@@ -49,4 +80,6 @@ def sync_batch_norm(
         residual=residual,
         mask=mask,
         process_group=process_group,
+        name=name,
+        timeout=timeout,
     )

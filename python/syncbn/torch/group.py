@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import atexit
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,11 +14,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from syncbn import Communicator
+from syncbn import Communicator, DesyncError
 
-# How many synchronized forward passes this process has begun in each group. The count is the tag of
-# the call, so that ranks that are in different calls notice it.
-_calls: WeakKeyDictionary[Any, Iterator[int]] = WeakKeyDictionary()
+from . import bridge
+from .frames import divided, joined, same_length
+from .hang_help.calls import Record
+from .hang_help.watch import watch
+
+_SHORTEST, _LONGEST = 0.001, 1e7  # seconds that backends can count
+
+_records: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
+# torch may keep a group to the very end, after the core's objects in its record are expected to go.
+atexit.register(_records.clear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,7 @@ class TorchGroup:
     """A torch.distributed group of more than one rank, as one layer uses it.
 
     name: of the layer, or None. timeout: how many seconds a sum may take; None: as long as the
-    group's own timeout says.
+    group's own timeout says. Raises ValueError for a timeout that backends cannot count.
     """
 
     process_group: Any
@@ -33,19 +41,58 @@ class TorchGroup:
     name: str | None = None
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not _SHORTEST <= self.timeout <= _LONGEST:
+            raise ValueError(
+                f"timeout: got {self.timeout}, expected seconds from {_SHORTEST} to {_LONGEST:g},"
+                " or None for that of the group"
+            )
+
     def next_tag(self) -> int:
-        """The tag of the next forward pass in this group, and of its backward pass."""
-        calls = _calls.get(self.process_group)
-        if calls is None:
-            calls = _calls.setdefault(self.process_group, itertools.count(1))
-        return next(calls)
+        """The tag of the next forward pass in this group, and of its backward pass.
+
+        It counts this rank's forward passes, so that ranks in different calls notice it.
+        """
+        return next(record_of(self.process_group).tags)
 
     def sum_each(self, wires: list[Tensor]) -> list[Tensor]:
-        """Each wire summed over the group, in a tensor of its own. Every rank calls it."""
-        totals = [wire.clone() for wire in wires]
-        for total in totals:
-            dist.all_reduce(total, group=self.process_group)
+        """Each wire summed over the group, in a tensor of its own. Every rank calls it.
+
+        Raises RuntimeError where the group's backend does, and on the CPU DesyncError for wires of
+        different lengths.
+        """
+        record = record_of(self.process_group)
+        totals = []
+        for wire in wires:
+            record.sums += 1
+            record.in_sum = True
+            totals.append(self._sum_on_device(wire) if wire.is_cuda else self._sum_framed(wire))
+            record.in_sum = False
         return totals
+
+    def _sum_on_device(self, wire: Tensor) -> Tensor:
+        total = wire.clone()
+        self._add_up(total)
+        return total
+
+    def _sum_framed(self, wire: Tensor) -> Tensor:
+        head, rest = divided(wire)
+        self._add_up(head)
+        if rest is not None:
+            # For wires that fit the core looks for another call in the total.
+            if not same_length(head, self.size):
+                raise DesyncError(
+                    f"the {self.size} ranks of the group are not in the same call: they differ in"
+                    " the number of channels or in the operation"
+                )
+            self._add_up(rest)
+        return joined(head, rest, wire.numel())
+
+    def _add_up(self, total: Tensor) -> None:
+        # Not dist.all_reduce, which takes no timeout and a third more time.
+        work = self.process_group.allreduce([total], _how_to_add_up(self.timeout))
+        if work is not None:  # as in dist.all_reduce: on a device there may be nothing to wait for
+            work.wait()
 
     def check_device(self, device: torch.device) -> None:
         """Raise ValueError unless a backend of the group sums tensors on this device."""
@@ -66,8 +113,38 @@ class CoreGroup:
     communicator: Communicator
     name: str | None = None
 
+    @property
+    def size(self) -> int:
+        return self.communicator.size
+
+    def sum_each(self, wires: list[Tensor]) -> list[Tensor]:
+        """As TorchGroup.sum_each."""
+        totals = [torch.empty_like(wire) for wire in wires]
+        for wire, total in zip(wires, totals, strict=True):
+            stream = torch.cuda.current_stream(wire.device).cuda_stream if wire.is_cuda else 0
+            bridge.sum_over(self.communicator, wire, total, stream=stream)
+        return totals
+
 
 Group = TorchGroup | CoreGroup | None
+
+
+def record_of(process_group: Any) -> Record:
+    """What this rank last did in a torch.distributed group."""
+    record = _records.get(process_group)
+    if record is None:
+        record = _records.setdefault(process_group, Record())
+        watch(process_group, record)
+    return record
+
+
+@lru_cache
+def _how_to_add_up(timeout: float | None) -> dist.AllreduceOptions:
+    options = dist.AllreduceOptions()
+    options.asyncOp = False  # on a device: on the current stream
+    if timeout is not None:
+        options.timeout = timedelta(seconds=timeout)
+    return options
 
 
 def constant_tag(name: str | None) -> int:

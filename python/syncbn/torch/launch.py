@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncbn import DesyncError
 from syncbn._core import CONTROL_SIZE, Array
+
+from .group import Group
+from .hang_help.who_is_where import disagreement
 
 # By device index and stream: zeroed once, and left zero by every call of the core.
 _controls: dict[tuple[int, int], Tensor] = {}
@@ -40,7 +42,7 @@ class StatusWord:
 
 def placement(x: Tensor, workspace_size: int) -> dict[str, Any]:
     """The keyword arguments of a function of the core that say where it works on x."""
-    workspace = torch.empty(workspace_size, dtype=torch.uint8, device=x.device)
+    workspace = x.new_empty(workspace_size, dtype=torch.uint8)
     if not x.is_cuda:
         return {"workspace": workspace, "num_threads": torch.get_num_threads()}
     stream = torch.cuda.current_stream(x.device).cuda_stream
@@ -60,16 +62,21 @@ def is_capturing(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def raise_if_ranks_disagreed(x: Tensor) -> None:
-    """DesyncError where an earlier call on x's CUDA device found ranks in different calls."""
+def raise_if_ranks_disagreed(x: Tensor, group: Group = None) -> None:
+    """DesyncError where an earlier call on x's CUDA device found ranks in different calls.
+
+    The device does not know in which group that was: the last calls of the ranks are told of the
+    group that is given.
+    """
     word = _status_words.get(x.device.index) if x.is_cuda else None
     if word is not None and word.take():
-        raise DesyncError(
+        text = (
             f"the ranks of a group were in different calls some calls ago on {x.device}: got wires"
             " with different hashes, expected every rank to make the same calls in the same order"
             " with the same channels and options. The outputs since then are NaN, the running"
             " statistics were not touched"
         )
+        raise disagreement(group, text)
 
 
 def _control(device: torch.device, stream: int) -> Tensor:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .entry import batch_norm
-from .options import CHOICES, Choices, Settings, core_options
+from .kept_groups import KeepsGroup
+from .lists import batch_norm_list
+from .options import CHOICES, LayerChoices, Settings, core_options
 from .resolve import ALONE
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+# What SyncBatchNorm adds to the attributes of torch's batch normalization.
+OWN_ATTRIBUTES = (*CHOICES, "freeze", "timeout", "layer_name", "process_group")
 
-class SyncBatchNorm(_BatchNorm):
+
+class SyncBatchNorm(KeepsGroup, _BatchNorm):
     """Batch normalization with statistics over all ranks of a group, for inputs (N, C, ...).
 
     In training the ranks exchange one small vector in forward and one in backward, and the result
@@ -27,8 +30,9 @@ class SyncBatchNorm(_BatchNorm):
 
     num_features, eps, momentum, affine, track_running_stats, device, dtype, bias: as in
     torch.nn.BatchNorm2d.
-    process_group: a torch.distributed ProcessGroup, a syncbn.Communicator, or None: the default
-    group of torch.distributed, or a world of one where that is not initialized.
+    process_group: a torch.distributed ProcessGroup, a DeviceMesh of one dimension, such as
+    mesh["dp"], a syncbn.Communicator, or None: the default group of torch.distributed, or a world
+    of one where that is not initialized.
     weighting: "count" (every value counts alike), "equal" (every rank) or "batch" (every sample).
     eps_mode: "add", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
     variance_factor: on the variance that enters running_var: "unbiased", "biased",
@@ -37,7 +41,17 @@ class SyncBatchNorm(_BatchNorm):
     DistributedDataParallel), the "sum" over the group or its "mean".
     centering: "auto", "on" or "off": a second exchange that makes the variance as accurate as if
     the mean were zero; auto is on for float64 input.
-    activation: "identity", "relu" or "leaky_relu" with negative_slope, applied to the output.
+    activation: "identity", "relu", "elu" or "leaky_relu" with negative_slope, on the output.
+    in_place: the output overwrites the input, and backward computes from it what it needs; not with
+    "relu", nor with a residual. docs/pytorch.md says what that costs in accuracy.
+    freeze: the running statistics are used, and not updated, in training too; weight and bias get
+    no gradient; no rank talks to another. May be set at any time, alike on all ranks. (To stop only
+    the gradients of weight and bias, use their requires_grad.)
+    name: of this layer in messages about ranks that disagree; kept as layer_name.
+    timeout: how many seconds a sum over a torch.distributed group may take, at most as many as the
+    group itself allows; None: as many.
+
+    Raises ValueError for what is not allowed; InvalidArgumentError, a ValueError, for options.
     """
 
     # Class attributes, so that modules pickled before an option existed still load.
@@ -48,6 +62,10 @@ class SyncBatchNorm(_BatchNorm):
     centering: str = "auto"
     activation: str = "identity"
     negative_slope: float = 0.01
+    in_place: bool = False
+    freeze: bool = False
+    layer_name: str | None = None
+    timeout: float | None = None
 
     def __init__(
         self,
@@ -68,10 +86,14 @@ class SyncBatchNorm(_BatchNorm):
         centering: str = "auto",
         activation: str = "identity",
         negative_slope: float = 0.01,
+        in_place: bool = False,
+        freeze: bool = False,
+        name: str | None = None,
+        timeout: float | None = None,
     ) -> None:
-        super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
-        )
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:  # the base class of torch 2.10 has no such argument
+            self.register_parameter("bias", None)
         self.process_group = process_group
         self.weighting = weighting
         self.eps_mode = eps_mode
@@ -80,7 +102,23 @@ class SyncBatchNorm(_BatchNorm):
         self.centering = centering
         self.activation = activation
         self.negative_slope = negative_slope
+        self.in_place = in_place
+        self.freeze = freeze
+        self.layer_name = name
+        self.timeout = timeout
         core_options(self._settings())  # refuses what the core does not know
+        if freeze and not track_running_stats:
+            raise ValueError("freeze: got True, which needs track_running_stats=True")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout: got {timeout}, expected a number of seconds > 0 or None")
+
+    def reset_parameters(self) -> None:
+        """Weight 1, bias 0, and reset_running_stats()."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def _settings(self) -> Settings:
         return Settings(
@@ -93,6 +131,7 @@ class SyncBatchNorm(_BatchNorm):
             self.centering,
             self.activation,
             self.negative_slope,
+            self.in_place,
         )
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -105,71 +144,86 @@ class SyncBatchNorm(_BatchNorm):
             )
 
     def forward(
-        self, input: Tensor, residual: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """activation(batch_norm(input) + residual).
+        self,
+        input: Tensor | Sequence[Tensor],
+        residual: Tensor | Sequence[Tensor | None] | None = None,
+        mask: Tensor | Sequence[Tensor | None] | None = None,
+    ) -> Any:
+        """activation(batch_norm(input) + residual), of the shape and dtype of input.
 
         mask, of shape (N, *spatial) or (N, 1, *spatial): where it is 0 the position is normalized
         but does not count in the statistics of the batch.
+
+        A list of inputs, which may be on different devices, is one batch and gives a list; residual
+        and mask are then lists too. That is for one process that holds the whole batch: in training
+        with a group of more than one rank it is refused with a ValueError.
         """
-        self._check_input_dim(input)
-        uses_batch = self.training or self.running_mean is None or self.running_var is None
+        normalize: Callable[..., Any] = batch_norm
+        if isinstance(input, list | tuple):
+            normalize = batch_norm_list
+            for each in input:
+                self._check_input_dim(each)
+        else:
+            self._check_input_dim(input)  # type: ignore[arg-type]  # no list, hence a tensor
+        # Parameters and buffers are looked up once each: nn.Module takes its time for them.
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
+        running_mean, running_var = self.running_mean, self.running_var
+        uses_batch = self.training or running_mean is None or running_var is None
+        if self.freeze:
+            weight, bias = self._frozen(weight, bias, running_mean, running_var)
+            uses_batch = False
         # As in torch, ranks talk in training only: without running statistics an evaluation uses
         # the statistics of this rank's batch.
         tracked = not uses_batch or (self.training and self.track_running_stats)
-        return batch_norm(
+        return normalize(
             self._settings(),
             input,
             training=uses_batch,
-            running_mean=self.running_mean if tracked else None,
-            running_var=self.running_var if tracked else None,
+            running_mean=running_mean if tracked else None,
+            running_var=running_var if tracked else None,
             num_batches_tracked=self.num_batches_tracked if tracked else None,
-            weight=self.weight,
-            bias=self.bias,
+            weight=weight,
+            bias=bias,
             residual=residual,
             mask=mask,
-            process_group=self.process_group if self.training else ALONE,
+            process_group=self.current_group() if self.training else ALONE,
+            name=self.layer_name,
+            timeout=self.timeout,
+        )
+
+    def _frozen(
+        self,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """weight and bias for a layer with freeze=True: without gradients."""
+        if running_mean is None or running_var is None:
+            raise ValueError(
+                "freeze: the layer has no running statistics to use; expected freeze=False, or a"
+                " layer made with track_running_stats=True"
+            )
+        return (
+            None if weight is None else weight.detach(),
+            None if bias is None else bias.detach(),
         )
 
     def extra_repr(self) -> str:
+        defaults = {**CHOICES, "freeze": False, "timeout": None}
         chosen = [
             f"{name}={getattr(self, name)!r}"
-            for name, default in CHOICES.items()
+            for name, default in defaults.items()
             if getattr(self, name) != default
         ]
         return ", ".join([super().extra_repr(), *chosen])  # type: ignore[no-untyped-call]
 
     @classmethod
     def convert_sync_batchnorm(
-        cls, module: nn.Module, process_group: Any = None, **choices: Unpack[Choices]
+        cls, module: nn.Module, process_group: Any = None, **choices: Unpack[LayerChoices]
     ) -> nn.Module:
         """syncbn.torch.convert_sync_batchnorm, making layers of this class."""
-        from .convert import convert_sync_batchnorm
+        from .conversion.convert import convert_sync_batchnorm
 
         return convert_sync_batchnorm(module, process_group, layer=cls, **choices)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
-        """A copy that talks in the same group: a group cannot be copied, and need not be."""
-        copied = self.__class__.__new__(self.__class__)
-        memo[id(self)] = copied
-        memo[id(self.process_group)] = self.process_group
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The state to pickle, without the group, which lives in this process only."""
-        state = self.__dict__.copy()
-        state["process_group"] = None
-        if not _is_default(self.process_group):
-            warnings.warn(
-                "a SyncBatchNorm was pickled without its process_group; the loaded layer will use"
-                " the default group until its process_group is set",
-                stacklevel=2,
-            )
-        return state
-
-
-def _is_default(process_group: Any) -> bool:
-    if process_group is None:
-        return True
-    return dist.is_available() and dist.is_initialized() and process_group is dist.group.WORLD

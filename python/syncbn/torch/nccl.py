@@ -26,12 +26,14 @@ def nccl_communicator(
     """A new communicator over NCCL with the ranks of a torch.distributed group.
 
     Collective over the group, whose backend (gloo, nccl, ...) only carries the id. process_group:
-    None for the default one. device: of this rank; None for torch's current one. A layer takes the
-    communicator as its process_group; it then sums on the stream of the layer's work, and can be
-    captured in a CUDA graph.
+    the group, a DeviceMesh of one dimension, such as mesh["dp"], or None for the default group.
+    device: of this rank; None for torch's current one. A layer takes the communicator as its
+    process_group; it then sums on the stream of the layer's work, and can be captured in a CUDA
+    graph.
 
     Where the group's first rank cannot make an id, every rank raises its error. Raises ValueError
-    for a device that is no CUDA device, and otherwise as syncbn.comm.from_nccl_id.
+    for a device that is no CUDA device, TypeError for what is no torch.distributed group, and
+    otherwise as syncbn.comm.from_nccl_id.
     """
     group = required(process_group)
     rank, size, index = dist.get_rank(group), dist.get_world_size(group), _index(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 from typing import NamedTuple, TypedDict
 
@@ -18,6 +19,14 @@ class Choices(TypedDict, total=False):
     centering: str
     activation: str
     negative_slope: float
+    in_place: bool
+
+
+class LayerChoices(Choices, total=False):
+    """What may be said of a layer besides: the keyword arguments of SyncBatchNorm after bias."""
+
+    freeze: bool
+    timeout: float | None
 
 
 class Settings(NamedTuple):
@@ -32,6 +41,7 @@ class Settings(NamedTuple):
     centering: str = "auto"
     activation: str = "identity"
     negative_slope: float = 0.01
+    in_place: bool = False
 
 
 # The choices, with their defaults.
@@ -49,3 +59,7 @@ def core_options(settings: Settings) -> Options:
     Raises InvalidArgumentError for a value that the core does not know.
     """
     return Options(**settings._asdict())
+
+
+# torch.library keeps this module to the very end, after the core expects its objects to be gone.
+atexit.register(core_options.cache_clear)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from syncbn import Options
+from syncbn._core import Sizes
 
 from . import bridge
 from .launch import placement
@@ -20,7 +22,12 @@ from .tensors import doubles
 SumWires = Callable[[list[Tensor]], list[Tensor]]
 
 # One shard's pass: it yields a wire and is sent the total, as often as the group must talk.
-Steps = Generator[Tensor, Tensor, None]
+Steps = Generator[Tensor, Tensor, Any]
+
+
+def alone(wires: list[Tensor]) -> list[Tensor]:
+    """The SumWires of one rank that has no group."""
+    return wires
 
 
 @dataclass(slots=True)
@@ -38,6 +45,7 @@ class Forward:
 
     x: Tensor
     y: Tensor
+    sizes: Sizes
     saved: Tensor | None = None
     weight: Tensor | None = None
     bias: Tensor | None = None
@@ -46,6 +54,18 @@ class Forward:
     running_mean: Tensor | None = None
     running_var: Tensor | None = None
     num_batches_tracked: Tensor | None = None
+
+    def beside_y(self) -> dict[str, Tensor | None]:
+        """What the core takes by name where it writes y."""
+        return {
+            "saved": self.saved,
+            "weight": self.weight,
+            "bias": self.bias,
+            "residual": self.residual,
+            "running_mean": self.running_mean,
+            "running_var": self.running_var,
+            "num_batches_tracked": self.num_batches_tracked,
+        }
 
 
 @dataclass(slots=True)
@@ -64,32 +84,46 @@ class Backward:
     dweight: Tensor | None = None
     dbias: Tensor | None = None
 
+    def beside_dy(self) -> dict[str, Tensor | None]:
+        """What the core takes by name where it writes gradients."""
+        return {
+            "dx": self.dx,
+            "dresidual": self.dresidual,
+            "dweight": self.dweight,
+            "dbias": self.dbias,
+            "weight": self.weight,
+            "bias": self.bias,
+            "y": self.y,
+        }
+
 
 def forward(call: Call, shards: list[Forward], sum_wires: SumWires) -> None:
     """Normalize every shard with the statistics of the group; write y and saved."""
-    _in_step([_forward_steps(call, shard) for shard in shards], sum_wires)
+    in_step([_forward_steps(call, shard) for shard in shards], sum_wires)
 
 
 def backward(call: Call, shards: list[Backward], sum_wires: SumWires) -> None:
     """Write the gradients that every shard wants."""
-    _in_step([_backward_steps(call, shard) for shard in shards], sum_wires)
+    in_step([_backward_steps(call, shard) for shard in shards], sum_wires)
 
 
-def _in_step(passes: list[Steps], sum_wires: SumWires) -> None:
+def in_step(passes: list[Steps], sum_wires: SumWires) -> list[Any]:
+    """Take the passes from wire to wire together; what each returns in the end."""
     wires = [next(steps) for steps in passes]
+    results = []
     while wires:
         totals = sum_wires(wires)
         wires = []
         for steps, total in zip(passes, totals, strict=True):
             try:
                 wires.append(steps.send(total))
-            except StopIteration:
-                continue
+            except StopIteration as end:
+                results.append(end.value)
+    return results
 
 
 def _forward_steps(call: Call, shard: Forward) -> Steps:
-    options, x = call.options, shard.x
-    sizes = bridge.sizes(x, options)
+    options, x, sizes = call.options, shard.x, shard.sizes
     launch = {**placement(x, sizes.workspace), "tag": call.tag}
     wire = doubles(sizes.wire, x)
     local_var = doubles(x.shape[1], x) if sizes.center_wire else None
@@ -108,13 +142,7 @@ def _forward_steps(call: Call, shard: Forward) -> Steps:
         total,
         shard.y,
         center_total=center_total,
-        saved=shard.saved,
-        weight=shard.weight,
-        bias=shard.bias,
-        running_mean=shard.running_mean,
-        running_var=shard.running_var,
-        num_batches_tracked=shard.num_batches_tracked,
-        residual=shard.residual,
+        **shard.beside_y(),
         **launch,
     )
 
@@ -124,8 +152,8 @@ def _backward_steps(call: Call, shard: Backward) -> Steps:
     sizes = bridge.sizes(x, options)
     launch = {**placement(x, sizes.workspace), "tag": call.tag}
     wire = doubles(sizes.grad_wire, x)
-    parameters = {"weight": shard.weight, "bias": shard.bias}
-    bridge.grad_moments(options, x, dy, saved, wire, y=shard.y, **parameters, **launch)
+    given = {"weight": shard.weight, "bias": shard.bias, "y": shard.y}
+    bridge.grad_moments(options, x, dy, saved, wire, **given, **launch)
     total = yield wire
     bridge.grad_input(
         options,
@@ -135,12 +163,7 @@ def _backward_steps(call: Call, shard: Backward) -> Steps:
         call.group_size,
         wire,
         total,
-        dx=shard.dx,
-        dresidual=shard.dresidual,
-        dweight=shard.dweight,
-        dbias=shard.dbias,
         mask=shard.mask,
-        y=shard.y,
-        **parameters,
+        **shard.beside_dy(),
         **launch,
     )

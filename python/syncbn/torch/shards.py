@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +13,20 @@ from torch.autograd import Function
 
 from syncbn import Options
 
-from . import bridge, phases
-from .autograd import allocate_gradients, backward_reads_output, first_order, gradients_of
+from . import bridge, phases, second_order
+from .autograd import (
+    Tensors,
+    allocate_gradients,
+    differentiable,
+    gradients_of,
+    in_backward_pass,
+    keep_values,
+    kept_outputs,
+    refuse_batched,
+    refuse_leaves,
+    refuse_transforms,
+    shard_of,
+)
 from .options import Choices, Settings, core_options
 from .tensors import (
     announce_written,
@@ -20,6 +34,7 @@ from .tensors import (
     contiguous,
     dense_like,
     doubles,
+    output_for,
     prepared,
 )
 
@@ -38,7 +53,7 @@ def sync_batch_norm_shards(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
-    residuals: Sequence[Tensor] | None = None,
+    residuals: Sequence[Tensor | None] | None = None,
     masks: Sequence[Tensor | None] | None = None,
     num_batches_tracked: Tensor | None = None,
     **choices: Unpack[Choices],
@@ -50,21 +65,23 @@ def sync_batch_norm_shards(
     grad_reduction="mean"). A rank-local variance_factor takes its count from the first input.
     """
     count = len(inputs)
-    if count == 0:
-        raise ValueError("inputs: got no tensor, expected at least one")
+    check_alike(inputs, residuals=residuals, masks=masks)
+    refuse_transforms(*inputs, weight, bias, *(residuals or ()))
     given = [None] * count if residuals is None else residuals
-    _check_alike(inputs, residuals=residuals, masks=masks)
     xs = [prepared(x, residual) for x, residual in zip(inputs, given, strict=True)]
     if choices.get("grad_reduction", "local") == "local":
         choices["grad_reduction"] = "sum"
-    running = (running_mean, running_var, num_batches_tracked)
+    moved = (running_mean, running_var, num_batches_tracked)
+    running = (None, None, None) if in_backward_pass() else moved
     canonical: Optional = [None] * count
     if masks is not None:
         canonical = [
             None if mask is None else canonical_mask(mask, x)
             for mask, x in zip(masks, xs, strict=True)
         ]
-    batch = _Batch(core_options(Settings(eps, momentum, **choices)), count, canonical, running)
+    options = core_options(Settings(eps, momentum, **choices))
+    refuse_leaves(options, *xs)
+    batch = _Batch(options, count, canonical, running)
     outputs = _Shards.apply(  # type: ignore[no-untyped-call]
         batch, contiguous(weight), contiguous(bias), *xs, *given
     )
@@ -72,8 +89,13 @@ def sync_batch_norm_shards(
     return list(outputs)
 
 
-def _check_alike(inputs: Sequence[Tensor], **lists: Sequence[Tensor | None] | None) -> None:
+def check_alike(inputs: Sequence[Tensor], **lists: Sequence[Tensor | None] | None) -> None:
+    """Raise ValueError unless these can be the shards of one batch."""
+    if not inputs:
+        raise ValueError("inputs: got no tensor, expected at least one")
     for name, tensors in lists.items():
+        if isinstance(tensors, Tensor):
+            raise ValueError(f"{name}: got one tensor, expected a list of {len(inputs)}")
         if tensors is not None and len(tensors) != len(inputs):
             raise ValueError(f"{name}: got {len(tensors)}, expected {len(inputs)}, one per input")
     first = inputs[0]
@@ -116,46 +138,74 @@ class _Shards(Function):
         xs, residuals = tensors[:count], tensors[count:]
         shards = []
         for x, residual, mask in zip(xs, residuals, batch.masks, strict=True):
-            saved = doubles(bridge.sizes(x, options).saved, x)
+            sizes = bridge.sizes(x, options)
+            saved = doubles(sizes.saved, x)
             aligned = None if residual is None else dense_like(residual, x)
-            affine = _at(weight, x), _at(bias, x)
-            shards.append(
-                phases.Forward(x, torch.empty_like(x), saved, *affine, aligned, _at(mask, x))
-            )
+            tensors_here = _at(weight, x), _at(bias, x), aligned, _at(mask, x)
+            shards.append(phases.Forward(x, output_for(options, x), sizes, saved, *tensors_here))
         first = shards[0]
         first.running_mean, first.running_var, first.num_batches_tracked = batch.running
         phases.forward(batch.call, shards, _sum_here)
-        kept = [s.y if backward_reads_output(options, s.residual) else None for s in shards]
+        ctx.call = batch.call
+        values = keep_values(ctx, options, xs, [shard.y for shard in shards])
+        # By column: what is saved of every shard.
+        kept = [kept_outputs(options, shard.y, shard.residual) for shard in shards]
         saved_all = [shard.saved for shard in shards]
-        ctx.batch = batch
-        ctx.save_for_backward(weight, bias, *xs, *saved_all, *batch.masks, *kept)
+        columns = [values, saved_all, batch.masks, *zip(*kept, strict=True)]
+        ctx.save_for_backward(weight, bias, *itertools.chain(*columns))
         return tuple(shard.y for shard in shards)
 
     @staticmethod
-    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
-        def gradients(*tensors: Any) -> tuple[Tensor | None, ...]:
-            return _gradients(ctx.batch, ctx.needs_input_grad[1:], tensors)
+    def backward(ctx: Any, *dys: Tensor) -> Tensors:
+        refuse_batched(*dys)
+        first = partial(_first, ctx.call, ctx.needs_input_grad[1:])
+        tensors = *dys, *ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return None, *first(*tensors)
+        return None, *differentiable(first, partial(_second, ctx.call), False, *tensors)
 
-        return None, *first_order(gradients, *dys, *ctx.saved_tensors)
 
-
-def _gradients(
-    batch: _Batch, wanted: Sequence[bool], tensors: Sequence[Any]
-) -> tuple[Tensor | None, ...]:
-    """From dys and the saved tensors to the gradients of weight, bias, xs and residuals."""
-    count, options = batch.call.group_size, batch.call.options
+def _shards_of(count: int, tensors: Sequence[Any]) -> list[phases.Backward]:
+    """From dys and the saved tensors, which are those of all shards, to the shards."""
     dys, (weight, bias), columns = tensors[:count], tensors[count : count + 2], tensors[count + 2 :]
-    shards, wanted_each = [], []
+    shards = []
     for index, dy in enumerate(dys):
-        x, saved, mask, y = columns[index::count]
+        x, saved, mask, *kept = columns[index::count]
         affine = _at(weight, x), _at(bias, x)
-        shard = phases.Backward(x, dense_like(dy, x), saved, *affine, _at(mask, x), y)
-        parameters = (wanted[0], wanted[1]) if index == 0 else (False, False)
-        wanted_here = (wanted[2 + index], *parameters, wanted[2 + count + index])
-        allocate_gradients(options, shard, wanted_here)
-        shards.append(shard)
-        wanted_each.append(wanted_here)
-    phases.backward(batch.call, shards, _sum_here)
+        shards.append(shard_of(dy, x, *affine, saved, _at(mask, x), *kept))
+    return shards
+
+
+def _first(call: phases.Call, wanted: Sequence[bool], *tensors: Any) -> Tensors:
+    """The gradients of weight, bias, xs and residuals."""
+    count = call.group_size
+    shards = _shards_of(count, tensors)
+    wanted_each = [
+        (wanted[2 + index], wanted[0] and index == 0, wanted[1] and index == 0, residual)
+        for index, residual in enumerate(wanted[2 + count :])
+    ]
+    for shard, here in zip(shards, wanted_each, strict=True):
+        allocate_gradients(call.options, shard, here)
+    phases.backward(call, shards, _sum_here)
     each = [gradients_of(shard, here) for shard, here in zip(shards, wanted_each, strict=True)]
     dxs, dweights, dbiases, dresiduals = zip(*each, strict=True)
     return dweights[0], dbiases[0], *dxs, *dresiduals
+
+
+def _second(call: phases.Call, cotangents: Tensors, tensors: Tensors) -> Tensors:
+    """From cotangents of what _first returns to the derivatives by its tensors."""
+    count = call.group_size
+    dweight, dbias = cotangents[:2]
+    dxs, dresiduals = cotangents[2 : 2 + count], cotangents[2 + count :]
+    # The gradients of the parameters are what the first shard reports.
+    parameters = [(dweight, dbias), *[(None, None)] * (count - 1)]
+    each = [
+        second_order.Cotangents(dx, *both, dresidual)
+        for dx, both, dresidual in zip(dxs, parameters, dresiduals, strict=True)
+    ]
+    bent = list(tensors[-count:])
+    derivatives = second_order.backward(call, _shards_of(count, tensors), each, bent, _sum_here)
+    dys, xs, weights, ys = zip(*derivatives, strict=True)
+    nothing = [None] * count
+    # As the tensors: dys, weight, bias, and by column xs, saved, masks, y for the core, bent.
+    return *dys, weights[0], None, *xs, *nothing, *nothing, *nothing, *ys

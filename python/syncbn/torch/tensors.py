@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from syncbn import Options
+
 
 def is_channels_last(tensor: Tensor) -> bool:
     """Dense with the channels innermost, for any number of dimensions."""
@@ -23,7 +25,7 @@ def prepared(input: Tensor, residual: Tensor | None) -> Tensor:
     """The input, checked and dense."""
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
-    if not (input.is_cpu or input.is_cuda):
+    if not (input.is_cpu or input.is_cuda or input.is_meta):
         raise ValueError(f"input: got a tensor on {input.device}, expected one on cpu or cuda")
     if residual is not None:
         _check_residual(residual, input)
@@ -79,7 +81,18 @@ def canonical_mask(mask: Tensor, x: Tensor) -> Tensor:
 
 def doubles(length: int, x: Tensor) -> Tensor:
     """A vector of float64, any content, where x is."""
-    return torch.empty(length, dtype=torch.float64, device=x.device)
+    return x.new_empty(length, dtype=torch.float64)
+
+
+def output_for(options: Options, x: Tensor) -> Tensor:
+    """Where y is written: over x where that is asked for."""
+    return x if options.in_place else torch.empty_like(x)
+
+
+def announce_overwritten(x: Tensor, y: Tensor) -> None:
+    """Tell autograd that x has become y, where it has, in a call that is not recorded."""
+    if y is x and not x.is_inference():
+        announce_written(x)
 
 
 def announce_written(*tensors: Tensor | None) -> None:

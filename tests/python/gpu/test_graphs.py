@@ -42,9 +42,10 @@ class Captured:
         self.graph.replay()
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("shape", [(8, 5, 90, 91), (4, 64, 14, 14), (512, 24)], ids=str)
-def test_replays_equal_eager_calls(shape: tuple[int, ...]) -> None:
-    layer = SyncBatchNorm(shape[1], device="cuda")
+def test_replays_equal_eager_calls(shape: tuple[int, ...], momentum: float | None) -> None:
+    layer = SyncBatchNorm(shape[1], momentum=momentum, device="cuda")
     eager = copy.deepcopy(layer)
     captured = Captured(layer, shape)
     for step in range(20):

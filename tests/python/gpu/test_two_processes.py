@@ -44,9 +44,12 @@ def test_statistics_are_the_same_to_the_bit(results: list[dict[str, Any]]) -> No
     assert (first["running_var"] != 1).all()
 
 
-def test_ranks_in_different_calls_get_nan(results: list[dict[str, Any]]) -> None:
+def test_ranks_in_different_calls_get_nan_and_an_error_later(
+    results: list[dict[str, Any]],
+) -> None:
     for result in results:
-        all_nan, running_var, next_is_finite = result["different options"]
+        all_nan, running_var, error, next_is_finite = result["different options"]
         assert all_nan
         assert (running_var == 1).all()
+        assert error.startswith("DesyncError: ")
         assert next_is_finite

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import training_runs as runs
 from torch.nn.parallel import DistributedDataParallel
+from worlds import error_of
 
 from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
 
@@ -42,11 +43,14 @@ def statistics(rank: int) -> dict[str, torch.Tensor]:
     return {name: value.cpu() for name, value in layer.state_dict().items()}
 
 
-def different_options(rank: int) -> tuple[bool, torch.Tensor, bool]:
+def different_options(rank: int) -> tuple[bool, torch.Tensor, str, bool]:
     layer = SyncBatchNorm(4, eps=1e-5 if rank == 0 else 1e-3, device="cuda")
     y = layer(batch(rank))
-    after = SyncBatchNorm(4, device="cuda")(batch(rank))
-    return bool(y.isnan().all()), layer.running_var.cpu(), bool(after.isfinite().all())
+    all_nan = bool(y.isnan().all())  # waits for the device, which has told the host by then
+    same = SyncBatchNorm(4, device="cuda")
+    error = error_of(lambda: same(batch(rank)))
+    after = same(batch(rank))
+    return all_nan, layer.running_var.cpu(), error, bool(after.isfinite().all())
 
 
 def main(rank: int, size: int, folder: str) -> None:

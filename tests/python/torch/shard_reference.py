@@ -49,9 +49,15 @@ def normalize_shards(
         y = y if weight is None else y * per_channel(weight.double(), x)
         y = y if bias is None else y + per_channel(bias.double(), x)
         y = y if residuals is None else y + residuals[index].double()
-        slope = {"identity": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
-        ys.append(torch.where(y > 0, y, slope * y))
+        ys.append(activate(y, activation, negative_slope))
     return Result(ys, mean, var, count)
+
+
+def activate(z: Tensor, activation: str = "identity", negative_slope: float = 0.01) -> Tensor:
+    if activation == "elu":
+        return torch.nn.functional.elu(z)
+    slope = {"identity": 1.0, "relu": 0.0, "leaky_relu": negative_slope}[activation]
+    return torch.where(z > 0, z, slope * z)
 
 
 def _moments(

@@ -1,15 +1,14 @@
-"""Conversion of whole models and the way back; copies and pickles of layers."""
+"""Conversion of whole models and the way back."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-import warnings
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import syncbn
 from syncbn.comm import thread_group
@@ -29,26 +28,6 @@ class RenamedBatchNorm(nn.BatchNorm2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.note = "kept"
-
-
-class BatchNormAct(nn.BatchNorm2d):
-    """Batch normalization with an activation of its own, as image model libraries have it."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.act = nn.SiLU()
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.act(super().forward(input))
-
-
-class ScaledSyncBatchNorm(SyncBatchNorm):
-    def __init__(self, *args: Any, scale: float = 2.0, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.scale = scale
-
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
-        return self.scale * super().forward(input)
 
 
 def trained(layer: nn.Module) -> nn.Module:
@@ -111,6 +90,16 @@ def test_a_model_computes_the_same_and_keeps_its_structure() -> None:
         torch.testing.assert_close(head(x), same_head(x))
 
 
+def test_a_converted_layer_is_fused_with_the_convolution_before_it() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), trained(nn.BatchNorm2d(4))).eval()
+    x = torch.randn(2, 3, 5, 5)
+    expected = model(x)
+    convert_sync_batchnorm(model)
+    fused = fuse_conv_bn_eval(model[0], model[1])
+    torch.testing.assert_close(fused(x), expected)
+    assert convert_sync_batchnorm(fused) is fused
+
+
 def test_a_layer_under_two_names_stays_one_layer() -> None:
     shared = nn.BatchNorm1d(4)
     inner = nn.Sequential(shared)
@@ -122,67 +111,6 @@ def test_a_layer_under_two_names_stays_one_layer() -> None:
     revert_sync_batchnorm(model)
     assert type(model[0]) is nn.BatchNorm1d
     assert model[0] is model[2] is model[3][0]
-
-
-@pytest.mark.parametrize("way", ["convert", "revert"])
-def test_hooks_stay_and_can_still_be_removed(way: str) -> None:
-    calls: list[str] = []
-    layer: nn.Module = nn.BatchNorm1d(4)
-    if way == "revert":
-        layer = convert_sync_batchnorm(layer)
-
-    def note(name: str) -> Any:
-        return lambda *_, **__: calls.append(name)
-
-    def note_module(module: nn.Module, *_: Any) -> None:
-        calls.append("load_pre" if module is new else "load_pre of a module that was replaced")
-
-    handles = [
-        layer.register_forward_pre_hook(note("forward_pre")),
-        layer.register_forward_hook(note("forward"), with_kwargs=True),
-        layer.register_full_backward_hook(note("backward")),
-        layer.register_state_dict_pre_hook(note("state_dict_pre")),
-        layer._register_state_dict_hook(note("state_dict")),
-        layer.register_load_state_dict_pre_hook(note_module),
-        layer.register_load_state_dict_post_hook(note("load_post")),
-    ]
-    replace = convert_sync_batchnorm if way == "convert" else revert_sync_batchnorm
-    new = replace(layer)
-    assert type(new) is not type(layer)
-    del layer
-
-    def use() -> list[str]:
-        calls.clear()
-        new(torch.randn(3, 4, requires_grad=True)).sum().backward()
-        new.load_state_dict(new.state_dict())
-        return calls
-
-    assert sorted(use()) == [
-        "backward",
-        "forward",
-        "forward_pre",
-        "load_post",
-        "load_pre",
-        "state_dict",
-        "state_dict_pre",
-    ]
-    for handle in handles:
-        handle.remove()
-    assert use() == []
-
-
-def test_layers_of_others_are_left_alone_and_named() -> None:
-    model = nn.Sequential(BatchNormAct(4), nn.LazyBatchNorm2d(), nn.BatchNorm2d(4))
-    kept = list(model)
-    with pytest.warns(UserWarning, match="left these") as caught:
-        convert_sync_batchnorm(model)
-    assert len(caught) == 1
-    message = str(caught[0].message)
-    assert "0 (BatchNormAct) overrides forward" in message
-    assert "1 (LazyBatchNorm2d) is lazy" in message
-    assert model[0] is kept[0]
-    assert model[1] is kept[1]
-    assert type(model[2]) is SyncBatchNorm
 
 
 def test_a_lazy_layer_is_converted_once_it_has_seen_a_batch() -> None:
@@ -229,25 +157,6 @@ def test_what_is_synchronized_already_is_not_touched() -> None:
     assert layer.activation == "relu"
 
 
-@pytest.mark.parametrize("option", [{"activation": "relu"}, {"eps_mode": "max"}])
-def test_what_torch_cannot_compute_is_not_reverted(option: dict) -> None:
-    model = nn.Sequential(SyncBatchNorm(4, **option), SyncBatchNorm(4))
-    name, value = next(iter(option.items()))
-    with pytest.warns(UserWarning, match=rf"0 \(SyncBatchNorm\) has {name}='{value}'"):
-        revert_sync_batchnorm(model)
-    assert type(model[0]) is SyncBatchNorm
-    assert type(model[1]) is BatchNorm
-
-
-def test_a_subclass_of_the_layer_converts_to_itself_and_is_not_stripped() -> None:
-    model = ScaledSyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm1d(4)))
-    assert type(model[0]) is ScaledSyncBatchNorm
-    assert model[0].scale == 2.0
-    with pytest.warns(UserWarning, match="ScaledSyncBatchNorm.* overrides forward"):
-        revert_sync_batchnorm(model)
-    assert type(model[0]) is ScaledSyncBatchNorm
-
-
 def test_unknown_options_are_refused_before_anything_is_replaced() -> None:
     model = nn.Sequential(nn.BatchNorm1d(4))
     with pytest.raises(syncbn.InvalidArgumentError, match="weighting"):
@@ -262,6 +171,67 @@ def test_the_converted_layer_stands_apart_from_the_old_one() -> None:
     assert (old.weight == 1).all()
 
 
+def test_a_converted_layer_knows_its_path() -> None:
+    shared = nn.BatchNorm1d(4)
+    model = nn.Sequential(shared, nn.ModuleDict({"norm": nn.BatchNorm1d(4), "again": shared}))
+    convert_sync_batchnorm(model, timeout=7.5)
+    assert [model[0].layer_name, model[1]["norm"].layer_name] == ["0", "1.norm"]
+    assert model[0].timeout == 7.5
+    assert copy.deepcopy(model)[1]["norm"].layer_name == "1.norm"
+    assert pickle.loads(pickle.dumps(model))[1]["norm"].layer_name == "1.norm"
+    assert convert_sync_batchnorm(nn.BatchNorm1d(4)).layer_name is None
+    revert_sync_batchnorm(model)
+    assert not hasattr(model[0], "layer_name")
+
+
+def test_converting_twice_changes_nothing_more() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.ModuleList([nn.BatchNorm2d(4)]))
+    once = list(convert_sync_batchnorm(model).modules())
+    twice = list(convert_sync_batchnorm(model, weighting="equal").modules())
+    assert once == twice
+    assert model[0].weighting == "count"
+    revert_sync_batchnorm(model)
+    kinds = [type(module) for module in revert_sync_batchnorm(model).modules()]
+    assert kinds == [nn.Sequential, nn.BatchNorm1d, nn.ModuleList, nn.BatchNorm2d]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_default_device_makes_no_difference(device: str) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4, device="cpu"), nn.LazyBatchNorm1d(device="cpu"))
+    with torch.device(device):
+        convert_sync_batchnorm(model)
+        model[1](torch.randn(2, 4, device="cpu"))
+        revert_sync_batchnorm(model)
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
+
+
+def test_a_model_without_memory_is_converted() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.BatchNorm2d(4), nn.LazyBatchNorm2d())
+    convert_sync_batchnorm(model)
+    assert model[0].weight.is_meta
+    model[0].to_empty(device="cpu").reset_parameters()
+    assert model[0](torch.randn(2, 4, 3, 3)).shape == (2, 4, 3, 3)
+
+
+def test_dtype_and_requires_grad_of_each_tensor_stay() -> None:
+    old = nn.BatchNorm1d(4, dtype=torch.bfloat16)
+    old.running_var = old.running_var.float()
+    old.bias.requires_grad_(False)
+    new = convert_sync_batchnorm(old)
+    assert (new.weight.dtype, new.running_var.dtype) == (torch.bfloat16, torch.float32)
+    assert (new.weight.requires_grad, new.bias.requires_grad) == (True, False)
+
+
+def test_the_optimizer_of_before_still_trains_the_layer() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    convert_sync_batchnorm(model)
+    (model(torch.randn(5, 3)) * torch.arange(4)).sum().backward()
+    optimizer.step()
+    assert not (model[1].bias == 0).all()
+
+
 def test_a_deep_copy_talks_in_the_same_group() -> None:
     comm = thread_group(2)[0]
     model = nn.Sequential(convert_sync_batchnorm(nn.BatchNorm1d(4), comm))
@@ -270,21 +240,6 @@ def test_a_deep_copy_talks_in_the_same_group() -> None:
     assert copied[0].process_group is comm
     assert copied[0].weight is not model[0].weight
     torch.testing.assert_close(copied.state_dict(), model.state_dict())
-
-
-def test_a_pickle_leaves_the_group_behind_and_says_so() -> None:
-    comm = thread_group(2)[0]
-    layer = trained(SyncBatchNorm(4, eps=1e-3, process_group=comm, activation="relu"))
-    with pytest.warns(UserWarning, match="pickled without its process_group"):
-        loaded = pickle.loads(pickle.dumps(layer))
-    assert loaded.process_group is None
-    assert layer.process_group is comm
-    assert repr(loaded) == repr(layer)
-    torch.testing.assert_close(loaded.state_dict(), layer.state_dict())
-    layer.process_group = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert pickle.loads(pickle.dumps(layer)).activation == "relu"
 
 
 def test_a_pickle_from_before_an_option_existed_loads() -> None:

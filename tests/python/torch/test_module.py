@@ -179,24 +179,6 @@ def test_without_running_statistics_evaluation_uses_the_batch() -> None:
     torch.testing.assert_close(layer(x), normalize_shards([x]).ys[0])
 
 
-@pytest.mark.parametrize("theirs", [nn.BatchNorm2d, nn.SyncBatchNorm])
-def test_state_dicts_interchange(theirs: type[nn.Module]) -> None:
-    source, target = random_layer(torch.float32), theirs(5)
-    source.num_batches_tracked.fill_(7)
-    target.load_state_dict(source.state_dict(), strict=True)
-    back = SyncBatchNorm(5)
-    back.load_state_dict(target.state_dict(), strict=True)
-    torch.testing.assert_close(back.state_dict(), source.state_dict(), rtol=0, atol=0)
-    assert list(back.state_dict()) == list(target.state_dict())
-
-
-def test_state_dict_from_before_num_batches_tracked() -> None:
-    old = SyncBatchNorm(5).state_dict()
-    del old["num_batches_tracked"]
-    old._metadata[""]["version"] = 1
-    SyncBatchNorm(5).load_state_dict(old, strict=True)
-
-
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
 @pytest.mark.parametrize("with_channel", [False, True])
 def test_masked_positions_are_normalized_but_do_not_count(
@@ -243,14 +225,6 @@ def test_nan_and_infinity_stay_in_their_channel() -> None:
     assert y[:, [0, 2, 4]].isfinite().all()
 
 
-def test_options_changed_after_construction_are_used() -> None:
-    layer = SyncBatchNorm(5, affine=False, track_running_stats=False)
-    x = torch.randn(6, 5, dtype=torch.float64)
-    layer(x)
-    layer.eps, layer.activation = 0.5, "relu"
-    torch.testing.assert_close(layer(x), normalize_shards([x], eps=0.5, activation="relu").ys[0])
-
-
 def test_autocast_keeps_float32_parameters() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3), SyncBatchNorm(5))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -275,11 +249,3 @@ def test_functional_form_takes_the_arguments_of_torch() -> None:
         sync_batch_norm(x)
     with pytest.raises(ValueError, match="weight"):
         sync_batch_norm(x, weight=weight[:4], training=True)
-
-
-def test_representation_names_what_is_not_default() -> None:
-    layer = SyncBatchNorm(5, eps=1e-3, weighting="equal", activation="relu")
-    assert repr(layer) == (
-        "SyncBatchNorm(5, eps=0.001, momentum=0.1, affine=True, bias=True,"
-        " track_running_stats=True, weighting='equal', activation='relu')"
-    )

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from syncbn import _core
-from syncbn.comm import nccl_from_store
+from syncbn.comm import nccl_from_store, thread_group
 from syncbn.torch import nccl_communicator
 
 
@@ -55,6 +55,8 @@ def test_what_is_no_group(alone: None) -> None:
         nccl_communicator("world")
     with pytest.raises(ValueError, match="this rank is not in the group"):
         nccl_communicator(dist.GroupMember.NON_GROUP_MEMBER)
+    with thread_group(1)[0] as comm, pytest.raises(TypeError, match=r"got a syncbn\.Communicator"):
+        nccl_communicator(comm)
 
 
 def test_torch_s_stores_carry_ids() -> None:

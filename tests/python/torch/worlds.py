@@ -10,6 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,26 @@ class World:
                     subprocess.Popen(command, env=environment, stdout=output, stderr=output)
                 )
         try:
-            codes = [rank.wait(timeout=timeout) for rank in ranks]
-        except subprocess.TimeoutExpired as error:
-            raise AssertionError(_text(logs)) from error
+            codes = _end_of(ranks, timeout)
         finally:
             for rank in ranks:
                 rank.kill()
-        assert not any(codes), _text(logs)
+                rank.wait()
+        assert codes == [0] * size, _text(logs)
         self.results = [torch.load(folder / f"rank{rank}.pt") for rank in range(size)]
 
     def __getitem__(self, scenario: str) -> list[Any]:
         return [results[scenario] for results in self.results]
+
+
+def _end_of(ranks: list[subprocess.Popen[bytes]], timeout: float) -> list[int | None]:
+    """Wait for all ranks, or for the first that fails; their exit statuses, None: still at work."""
+    deadline = time.monotonic() + timeout
+    while True:
+        codes = [rank.poll() for rank in ranks]
+        if any(codes) or None not in codes or time.monotonic() > deadline:
+            return codes
+        time.sleep(0.02)
 
 
 def scenario_of(scenarios: dict[str, Scenario]) -> Callable[[Scenario], Scenario]:

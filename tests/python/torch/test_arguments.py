@@ -1,0 +1,96 @@
+"""The layer's arguments and attributes: shown, refused, changed later, reset."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from shard_reference import normalize_shards
+from torch import nn
+
+from syncbn.torch import SyncBatchNorm
+
+
+def trained_layer(dtype: torch.dtype) -> SyncBatchNorm:
+    layer = SyncBatchNorm(5, dtype=dtype)
+    with torch.no_grad():
+        for tensor in [*layer.parameters(), *layer.buffers()]:
+            tensor.copy_(torch.rand(tensor.shape) + 3)
+    return layer
+
+
+def test_options_changed_after_construction_are_used() -> None:
+    layer = SyncBatchNorm(5, affine=False, track_running_stats=False)
+    x = torch.randn(6, 5, dtype=torch.float64)
+    layer(x)
+    layer.eps, layer.activation = 0.5, "relu"
+    torch.testing.assert_close(layer(x), normalize_shards([x], eps=0.5, activation="relu").ys[0])
+
+
+def test_representation_is_that_of_torch_with_what_is_not_default() -> None:
+    theirs = repr(nn.SyncBatchNorm(5, eps=1e-3))
+    assert repr(SyncBatchNorm(5, eps=1e-3, name="stem.norm")) == theirs
+    layer = SyncBatchNorm(
+        5, eps=1e-3, weighting="equal", activation="relu", freeze=True, timeout=2.5
+    )
+    chosen = ", weighting='equal', activation='relu', freeze=True, timeout=2.5)"
+    assert repr(layer) == theirs[:-1] + chosen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eps": -1.0}, "eps"),
+        ({"momentum": 1.5}, "momentum"),
+        ({"weighting": "median"}, "weighting: got 'median', expected one of 'count'"),
+        ({"activation": "gelu"}, "activation"),
+        ({"activation": "relu", "in_place": True}, "in_place"),
+        ({"freeze": True, "track_running_stats": False}, "track_running_stats=True"),
+        ({"timeout": 0}, "timeout: got 0, expected a number of seconds > 0 or None"),
+        ({"timeout": float("nan")}, "timeout"),
+    ],
+)
+def test_refused_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SyncBatchNorm(5, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((5,), "at least 2D input"), ((2, 4), r"expected 5 channels in dimension 1 \(got 4")],
+)
+def test_refused_inputs(shape: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SyncBatchNorm(5)(torch.randn(shape))
+
+
+def test_six_dimensions_are_as_good_as_five() -> None:
+    x = torch.randn(2, 5, 2, 1, 3, 2, dtype=torch.float64)
+    torch.testing.assert_close(SyncBatchNorm(5)(x), normalize_shards([x]).ys[0])
+
+
+def test_parameters_and_running_statistics_are_reset() -> None:
+    layer = trained_layer(torch.float32)
+    layer(torch.randn(4, 5))
+    weight = layer.weight.detach().clone()
+    layer.reset_running_stats()
+    assert not layer.running_mean.any()
+    assert (layer.running_var == 1).all()
+    assert layer.num_batches_tracked.item() == 0
+    assert torch.equal(layer.weight, weight)
+    layer.reset_parameters()
+    assert (layer.weight == 1).all()
+    assert not layer.bias.any()
+
+
+def test_running_statistics_that_are_no_longer_tracked_stay_and_serve_evaluation() -> None:
+    layer = trained_layer(torch.float64)
+    before = copy.deepcopy(layer.state_dict())
+    layer.track_running_stats = False
+    x = torch.randn(6, 5, dtype=torch.float64)
+    layer(x)
+    torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
+    theirs = nn.BatchNorm1d(5, dtype=torch.float64).eval()
+    theirs.load_state_dict(before)
+    torch.testing.assert_close(layer.eval()(x), theirs(x))
