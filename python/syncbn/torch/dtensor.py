@@ -75,7 +75,7 @@ def batch_norm(
     )
     if training and running_mean is not None:  # whose local tensors were written
         announce_written(running_mean, running_var, num_batches_tracked)
-    if y.requires_grad:
+    if y.requires_grad and not torch.compiler.is_compiling():  # compiled code waits by itself
         y.register_hook(_settled)  # type: ignore[no-untyped-call]
     return DTensor.from_local(
         y, input.device_mesh, input.placements, shape=input.shape, stride=_dense_stride(input)

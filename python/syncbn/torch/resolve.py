@@ -60,7 +60,7 @@ def required(process_group: Any) -> dist.ProcessGroup:
 def torch_group(process_group: Any) -> dist.ProcessGroup | None:
     """The ProcessGroup that is meant; None for a default group that was not initialized."""
     if process_group is None:
-        return dist.group.WORLD if dist.is_available() else None
+        return dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
     if isinstance(process_group, KeptGroup | KeptCommunicator):
         kept, process_group = process_group, found_again(process_group)
         if process_group is kept:
