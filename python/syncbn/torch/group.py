@@ -28,6 +28,15 @@ _records: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
 atexit.register(_records.clear)
 
 
+def check_timeout(timeout: float | None) -> None:
+    """Raise ValueError for a timeout that backends cannot count."""
+    if timeout is not None and not _SHORTEST <= timeout <= _LONGEST:
+        raise ValueError(
+            f"timeout: got {timeout}, expected seconds from {_SHORTEST} to {_LONGEST:g}, or None"
+            " for that of the group"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class TorchGroup:
     """A torch.distributed group of more than one rank, as one layer uses it.
@@ -42,11 +51,7 @@ class TorchGroup:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not _SHORTEST <= self.timeout <= _LONGEST:
-            raise ValueError(
-                f"timeout: got {self.timeout}, expected seconds from {_SHORTEST} to {_LONGEST:g},"
-                " or None for that of the group"
-            )
+        check_timeout(self.timeout)
 
     def next_tag(self) -> int:
         """The tag of the next forward pass in this group, and of its backward pass.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .entry import batch_norm
+from .group import check_timeout
 from .kept_groups import KeepsGroup
 from .lists import batch_norm_list
 from .options import CHOICES, LayerChoices, Settings, core_options
@@ -48,8 +49,8 @@ class SyncBatchNorm(KeepsGroup, _BatchNorm):
     no gradient; no rank talks to another. May be set at any time, alike on all ranks. (To stop only
     the gradients of weight and bias, use their requires_grad.)
     name: of this layer in messages about ranks that disagree; kept as layer_name.
-    timeout: how many seconds a sum over a torch.distributed group may take, at most as many as the
-    group itself allows; None: as many.
+    timeout: how many seconds a sum over a torch.distributed group may take; None: as many as the
+    group itself allows.
 
     Raises ValueError for what is not allowed; InvalidArgumentError, a ValueError, for options.
     """
@@ -109,8 +110,7 @@ class SyncBatchNorm(KeepsGroup, _BatchNorm):
         core_options(self._settings())  # refuses what the core does not know
         if freeze and not track_running_stats:
             raise ValueError("freeze: got True, which needs track_running_stats=True")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout: got {timeout}, expected a number of seconds > 0 or None")
+        check_timeout(timeout)
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0, and reset_running_stats()."""

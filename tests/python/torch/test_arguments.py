@@ -47,7 +47,7 @@ def test_representation_is_that_of_torch_with_what_is_not_default() -> None:
         ({"activation": "gelu"}, "activation"),
         ({"activation": "relu", "in_place": True}, "in_place"),
         ({"freeze": True, "track_running_stats": False}, "track_running_stats=True"),
-        ({"timeout": 0}, "timeout: got 0, expected a number of seconds > 0 or None"),
+        ({"timeout": 0}, "timeout: got 0, expected seconds from 0.001 to 1e\\+07, or None"),
         ({"timeout": float("nan")}, "timeout"),
     ],
 )
