@@ -18,6 +18,9 @@ from syncbn.torch import (
     revert_sync_batchnorm,
 )
 
+# As torch.jit says from 2.15 on.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+
 
 class ScaledSyncBatchNorm(SyncBatchNorm):
     def __init__(self, *args: Any, scale: float = 2.0, **options: Any) -> None:

@@ -34,6 +34,11 @@ OPERATORS = {
 }
 PHASES = [name for name in OPERATORS if name != "center"]
 
+# opcheck's own, from torch 2.15 on.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)
+
 
 def arguments(
     shape: tuple[int, ...] = (3, 5, 4),

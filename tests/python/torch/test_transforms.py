@@ -13,8 +13,11 @@ from torch.func import functional_call
 import syncbn
 from syncbn.torch import SyncBatchNorm, sync_batch_norm_shards
 
-# torch's own forward mode loads torch.jit, which warns.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")
+# torch's own forward mode loads torch.jit, which warns; from 2.15 on with another class.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.*torch.jit.*is deprecated:{kind}")
+    for kind in ("DeprecationWarning", "FutureWarning")
+]
 
 EVERY_MODE = pytest.mark.parametrize("training", [True, False])
 
