@@ -177,7 +177,7 @@ run() { # stage, limit in seconds
 
 export -f stage_build stage_tests stage_python stage_sanitizer stage_bench sanitize
 # Of 9 minutes; those of a dry run are only against hanging.
-declare -A limits=([build]=200 [tests]=110 [python]=110 [sanitizer]=110 [bench]=160)
+declare -A limits=([build]=200 [tests]=110 [python]=150 [sanitizer]=110 [bench]=160)
 for stage in "${stages[@]}"; do
   run "$stage" "$([ $dry = yes ] && echo 3000 || echo "${limits[$stage]}")"
 done
