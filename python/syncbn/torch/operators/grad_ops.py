@@ -6,7 +6,7 @@ the derivative of normalize has the exchange in its graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -150,17 +150,27 @@ def _by_name(made: Four, wanted: Sequence[bool]) -> dict[str, Tensor]:
     return {name: gradient for name, gradient, is_wanted in named if is_wanted}
 
 
-def to_make(wanted: Sequence[bool], identity: bool) -> list[bool]:
-    """Which gradients an operator is asked for: with no activation, the residual's is dy."""
-    return [*wanted[:3], wanted[3] and not identity]
+def gradients_by(
+    operator: Callable[..., Four],
+    x: Tensor,
+    settings: str,
+    wanted: Sequence[bool],
+    identity: bool,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    dy: Tensor,
+    *others: Any,
+) -> tuple[Four, Gradients]:
+    """What one of the two operators above makes, and the gradients that are wanted from it.
 
-
-def gradients_of(made: Four, wanted: Sequence[bool], dy: Tensor, identity: bool) -> Gradients:
-    """The gradients of x, weight, bias and residual from what an operator made."""
+    identity: whether there is no activation; the residual's gradient is dy then, and is not made.
+    """
+    to_make = [*wanted[:3], wanted[3] and not identity]
+    made = operator(x, settings, to_make, weight, bias, dy, *others)
     dx, dweight, dbias, dresidual = (
         gradient if is_wanted else None for gradient, is_wanted in zip(made, wanted, strict=True)
     )
-    return dx, dweight, dbias, dy if identity and wanted[3] else dresidual
+    return made, (dx, dweight, dbias, dy if identity and wanted[3] else dresidual)
 
 
 def _keep_for_normalize(ctx: Any, inputs: Sequence[Any], output: tuple[Tensor, Tensor]) -> None:
@@ -199,10 +209,12 @@ def _normalize_backward(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Any, ..
     wanted = need[0], need[5], need[6], need[7]
     dy = dense_like(dy, x)
     wire = grad_moments(x, ctx.settings, dy, saved, weight, bias, y, tag)
-    made = grad_input(
+    made, gradients = gradients_by(
+        grad_input,
         x,
         ctx.settings,
-        to_make(wanted, ctx.identity),
+        wanted,
+        ctx.identity,
         weight,
         bias,
         dy,
@@ -214,7 +226,7 @@ def _normalize_backward(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Any, ..
         group_size,
         tag,
     )
-    dx, dweight, dbias, dresidual = gradients_of(made, wanted, dy, ctx.identity)
+    dx, dweight, dbias, dresidual = gradients
     # Where there is an anchor nothing is wanted, and its gradient is such a nothing. That it comes
     # from the last operator keeps a compiler from dropping the exchange.
     danchor = made[0] if need[9] else None
@@ -226,10 +238,10 @@ def _infer_backward(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     need = ctx.needs_input_grad
     wanted = need[0], need[4], need[5], need[6]
     dy = dense_like(dy, x)
-    made = infer_backward(
-        x, ctx.settings, to_make(wanted, ctx.identity), weight, bias, dy, saved, y
+    _made, gradients = gradients_by(
+        infer_backward, x, ctx.settings, wanted, ctx.identity, weight, bias, dy, saved, y
     )
-    dx, dweight, dbias, dresidual = gradients_of(made, wanted, dy, ctx.identity)
+    dx, dweight, dbias, dresidual = gradients
     return dx, None, None, None, dweight, dbias, dresidual
 
 

@@ -23,8 +23,8 @@ core's functions, InvalidArgumentError (a ValueError) before anything is written
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -203,26 +203,10 @@ def grad_input(
     mask: as in moments; the others as in grad_moments. wanted: whether the gradients of x, weight,
     bias and residual are. That of the residual is dy itself where there was no activation.
     """
-    x, weight, bias = prepared(x.detach(), None), _vector(weight), _vector(bias)
-    dy = dense_like(dy.detach(), x)
-    wanted = _possible(wanted, weight, bias)
-    identity = settings.activation == "identity"
-    made = grad_ops.grad_input(
-        x,
-        encoded(settings),
-        grad_ops.to_make(wanted, identity),
-        weight,
-        bias,
-        dy,
-        saved,
-        wire,
-        total,
-        None if mask is None else canonical_mask(mask, x),
-        _like(y, x),
-        group_size,
-        tag,
-    )
-    return Gradients(*grad_ops.gradients_of(made, wanted, dy, identity))
+    x = prepared(x.detach(), None)
+    mask = None if mask is None else canonical_mask(mask, x)
+    exchanged = wire, total, mask, _like(y, x), group_size, tag
+    return _gradients(grad_ops.grad_input, settings, wanted, x, weight, bias, dy, saved, *exchanged)
 
 
 def infer(
@@ -261,21 +245,31 @@ def infer_backward(
     wanted: Sequence[bool] = (True, True, True, False),
 ) -> Gradients:
     """The gradients of infer, on this rank alone. Arguments as in grad_input."""
-    x, weight, bias = prepared(x.detach(), None), _vector(weight), _vector(bias)
-    dy = dense_like(dy.detach(), x)
-    wanted = _possible(wanted, weight, bias)
-    identity = settings.activation == "identity"
-    made = grad_ops.infer_backward(
-        x,
-        encoded(settings),
-        grad_ops.to_make(wanted, identity),
-        weight,
-        bias,
-        dy,
-        saved,
-        _like(y, x),
+    x = prepared(x.detach(), None)
+    y = _like(y, x)
+    return _gradients(grad_ops.infer_backward, settings, wanted, x, weight, bias, dy, saved, y)
+
+
+def _gradients(
+    operator: Callable[..., grad_ops.Four],
+    settings: Settings,
+    wanted: Sequence[bool],
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    dy: Tensor,
+    *others: Any,
+) -> Gradients:
+    possible = (
+        wanted[0],
+        wanted[1] and weight is not None,
+        wanted[2] and bias is not None,
+        wanted[3],
     )
-    return Gradients(*grad_ops.gradients_of(made, wanted, dy, identity))
+    identity = settings.activation == "identity"
+    tensors = x, encoded(settings), possible, identity, _vector(weight), _vector(bias)
+    dy = dense_like(dy.detach(), x)
+    return Gradients(*grad_ops.gradients_by(operator, *tensors, dy, *others)[1])
 
 
 def _vector(parameter: Tensor | None) -> Tensor | None:
@@ -284,10 +278,3 @@ def _vector(parameter: Tensor | None) -> Tensor | None:
 
 def _like(tensor: Tensor | None, x: Tensor) -> Tensor | None:
     return None if tensor is None else dense_like(tensor.detach(), x)
-
-
-def _possible(
-    wanted: Sequence[bool], weight: Tensor | None, bias: Tensor | None
-) -> tuple[bool, bool, bool, bool]:
-    of_x, of_weight, of_bias, of_residual = wanted
-    return of_x, of_weight and weight is not None, of_bias and bias is not None, of_residual
