@@ -71,8 +71,17 @@ bool same_device(DLDevice a, DLDevice b) noexcept {
 std::string shape_text(const ArrayView& view) { return tuple_text(view.shape, view.ndim); }
 std::string strides_text(const ArrayView& view) { return tuple_text(view.strides, view.ndim); }
 
+// The core reads and writes whole elements.
+void require_aligned(const ArrayView& view, const char* name) {
+  const std::int64_t size = view.item_size();
+  if (size > 0 && view.count() > 0 && reinterpret_cast<std::uintptr_t>(view.data) % size != 0)
+    fail_argument(name, ": starts at an address that is no multiple of the ", size,
+                  " bytes of its dtype ", dtype_name(view.dtype), ": pass a copy");
+}
+
 // An array without memory must not pass for an argument that was not given.
 void* memory_of(const ArrayView& view, const char* name) {
+  require_aligned(view, name);
   if (view.data == nullptr && view.count() > 0)
     fail_argument(name, ": has no memory (its pointer is null) for shape ", shape_text(view),
                   ", expected an allocated array");
@@ -119,6 +128,7 @@ Arguments::Arguments(const Options& options, nb::handle x)
 
 Arguments::Arguments(const Options& options, nb::handle x, const LaunchArguments& launch)
     : x_(view_of(x, "x")), options_(options.with_tag(launch.tag)) {
+  require_aligned(x_, "x");
   read_shape();
   read_launch(launch);
   query_sizes();

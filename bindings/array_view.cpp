@@ -131,6 +131,25 @@ bool ArrayView::is_contiguous() const noexcept {
   return dense;
 }
 
+ArrayView::Extent ArrayView::extent() const noexcept {
+  const auto first = reinterpret_cast<std::uintptr_t>(data);
+  std::int64_t below = 0;
+  std::int64_t above = 0;
+  for (int axis = 0; axis < ndim; ++axis) {
+    const std::int64_t reach = (shape[axis] - 1) * strides[axis];
+    (reach < 0 ? below : above) += reach;
+  }
+  return {first + static_cast<std::uintptr_t>(below * item_size()),
+          first + static_cast<std::uintptr_t>((above + 1) * item_size())};
+}
+
+bool ArrayView::overlaps(const ArrayView& other) const noexcept {
+  if (count() == 0 || other.count() == 0) return false;
+  const Extent mine = extent();
+  const Extent others = other.extent();
+  return mine.begin < others.end && others.begin < mine.end;
+}
+
 Array::Array(std::uintptr_t pointer, std::vector<std::int64_t> shape,
              std::vector<std::int64_t> strides, const std::string& dtype, const std::string& device,
              int device_index, bool read_only, nb::object owner)
@@ -146,6 +165,33 @@ Array::Array(std::uintptr_t pointer, std::vector<std::int64_t> shape,
                   shape_.size(), " axes of shape");
   for (const std::int64_t size : shape_)
     if (size < 0) fail_argument("shape: got a size of ", size, ", expected sizes >= 0");
+}
+
+void Array::Release::operator()(Py_buffer* buffer) const noexcept {
+  PyBuffer_Release(buffer);
+  delete buffer;
+}
+
+Array::HeldBuffer Array::hold(nb::handle object) {
+  if (!PyObject_CheckBuffer(object.ptr()))
+    fail_type("pointer: got ", nb::inst_name(object).c_str(),
+              ", expected an address or an object with the buffer protocol");
+  auto buffer = std::make_unique<Py_buffer>();
+  // Without its format, which not every dtype of every library has.
+  if (PyObject_GetBuffer(object.ptr(), buffer.get(), PyBUF_STRIDED_RO) != 0)
+    nb::raise_python_error();
+  return HeldBuffer(buffer.release());
+}
+
+Array::Array(nb::handle buffer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
+             const std::string& dtype)
+    : Array(hold(buffer), std::move(shape), std::move(strides), dtype) {}
+
+Array::Array(HeldBuffer buffer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
+             const std::string& dtype)
+    : Array(reinterpret_cast<std::uintptr_t>(buffer->buf), std::move(shape), std::move(strides),
+            dtype, "cpu", 0, buffer->readonly != 0, nb::object()) {
+  buffer_ = std::move(buffer);
 }
 
 ArrayView Array::view() const noexcept {
@@ -199,6 +245,13 @@ void bind_array(nb::module_& module) {
            nb::arg("pointer"), nb::arg("shape"), nb::arg("strides_in_elements"), nb::arg("dtype"),
            nb::arg("device") = "cpu", nb::arg("device_index") = 0, nb::kw_only(),
            nb::arg("read_only") = false, nb::arg("owner") = nb::none())
+      .def(nb::init<nb::handle, std::vector<std::int64_t>, std::vector<std::int64_t>,
+                    const std::string&>(),
+           nb::arg("buffer"), nb::arg("shape"), nb::arg("strides_in_elements"), nb::arg("dtype"))
+      .def(
+          "overlaps",
+          [](const Array& self, const Array& other) { return self.view().overlaps(other.view()); },
+          nb::arg("other"), doc::kArrayOverlaps)
       .def("__repr__", [](const Array& self) {
         const ArrayView view = self.view();
         return concat("Array(shape=", tuple_text(view.shape, view.ndim),

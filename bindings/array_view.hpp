@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,13 @@ struct ArrayView {
   std::int64_t item_size() const noexcept { return dtype.bits / 8; }
   // Row-major without gaps; strides of axes with one element do not matter.
   bool is_contiguous() const noexcept;
+  // The addresses from the lowest to behind the highest element; there has to be one.
+  struct Extent {
+    std::uintptr_t begin;
+    std::uintptr_t end;
+  };
+  Extent extent() const noexcept;
+  bool overlaps(const ArrayView& other) const noexcept;
 };
 
 // The Python class `Array`: for arrays that do not offer DLPack's C exchange table.
@@ -36,9 +44,20 @@ class Array {
   Array(std::uintptr_t pointer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
         const std::string& dtype, const std::string& device, int device_index, bool read_only,
         nb::object owner);
+  // Over the memory of an object with the buffer protocol, of the host and exported meanwhile.
+  Array(nb::handle buffer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
+        const std::string& dtype);
   ArrayView view() const noexcept;
 
  private:
+  struct Release {
+    void operator()(Py_buffer* buffer) const noexcept;
+  };
+  using HeldBuffer = std::unique_ptr<Py_buffer, Release>;
+  static HeldBuffer hold(nb::handle object);
+  Array(HeldBuffer buffer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
+        const std::string& dtype);
+
   std::uintptr_t pointer_;
   std::vector<std::int64_t> shape_;
   std::vector<std::int64_t> strides_;
@@ -46,6 +65,7 @@ class Array {
   DLDevice device_;
   bool read_only_;
   nb::object owner_;
+  HeldBuffer buffer_;
 };
 
 // Reads an array argument without copying, converting or synchronising. Raises TypeError, naming

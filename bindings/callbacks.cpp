@@ -78,14 +78,17 @@ syncbn_status split(void* context, std::int32_t color, std::int32_t key, void** 
       fail_argument("split callable: got ", part.is_none() ? "None" : "a group", " for color ",
                     color, ", expected (rank, size, sum, split) for color >= 0 and None for less");
     if (part.is_none()) return SYNCBN_OK;
-    if (nb::len(part) != 4)
-      fail_argument("split callable: got ", nb::len(part),
-                    " values, expected (rank, size, sum, split), where split may be None");
+    const std::size_t given = nb::len(part);
+    if (given != 4 && given != 5)
+      fail_argument("split callable: got ", given,
+                    " values, expected (rank, size, sum, split[, abort]), where split and abort "
+                    "may be None");
     *new_rank = nb::cast<std::int32_t>(part[0]);
     *new_size = nb::cast<std::int32_t>(part[1]);
     auto made = std::make_unique<PythonCallbacks>();
     made->sum = part[2];
     made->split = part[3];
+    made->abort = given == 5 ? nb::object(part[4]) : nb::none();
     *new_context = own->new_part = made.release();
     return SYNCBN_OK;
   });

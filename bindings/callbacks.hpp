@@ -13,6 +13,7 @@ namespace nb = nanobind;
 struct PythonCallbacks {
   nb::object sum;
   nb::object split;                     // None: the group cannot be split
+  nb::object abort;                     // None: there is nobody to tell
   PythonCallbacks* new_part = nullptr;  // made by the last split, for the handle that comes of it
 };
 

@@ -54,6 +54,7 @@ int Communicator::traverse(visitproc visit, void* arg) const {
   if (handle_ == nullptr || handle_->callbacks() == nullptr) return 0;
   Py_VISIT(handle_->callbacks()->sum.ptr());
   Py_VISIT(handle_->callbacks()->split.ptr());
+  Py_VISIT(handle_->callbacks()->abort.ptr());
   return 0;
 }
 
@@ -116,6 +117,10 @@ void wait(const Communicator& self, std::uintptr_t stream, double timeout) {
 void abort(const Communicator& self, const std::string& reason) {
   const CommHold hold = self.hold();
   run([&] { return syncbn_comm_abort(get(hold), reason.c_str()); });
+  const PythonCallbacks* own = hold->callbacks();
+  if (own == nullptr || own->abort.is_none()) return;
+  const nb::object callable = own->abort;
+  callable(reason);
 }
 
 // "KeyError: 'gone'". The str() of an exception is Python code and may fail.
@@ -129,10 +134,13 @@ std::string exception_text(nb::handle type, nb::handle value) {
 
 // After an exception this rank will not make the calls that the others count on.
 void leave(Communicator& self, nb::handle type, nb::handle value, nb::handle) {
+  const struct Closing {  // also where the callable of an abort raises
+    Communicator& comm;
+    ~Closing() { comm.close(); }
+  } closing{self};
   if (!type.is_none() && !self.closed())
     abort(self, concat("rank ", self.info().rank, " left its with-block with ",
                        exception_text(type, value)));
-  self.close();
 }
 
 nb::tuple device_memory(const Communicator& self) {
@@ -154,10 +162,12 @@ std::vector<Communicator> thread_group(std::int32_t n, double timeout) {
 }
 
 Communicator callback_communicator(std::int32_t rank, std::int32_t size, nb::callable sum,
-                                   std::optional<nb::callable> split) {
+                                   std::optional<nb::callable> split,
+                                   std::optional<nb::callable> abort) {
   auto context = std::make_unique<PythonCallbacks>();
   context->sum = std::move(sum);
   context->split = split ? nb::object(*split) : nb::none();
+  context->abort = abort ? nb::object(*abort) : nb::none();
   const syncbn_callbacks callbacks = python_callbacks(context.get());
   syncbn_comm* comm = nullptr;
   check_status(syncbn_comm_create_callback(rank, size, &callbacks, &comm));
@@ -219,14 +229,14 @@ void bind_communicator(nb::module_& module) {
   static constexpr const char* kSignature =
       "def callback_communicator(rank: int, size: int, "
       "sum: collections.abc.Callable[[memoryview, memoryview], object], "
-      "split: collections.abc.Callable[[int, int], tuple[int, int, typing.Any, typing.Any] | None] "
-      "| None = None) -> Communicator";
+      "split: collections.abc.Callable[[int, int], tuple[typing.Any, ...] | None] | None = None, "
+      "abort: collections.abc.Callable[[str], object] | None = None) -> Communicator";
   bind_class(module);
   module.def("thread_group", &thread_group, nb::arg("n"), nb::arg("timeout") = 60.0,
              doc::kThreadGroup);
   module.def("callback_communicator", &callback_communicator, nb::arg("rank"), nb::arg("size"),
-             nb::arg("sum"), nb::arg("split").none() = nb::none(), nb::sig(kSignature),
-             doc::kCallbackCommunicator);
+             nb::arg("sum"), nb::arg("split").none() = nb::none(),
+             nb::arg("abort").none() = nb::none(), nb::sig(kSignature), doc::kCallbackCommunicator);
 }
 
 }  // namespace syncbn::bindings

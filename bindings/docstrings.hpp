@@ -41,8 +41,13 @@ pointer: the address of the first element. shape, strides_in_elements: one integ
 dtype: 'float16', 'bfloat16', 'float32', 'float64', 'int64', 'int32', 'uint8' or 'bool'.
 device: 'cpu' or 'cuda'; device_index: the CUDA ordinal. read_only: refused as an output.
 owner: kept alive as long as the Array; without one the caller sees to that.
+buffer, in place of all these: an object with the buffer protocol, whose first element is pointer;
+it is on the CPU, exported as long as the Array lives, and read_only if it says so.
 Raises InvalidArgumentError for another dtype or device, or lengths that differ.
 )";
+
+inline constexpr const char* kArrayOverlaps =
+    "Whether the memory from its first to its last element has addresses in common with other's.";
 
 inline constexpr const char* kOptions =
     R"(What is computed. Immutable, comparable, hashable, picklable.
@@ -161,7 +166,8 @@ message names its last sum. Returns at once where sums are done when they return
 
 inline constexpr const char* kCommAbort = R"(Makes the group fail, for good, with `reason`.
 
-Ranks that wait in it are released with InternalError. May be called from any thread at any time.)";
+Ranks that wait in it are released with InternalError, where they can be reached: threads, ranks
+over MPI. May be called from any thread at any time.)";
 
 inline constexpr const char* kCommClose = R"(Gives the handle back. Calling it again does nothing.
 
@@ -192,6 +198,12 @@ See syncbn.comm.nccl_group.)";
 inline constexpr const char* kBorrowNccl = R"(A communicator over an ncclComm_t of the caller's.
 
 See syncbn.comm.borrow_nccl.)";
+
+inline constexpr const char* kXlaFfiHandlers =
+    R"(The phases as handlers of XLA's typed FFI, by name.
+
+device: 'cpu' or 'cuda'. The values are capsules for jax.ffi.register_ffi_target; how a handler is
+called stands in bindings/xla_ffi_call.hpp. Raises InvalidArgumentError for another device.)";
 
 inline constexpr const char* kCapabilities =
     R"(What was built and what was found.

@@ -12,6 +12,7 @@
 #include "one_call.hpp"
 #include "options.hpp"
 #include "phases.hpp"
+#include "xla_ffi.hpp"
 
 NB_MODULE(_core, module) {
   using namespace syncbn::bindings;
@@ -27,5 +28,6 @@ NB_MODULE(_core, module) {
   bind_nccl(module);
   bind_phases(module);
   bind_one_call(module);
+  bind_xla_ffi(module);
   bind_capabilities(module);
 }

@@ -69,7 +69,8 @@ std::vector<Communicator> nccl_group(const std::vector<std::int32_t>& devices, d
   return adopt(comms);
 }
 
-Communicator borrow_nccl(std::uintptr_t pointer, double init_timeout,
+// The owner is kept alive by what is bound.
+Communicator borrow_nccl(std::uintptr_t pointer, nb::handle /*owner*/, double init_timeout,
                          std::optional<double> sum_timeout, std::optional<std::int32_t> max_ctas) {
   const syncbn_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
   syncbn_comm* comm = nullptr;
@@ -91,8 +92,9 @@ void bind_nccl(nb::module_& module) {
              doc::kNcclCommunicator);
   module.def("nccl_group", &nccl_group, arg("devices"), keywords, init_timeout(), sum_timeout(),
              max_ctas(), doc::kNcclGroup);
-  module.def("borrow_nccl", &borrow_nccl, arg("pointer"), keywords, init_timeout(), sum_timeout(),
-             max_ctas(), doc::kBorrowNccl);
+  module.def("borrow_nccl", &borrow_nccl, arg("pointer"), arg("owner").none() = nb::none(),
+             keywords, init_timeout(), sum_timeout(), max_ctas(), nb::keep_alive<0, 2>(),
+             doc::kBorrowNccl);
 }
 
 }  // namespace syncbn::bindings

@@ -4,34 +4,21 @@
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
-#include <iterator>
 #include <new>
 #include <optional>
 #include <string>
 
 #include "docstrings.hpp"
 #include "errors.hpp"
+#include "option_names.hpp"
 
 namespace syncbn::bindings {
 namespace {
 
-// The names of an enumeration of the C interface; the position is the value.
-constexpr const char* kWeightings[] = {"count", "equal", "batch"};
-constexpr const char* kEpsModes[] = {"add", "max"};
-constexpr const char* kVarianceFactors[] = {"unbiased", "biased", "unbiased_local",
-                                            "unbiased_rank"};
-constexpr const char* kGradReductions[] = {"local", "sum", "mean"};
-constexpr const char* kCenterings[] = {"auto", "on", "off"};
-constexpr const char* kActivations[] = {"identity", "relu", "leaky_relu", "elu"};
-
 template <class Enum, std::size_t Count>
 Enum choice(const char* option, const std::string& name, const char* const (&names)[Count]) {
-  std::string expected;
-  for (std::size_t i = 0; i < Count; ++i) {
-    if (name == names[i]) return static_cast<Enum>(i);
-    expected += concat(i == 0 ? "'" : ", '", names[i], "'");
-  }
-  fail_argument(option, ": got '", name, "', expected one of ", expected);
+  if (const std::optional<Enum> value = find_choice<Enum>(name, names)) return *value;
+  fail_argument(option, ": got '", name, "', expected one of ", listed(names));
 }
 
 double momentum_of(std::optional<double> momentum) {

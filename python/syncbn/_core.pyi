@@ -29,7 +29,7 @@ starts is refused before anything is written. The GIL is released while a call c
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 
 class Array:
@@ -40,10 +40,21 @@ class Array:
     dtype: 'float16', 'bfloat16', 'float32', 'float64', 'int64', 'int32', 'uint8' or 'bool'.
     device: 'cpu' or 'cuda'; device_index: the CUDA ordinal. read_only: refused as an output.
     owner: kept alive as long as the Array; without one the caller sees to that.
+    buffer, in place of all these: an object with the buffer protocol, whose first element is pointer;
+    it is on the CPU, exported as long as the Array lives, and read_only if it says so.
     Raises InvalidArgumentError for another dtype or device, or lengths that differ.
     """
 
+    @overload
     def __init__(self, pointer: int, shape: Sequence[int], strides_in_elements: Sequence[int], dtype: str, device: str = 'cpu', device_index: int = 0, *, read_only: bool = False, owner: object | None = None) -> None: ...
+
+    @overload
+    def __init__(self, buffer: object, shape: Sequence[int], strides_in_elements: Sequence[int], dtype: str) -> None: ...
+
+    def overlaps(self, other: Array) -> bool:
+        """
+        Whether the memory from its first to its last element has addresses in common with other's.
+        """
 
     def __repr__(self) -> str: ...
 
@@ -205,7 +216,8 @@ class Communicator:
         """
         Makes the group fail, for good, with `reason`.
 
-        Ranks that wait in it are released with InternalError. May be called from any thread at any time.
+        Ranks that wait in it are released with InternalError, where they can be reached: threads, ranks
+        over MPI. May be called from any thread at any time.
         """
 
     def close(self) -> None:
@@ -229,7 +241,7 @@ def thread_group(n: int, timeout: float = 60.0) -> list[Communicator]:
     See syncbn.comm.thread_group.
     """
 
-def callback_communicator(rank: int, size: int, sum: Callable[[memoryview, memoryview], object], split: Callable[[int, int], tuple[int, int, Any, Any] | None] | None = None) -> Communicator:
+def callback_communicator(rank: int, size: int, sum: Callable[[memoryview, memoryview], object], split: Callable[[int, int], tuple[Any, ...] | None] | None = None, abort: Callable[[str], object] | None = None) -> Communicator:
     """
     A communicator over Python callables.
 
@@ -257,7 +269,7 @@ def nccl_group(devices: Sequence[int], *, init_timeout: float = 300.0, sum_timeo
     See syncbn.comm.nccl_group.
     """
 
-def borrow_nccl(pointer: int, *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> Communicator:
+def borrow_nccl(pointer: int, owner: object | None = None, *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> Communicator:
     """
     A communicator over an ncclComm_t of the caller's.
 
@@ -346,6 +358,14 @@ def infer_backward(options: Options, x: object | None, dy: object | None, saved:
     The gradients of infer; no group is involved.
 
     Arguments as in grad_input.
+    """
+
+def xla_ffi_handlers(device: str) -> dict[str, object]:
+    """
+    The phases as handlers of XLA's typed FFI, by name.
+
+    device: 'cpu' or 'cuda'. The values are capsules for jax.ffi.register_ffi_target; how a handler is
+    called stands in bindings/xla_ffi_call.hpp. Raises InvalidArgumentError for another device.
     """
 
 def capabilities() -> dict[str, Any]:

@@ -9,8 +9,9 @@ from syncbn._core import Communicator, callback_communicator
 from syncbn._core import thread_group as _thread_group
 
 Sum: TypeAlias = Callable[[memoryview, memoryview], object]
-# (color, key) -> (rank, size, sum, split), the last a Split or None; or None.
-Split: TypeAlias = Callable[[int, int], tuple[int, int, Sum, Any] | None]
+# (color, key) -> (rank, size, sum, split[, abort]), split and abort as in from_callback; or None.
+Split: TypeAlias = Callable[[int, int], tuple[Any, ...] | None]
+Abort: TypeAlias = Callable[[str], object]
 
 
 def thread_group(n: int, timeout: float = 60.0) -> list[Communicator]:
@@ -26,19 +27,22 @@ def thread_group(n: int, timeout: float = 60.0) -> list[Communicator]:
     return _thread_group(n, timeout)
 
 
-def from_callback(rank: int, size: int, sum: Sum, split: Split | None = None) -> Communicator:
+def from_callback(
+    rank: int, size: int, sum: Sum, split: Split | None = None, abort: Abort | None = None
+) -> Communicator:
     """A communicator of rank `rank` of `size` that sums by calling `sum`.
 
     sum(src, dst) writes into dst the sum of src over the group and returns when dst is complete.
     Both are memoryviews of float64 values ("d"), of the same length on every rank; src is
-    read-only, and neither may be used after the call. All ranks call in the same order. With
-    mpi4py:
-
-        from_callback(world.rank, world.size, lambda src, dst: world.Allreduce(src, dst))
+    read-only, and neither may be used after the call. All ranks call in the same order.
 
     split(color, key), if given, divides the group as MPI_Comm_split does: it is called on every
-    rank and returns (rank, size, sum, split) of the new group, where split may be None, or None for
-    color < 0.
+    rank and returns (rank, size, sum, split) of the new group, or with an abort as a fifth, where
+    split may be None, or None for color < 0.
+
+    abort(reason), if given, is called by Communicator.abort, and so where an exception leaves the
+    with-block of the communicator, from whichever thread: to tell the other ranks, and to end a sum
+    that waits for them.
 
     An exception raised by a callable surfaces unchanged from the call that triggered it; after it
     the communicator stays failed, with InternalError. The callables are kept alive until the
@@ -46,4 +50,4 @@ def from_callback(rank: int, size: int, sum: Sum, split: Split | None = None) ->
 
     Raises InvalidArgumentError unless 0 <= rank < size, TypeError for what cannot be called.
     """
-    return callback_communicator(rank, size, sum, split)
+    return callback_communicator(rank, size, sum, split, abort)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from syncbn import _core
+from syncbn._capabilities import capabilities
 from syncbn._core import Communicator
 
 from .meeting import shared_id
@@ -72,14 +73,68 @@ def nccl_group(
     return _core.nccl_group(devices, **options)
 
 
-def borrow_nccl(pointer: int, **options: Unpack[NcclOptions]) -> Communicator:
-    """A communicator over somebody else's ncclComm_t, whose address is `pointer`.
+class CupyCommunicator(Protocol):
+    """What borrow_nccl uses of a cupy.cuda.nccl.NcclCommunicator."""
 
-    It was made by the NCCL that capabilities() names, outlives the communicator, and is neither
-    aborted nor destroyed by it. While a call is under way nothing else may use it. The watchdog
-    does not look after it; the options hold for what is split from it.
+    @property
+    def comm(self) -> int: ...
+
+
+class Nccl4pyCommunicator(Protocol):
+    """What borrow_nccl uses of an nccl.core.Communicator."""
+
+    @property
+    def ptr(self) -> int: ...
+
+
+def borrow_nccl(
+    nccl_comm: int | CupyCommunicator | Nccl4pyCommunicator, **options: Unpack[NcclOptions]
+) -> Communicator:
+    """A communicator over somebody else's ncclComm_t.
+
+    nccl_comm: CuPy's NcclCommunicator, nccl4py's Communicator, or the address of an ncclComm_t. An
+    object is kept alive as long as the communicator; do not destroy or abort it meanwhile, and see
+    to it that an address stays valid. While a call is under way nothing else may use it. It is
+    neither aborted nor destroyed here, and the watchdog does not look after it; the options hold
+    for what is split from it.
+
+    It was made by the copy of NCCL that capabilities() names: CuPy and nccl4py use the one that the
+    process has loaded, as syncbn does. Where it has loaded several, objects are refused, as nobody
+    can tell which copy made them.
+
+    Raises InvalidArgumentError for an object that was destroyed, and where there are several copies
+    of NCCL; TypeError for another object; and otherwise as from_nccl_id.
     """
-    return _core.borrow_nccl(pointer, **options)
+    if isinstance(nccl_comm, int):
+        return _core.borrow_nccl(nccl_comm, **options)
+    pointer = getattr(nccl_comm, "comm", getattr(nccl_comm, "ptr", None))
+    if not isinstance(pointer, int):
+        raise TypeError(
+            f"nccl_comm: got {_name(nccl_comm)}, expected a cupy.cuda.nccl.NcclCommunicator, an"
+            " nccl.core.Communicator of nccl4py, or the address of an ncclComm_t"
+        )
+    if pointer == 0:
+        raise _core.InvalidArgumentError(
+            f"nccl_comm: this {_name(nccl_comm)} was destroyed or never initialized, expected a"
+            " communicator in use"
+        )
+    _require_one_nccl(nccl_comm)
+    return _core.borrow_nccl(pointer, nccl_comm, **options)
+
+
+def _require_one_nccl(maker: object) -> None:
+    found = capabilities()
+    if found["other_nccl"]:
+        raise _core.InvalidArgumentError(
+            f"nccl_comm: the copy of NCCL that made this {_name(maker)} must be the one that syncbn"
+            f" uses, {found['nccl']}; this process has also loaded"
+            f" {', '.join(found['other_nccl'])}. Have it load one only (SYNCBN_NCCL_LIBRARY names"
+            " syncbn's), or give the address if you know better"
+        )
+
+
+def _name(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 class MpiCommunicator(Protocol):
@@ -97,8 +152,9 @@ def nccl_from_mpi(
 ) -> Communicator:
     """This process's rank of a new group with the ranks of an mpi4py communicator.
 
-    Collective over mpi_comm, which only carries the id. Where rank 0 cannot make an id, every rank
-    raises its error. Raises as from_nccl_id.
+    Collective over mpi_comm, which only carries the id, by its bcast. from_mpi(mpi_comm, device)
+    does the same with a deadline. Where rank 0 cannot make an id, every rank raises its error.
+    Raises as from_nccl_id.
     """
     id = shared_id(mpi_comm.rank, mpi_comm.bcast)
     return from_nccl_id(id, mpi_comm.rank, mpi_comm.size, device, **options)

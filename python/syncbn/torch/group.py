@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import zlib
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -150,8 +149,3 @@ def _how_to_add_up(timeout: float | None) -> dist.AllreduceOptions:
     if timeout is not None:
         options.timeout = timedelta(seconds=timeout)
     return options
-
-
-def constant_tag(name: str | None) -> int:
-    """The tag of a layer's calls where they cannot be counted: in CUDA graphs, when compiling."""
-    return 1 if name is None else (1 << 32) | zlib.crc32(name.encode())

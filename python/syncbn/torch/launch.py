@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from syncbn._core import CONTROL_SIZE, Array
+from syncbn.status_word import StatusWord, explanation
 
 from .group import Group
 from .hang_help.who_is_where import disagreement
@@ -17,27 +17,6 @@ from .hang_help.who_is_where import disagreement
 _controls: dict[tuple[int, int], Tensor] = {}
 # By device index.
 _status_words: dict[int, StatusWord] = {}
-
-
-class StatusWord:
-    """An integer of the host that a device sets where the ranks of a group disagree.
-
-    It is pinned memory, which kernels reach under unified addressing: to look at it takes no
-    synchronization.
-    """
-
-    def __init__(self, device_index: int) -> None:
-        memory = torch.zeros(1, dtype=torch.int32).pin_memory()
-        pointer = memory.data_ptr()
-        self._value = ctypes.c_int32.from_address(pointer)
-        self.array = Array(pointer, (1,), (1,), "int32", "cuda", device_index, owner=memory)
-
-    def take(self) -> bool:
-        """Whether it was set; it is clear afterwards."""
-        was_set = self._value.value != 0
-        if was_set:
-            self._value.value = 0
-        return was_set
 
 
 def placement(x: Tensor, workspace_size: int) -> dict[str, Any]:
@@ -70,13 +49,7 @@ def raise_if_ranks_disagreed(x: Tensor, group: Group = None) -> None:
     """
     word = _status_words.get(x.device.index) if x.is_cuda else None
     if word is not None and word.take():
-        text = (
-            f"the ranks of a group were in different calls some calls ago on {x.device}: got wires"
-            " with different hashes, expected every rank to make the same calls in the same order"
-            " with the same channels and options. The outputs since then are NaN, the running"
-            " statistics were not touched"
-        )
-        raise disagreement(group, text)
+        raise disagreement(group, explanation(x.device))
 
 
 def _control(device: torch.device, stream: int) -> Tensor:
@@ -93,5 +66,8 @@ def _status(device_index: int, create: bool) -> Array | None:
     if word is None:
         if not create:
             return None
-        word = _status_words[device_index] = StatusWord(device_index)
+        memory = torch.zeros(1, dtype=torch.int32).pin_memory()
+        word = StatusWord(memory.data_ptr(), device_index, memory)
+        # Of two threads that come at once the first sets the word of both.
+        word = _status_words.setdefault(device_index, word)
     return word.array

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from syncbn import Options
+from syncbn.settings import constant_tag
 
 from . import bridge, phases, second_order
 from .anchor import ANCHOR
@@ -22,7 +23,7 @@ from .autograd import (
     shard_gradients,
     wants_gradient,
 )
-from .group import Group, TorchGroup, constant_tag
+from .group import Group, TorchGroup
 from .hang_help.who_is_where import in_call
 from .launch import is_capturing, placement, raise_if_ranks_disagreed
 from .tensors import (

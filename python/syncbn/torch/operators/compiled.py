@@ -15,9 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from syncbn import Communicator
+from syncbn.settings import constant_tag
 from syncbn.torch.anchor import ANCHOR
 from syncbn.torch.autograd import wants_gradient
-from syncbn.torch.group import TorchGroup, constant_tag
+from syncbn.torch.group import TorchGroup
 from syncbn.torch.options import Settings
 from syncbn.torch.resolve import resolve
 from syncbn.torch.tensors import canonical_mask, contiguous, dense_like, prepared

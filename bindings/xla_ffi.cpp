@@ -1,0 +1,213 @@
+#include "xla_ffi.hpp"
+
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+
+#include "docstrings.hpp"
+#include "errors.hpp"
+#include "xla_ffi_call.hpp"
+
+namespace syncbn::bindings {
+namespace xla {
+namespace {
+
+// --------------------------------------------------------- what each handler calls, and with what
+
+syncbn_status moments(const Frame& frame) {
+  const Call in(frame);
+  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  args.x = in.x();
+  args.mask = in.mask();
+  return syncbn_moments(in.shape(), in.options(), &args, in.doubles("wire", in.sizes().wire_length),
+                        in.doubles("local_var", in.shape()->c), in.launch());
+}
+
+syncbn_status center(const Frame& frame) {
+  const Call in(frame);
+  const syncbn_sizes& sizes = in.sizes();
+  return syncbn_center(
+      in.shape(), in.options(), in.group_size(), in.doubles("wire", sizes.wire_length),
+      in.doubles("total", sizes.wire_length), in.doubles("local_var", in.shape()->c),
+      in.doubles("center_wire", sizes.center_wire_length), in.launch());
+}
+
+// The signature of what comes after the sum of the forward pass.
+using AfterSum = syncbn_status(const syncbn_shape*, const syncbn_options*,
+                               const syncbn_forward_args*, std::int64_t, const double*,
+                               const double*, const double*, const syncbn_launch*);
+
+syncbn_status after_sum(AfterSum* function, const Call& in, const syncbn_forward_args& args) {
+  const syncbn_sizes& sizes = in.sizes();
+  return function(in.shape(), in.options(), &args, in.group_size(),
+                  in.doubles("wire", sizes.wire_length), in.doubles("total", sizes.wire_length),
+                  in.doubles("center_total", sizes.center_wire_length), in.launch());
+}
+
+syncbn_forward_args normalizing(const Call& in) {
+  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  args.x = in.x();
+  args.residual = in.like_x("residual");
+  args.weight = in.vector("weight");
+  args.bias = in.vector("bias");
+  args.y = in.like_x("y");
+  args.saved = in.doubles("saved", in.sizes().saved_length);
+  return args;
+}
+
+syncbn_status normalize(const Frame& frame) {
+  const Call in(frame);
+  return after_sum(syncbn_normalize, in, normalizing(in));
+}
+
+// The running statistics are operands and results: changed in place, and copied by XLA before that
+// if somebody still reads the old ones.
+syncbn_status update_running(const Frame& frame) {
+  const Call in(frame);
+  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  args.running_mean = in.vector("running_mean");
+  args.running_var = in.vector("running_var");
+  args.num_batches_tracked = in.counter("num_batches_tracked");
+  return after_sum(syncbn_update_running, in, args);
+}
+
+syncbn_backward_args differentiating(const Call& in) {
+  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
+  args.x = in.x();
+  args.dy = in.like_x("dy");
+  args.y = in.like_x("y");
+  args.mask = in.mask();
+  args.weight = in.vector("weight");
+  args.bias = in.vector("bias");
+  args.saved = in.doubles("saved", in.sizes().saved_length);
+  args.dx = in.like_x("dx");
+  args.dresidual = in.like_x("dresidual");
+  args.dweight = in.vector("dweight");
+  args.dbias = in.vector("dbias");
+  return args;
+}
+
+syncbn_status grad_moments(const Frame& frame) {
+  const Call in(frame);
+  const syncbn_backward_args args = differentiating(in);
+  return syncbn_grad_moments(in.shape(), in.options(), &args,
+                             in.doubles("wire", in.sizes().grad_wire_length), in.launch());
+}
+
+syncbn_status grad_input(const Frame& frame) {
+  const Call in(frame);
+  const syncbn_backward_args args = differentiating(in);
+  return syncbn_grad_input(in.shape(), in.options(), &args, in.group_size(),
+                           in.doubles("wire", in.sizes().grad_wire_length),
+                           in.doubles("total", in.sizes().grad_wire_length), in.launch());
+}
+
+syncbn_status infer(const Frame& frame) {
+  const Call in(frame);
+  syncbn_forward_args args = normalizing(in);
+  args.running_mean = in.vector("running_mean");
+  args.running_var = in.vector("running_var");
+  return syncbn_infer(in.shape(), in.options(), &args, in.launch());
+}
+
+syncbn_status infer_backward(const Frame& frame) {
+  const Call in(frame);
+  const syncbn_backward_args args = differentiating(in);
+  return syncbn_infer_backward(in.shape(), in.options(), &args, in.launch());
+}
+
+// What psum is where JAX has float64: the sum of the ranks' wires, gathered as [rank][value], in
+// the order of the ranks.
+syncbn_status add_up(const Frame& frame) {
+  if (frame.device() != SYNCBN_CPU)
+    throw Failure(XLA_FFI_Error_Code_UNIMPLEMENTED,
+                  "a group of several CUDA devices needs JAX's float64 for its sums: set "
+                  "jax_enable_x64");
+  const XLA_FFI_Buffer& gathered = frame.at("gathered");
+  const XLA_FFI_Buffer& sum = frame.at("total");
+  const std::int64_t ranks = gathered.rank > 0 ? gathered.dims[0] : 0;
+  const std::int64_t length = doubles_in(sum);
+  const double* wires = as_doubles(gathered, "gathered", ranks * length);
+  double* total = as_doubles(sum, "total", length);
+  if (ranks > 0) std::copy_n(wires, length, total);
+  for (std::int64_t rank = 1; rank < ranks; ++rank)
+    for (std::int64_t i = 0; i < length; ++i) total[i] += wires[rank * length + i];
+  return SYNCBN_OK;
+}
+
+// ------------------------------------------------------------------------------- handlers of XLA
+
+// XLA asks every handler which interface it was made for, when it is registered.
+bool answer_metadata(const XLA_FFI_CallFrame& frame) {
+  XLA_FFI_Extension_Base* extension = frame.extension_start;
+  if (extension == nullptr || extension->type != XLA_FFI_Extension_Metadata) return false;
+  XLA_FFI_Metadata* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(extension)->metadata;
+  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  return true;
+}
+
+XLA_FFI_Error* error(const XLA_FFI_Api& api, XLA_FFI_Error_Code code, const std::string& message) {
+  XLA_FFI_Error_Create_Args args{XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message.c_str(),
+                                 code};
+  return api.XLA_FFI_Error_Create(&args);
+}
+
+using Phase = syncbn_status(const Frame&);
+
+template <Phase phase, syncbn_device device>
+XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) noexcept {
+  if (answer_metadata(*frame)) return nullptr;
+  try {
+    check(phase(Frame(*frame, device)));
+    return nullptr;
+  } catch (const Failure& failure) {
+    return error(*frame->api, failure.code(), concat("syncbn: ", failure.what()));
+  } catch (const std::exception& exception) {
+    return error(*frame->api, XLA_FFI_Error_Code_INTERNAL, concat("syncbn: ", exception.what()));
+  }
+}
+
+struct NamedHandler {
+  const char* name;
+  XLA_FFI_Handler* cpu;
+  XLA_FFI_Handler* cuda;
+};
+
+template <Phase phase>
+constexpr NamedHandler named(const char* name) {
+  return {name, handler<phase, SYNCBN_CPU>, handler<phase, SYNCBN_CUDA>};
+}
+
+constexpr NamedHandler kHandlers[] = {
+    named<moments>("moments"),
+    named<center>("center"),
+    named<normalize>("normalize"),
+    named<update_running>("update_running"),
+    named<grad_moments>("grad_moments"),
+    named<grad_input>("grad_input"),
+    named<infer>("infer"),
+    named<infer_backward>("infer_backward"),
+    named<add_up>("add_up"),
+};
+
+nb::dict handlers(const std::string& device) {
+  if (device != "cpu" && device != "cuda")
+    fail_argument("device: got '", device, "', expected 'cpu' or 'cuda'");
+  nb::dict capsules;
+  for (const NamedHandler& each : kHandlers)
+    capsules[each.name] =
+        nb::capsule(reinterpret_cast<void*>(device == "cpu" ? each.cpu : each.cuda));
+  return capsules;
+}
+
+}  // namespace
+}  // namespace xla
+
+void bind_xla_ffi(nb::module_& module) {
+  module.def("xla_ffi_handlers", &xla::handlers, nb::arg("device"),
+             nb::sig("def xla_ffi_handlers(device: str) -> dict[str, object]"),
+             doc::kXlaFfiHandlers);
+}
+
+}  // namespace syncbn::bindings

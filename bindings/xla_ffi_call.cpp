@@ -1,0 +1,141 @@
+#include "xla_ffi_call.hpp"
+
+#include "errors.hpp"
+#include "option_names.hpp"
+
+namespace syncbn::bindings::xla {
+namespace {
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  throw Failure(XLA_FFI_Error_Code_INVALID_ARGUMENT, concat(parts...));
+}
+
+syncbn_dtype dtype_of(const XLA_FFI_Buffer& buffer, std::string_view name) {
+  switch (buffer.dtype) {
+    case XLA_FFI_DataType_F16: return SYNCBN_FLOAT16;
+    case XLA_FFI_DataType_BF16: return SYNCBN_BFLOAT16;
+    case XLA_FFI_DataType_F32: return SYNCBN_FLOAT32;
+    case XLA_FFI_DataType_F64: return SYNCBN_FLOAT64;
+    default:
+      fail(name, ": got XLA's type ", static_cast<int>(buffer.dtype),
+           ", expected float16, bfloat16, float32 or float64");
+  }
+}
+
+void require_count(const XLA_FFI_Buffer& buffer, std::string_view name, std::int64_t expected) {
+  const std::int64_t count = count_of(buffer);
+  if (count != expected) fail(name, ": got ", count, " values, expected ", expected);
+}
+
+// Values of 64 bits, or twice as many of 32.
+void* bits64(const XLA_FFI_Buffer& buffer, std::string_view name, XLA_FFI_DataType dtype,
+             std::int64_t length) {
+  const bool halves = buffer.dtype == XLA_FFI_DataType_U32;
+  if (!halves && buffer.dtype != dtype)
+    fail(name, ": got XLA's type ", static_cast<int>(buffer.dtype), ", expected ",
+         static_cast<int>(dtype), " or its bits as uint32");
+  require_count(buffer, name, halves ? 2 * length : length);
+  return buffer.data;
+}
+
+template <class Enum, std::size_t Count>
+Enum choice(const Frame& frame, const char* option, const char* const (&names)[Count]) {
+  const std::string_view name = frame.text(option);
+  if (const std::optional<Enum> value = find_choice<Enum>(name, names)) return *value;
+  fail(option, ": got '", name, "', expected one of ", listed(names));
+}
+
+}  // namespace
+
+std::int64_t doubles_in(const XLA_FFI_Buffer& buffer) noexcept {
+  return count_of(buffer) / (buffer.dtype == XLA_FFI_DataType_U32 ? 2 : 1);
+}
+
+double* as_doubles(const XLA_FFI_Buffer& buffer, std::string_view name, std::int64_t length) {
+  return static_cast<double*>(bits64(buffer, name, XLA_FFI_DataType_F64, length));
+}
+
+Call::Call(const Frame& frame) : frame_(frame) {
+  read_options();
+  read_shape();
+  read_launch();
+  check(syncbn_query_sizes(&shape_, &options_, launch_.device, &sizes_));
+}
+
+void Call::read_options() {
+  options_.eps = frame_.number("eps");
+  options_.momentum = frame_.optional_number("momentum").value_or(SYNCBN_MOMENTUM_CUMULATIVE);
+  options_.negative_slope = frame_.number("negative_slope");
+  options_.weighting = choice<syncbn_weighting>(frame_, "weighting", kWeightings);
+  options_.eps_mode = choice<syncbn_eps_mode>(frame_, "eps_mode", kEpsModes);
+  options_.variance_factor =
+      choice<syncbn_variance_factor>(frame_, "variance_factor", kVarianceFactors);
+  options_.grad_reduction =
+      choice<syncbn_grad_reduction>(frame_, "grad_reduction", kGradReductions);
+  options_.centering = choice<syncbn_centering>(frame_, "centering", kCenterings);
+  options_.activation = choice<syncbn_activation>(frame_, "activation", kActivations);
+  options_.in_place = frame_.flag("in_place") ? 1 : 0;
+  options_.tag = static_cast<std::uint64_t>(frame_.integer("tag"));
+}
+
+void Call::read_shape() {
+  const XLA_FFI_Buffer& x = frame_.at("x");
+  if (x.rank != 3) fail("x: got ", x.rank, " axes, expected (N, C, S) or (N, S, C)");
+  const bool last = frame_.flag("channels_last");
+  shape_.n = x.dims[0];
+  shape_.c = x.dims[last ? 2 : 1];
+  shape_.s = x.dims[last ? 1 : 2];
+  shape_.dtype = dtype_of(x, "x");
+  shape_.layout = last ? SYNCBN_CHANNELS_LAST : SYNCBN_CHANNELS_FIRST;
+}
+
+void Call::read_launch() {
+  launch_.device = frame_.device();
+  if (launch_.device == SYNCBN_CUDA) {
+    launch_.stream = frame_.stream();
+    launch_.device_index = frame_.device_index();
+  }
+  launch_.num_threads = static_cast<std::int32_t>(frame_.integer("num_threads"));
+  const XLA_FFI_Buffer& workspace = frame_.at("workspace");
+  if (workspace.dtype != XLA_FFI_DataType_U8) fail("workspace: expected uint8");
+  launch_.workspace = workspace.data;
+  launch_.workspace_size = static_cast<std::size_t>(count_of(workspace));
+}
+
+void* Call::like_x(std::string_view name) const {
+  const XLA_FFI_Buffer* buffer = frame_.find(name);
+  if (buffer == nullptr) return nullptr;
+  if (dtype_of(*buffer, name) != shape_.dtype) fail(name, ": expected x's dtype");
+  require_count(*buffer, name, shape_.n * shape_.c * shape_.s);
+  return buffer->data;
+}
+
+syncbn_vector Call::vector(std::string_view name) const {
+  const XLA_FFI_Buffer* buffer = frame_.find(name);
+  if (buffer == nullptr) return {nullptr, SYNCBN_FLOAT32};
+  require_count(*buffer, name, shape_.c);
+  return {buffer->data, dtype_of(*buffer, name)};
+}
+
+double* Call::doubles(std::string_view name, std::int64_t length) const {
+  const XLA_FFI_Buffer* buffer = frame_.find(name);
+  return buffer == nullptr ? nullptr : as_doubles(*buffer, name, length);
+}
+
+const std::uint8_t* Call::mask() const {
+  const XLA_FFI_Buffer* buffer = frame_.find("mask");
+  if (buffer == nullptr) return nullptr;
+  if (buffer->dtype != XLA_FFI_DataType_U8 && buffer->dtype != XLA_FFI_DataType_PRED)
+    fail("mask: got XLA's type ", static_cast<int>(buffer->dtype), ", expected uint8 or bool");
+  require_count(*buffer, "mask", shape_.n * shape_.s);
+  return static_cast<const std::uint8_t*>(buffer->data);
+}
+
+std::int64_t* Call::counter(std::string_view name) const {
+  const XLA_FFI_Buffer* buffer = frame_.find(name);
+  if (buffer == nullptr) return nullptr;
+  return static_cast<std::int64_t*>(bits64(*buffer, name, XLA_FFI_DataType_S64, 1));
+}
+
+}  // namespace syncbn::bindings::xla
