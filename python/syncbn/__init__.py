@@ -1,7 +1,7 @@
 """Synchronized batch normalization as a library. This package imports no framework.
 
-The layers are in `syncbn.torch`, `syncbn.cupy` and `syncbn.numpy`; communicators are made in
-`syncbn.comm`.
+The layers are in `syncbn.torch`, `syncbn.cupy`, `syncbn.numpy` and `syncbn.jax`; communicators are
+made in `syncbn.comm`.
 """
 
 from __future__ import annotations

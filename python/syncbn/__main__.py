@@ -17,6 +17,8 @@ _FRAMEWORKS = {
     "torch": ("torch",),
     "numpy": ("numpy",),
     "cupy": ("cupy", "cupy-cuda12x", "cupy-cuda13x"),
+    "jax": ("jax",),
+    "mpi4py": ("mpi4py",),
 }
 
 

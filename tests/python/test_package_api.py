@@ -19,11 +19,21 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("module", ["syncbn", "syncbn.comm", "syncbn.__main__"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "syncbn",
+        "syncbn.arrays",
+        "syncbn.comm",
+        "syncbn.settings",
+        "syncbn.status_word",
+        "syncbn.__main__",
+    ],
+)
 def test_import_needs_no_framework(module):
     program = f"""
 import sys
-for name in ("torch", "numpy", "cupy", "mpi4py"):
+for name in ("torch", "numpy", "cupy", "jax", "mpi4py"):
     sys.modules[name] = None  # importing it raises
 import {module}
 """
@@ -56,11 +66,11 @@ def test_info_names_everything_without_importing_it():
     done = run("-X", "importtime", "-m", "syncbn", "info")
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "numpy", "cupy"}
+    assert not imported & {"torch", "numpy", "cupy", "jax", "mpi4py"}
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert list(lines) == [
         *("syncbn", "library", "python", "CPU", "CUDA", "NCCL"),
-        *("torch", "numpy", "cupy"),
+        *("torch", "numpy", "cupy", "jax", "mpi4py"),
     ]
     assert lines["numpy"] == metadata.version("numpy")
     assert syncbn.capabilities()["cpu_isa"] in lines["CPU"]

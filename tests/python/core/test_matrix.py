@@ -13,28 +13,21 @@ import pytest
 from support.cases import Case
 from support.compare import check_frozen, check_training
 from support.driver import assert_same_bits, run_frozen, run_one_call, run_phases
-from support.matrix import FACTORS, PRINCIPAL, allowed, build, full_product, row_name
+from support.matrix import (
+    FACTORS,
+    FIXED_WHEN_FROZEN,
+    FROZEN_FACTORS,
+    PRINCIPAL,
+    allowed,
+    build,
+    full_product,
+    row_name,
+)
 from support.pairwise import covering_rows, pairs_of
 
 # One cover meets every pair; three independent ones also meet most triples.
 ROWS = [row for seed in (1, 2, 3) for row in covering_rows(FACTORS, allowed, seed)]
 
-FROZEN_FACTORS = {
-    name: FACTORS[name]
-    for name in (
-        "dtype", "layout", "channels", "ratio", "residual", "activation", "spatial", "eps_mode",
-        "eps", "affine", "parameters", "threads", "in_place",
-    )
-} | {"shards": ("alone", "empty-rank")}  # fmt: skip
-FIXED_WHEN_FROZEN = {
-    "weighting": "count",
-    "masked": "none",
-    "variance_factor": "unbiased",
-    "grad_reduction": "local",
-    "centering": "auto",
-    "momentum": 0.1,
-    "running": True,
-}
 FROZEN_ROWS = covering_rows(FROZEN_FACTORS, allowed)
 
 

@@ -193,14 +193,19 @@ FRAMEWORKS = {
     "torch": {"torch", "demo", "bench"},
     "cupy": {"cupy"},
     "numpy": {"numpy", "demo", "bench"},
+    "jax": {"jax", "bench"},
+    "mpi4py": {"comm"},
     "sklearn": {"demo"},
     "matplotlib": {"demo", "bench"},
 }
 # Rooms that only these may import, besides themselves; a room not named here is free for all.
 IMPORTED_ONLY_BY = {
-    "torch": {"demo", "bench"},
+    "arrays": {"numpy", "cupy"},
+    # comm, to find the ranks that torchrun has started (from_env)
+    "torch": {"demo", "bench", "comm"},
     "cupy": set(),
     "numpy": {"demo", "bench"},
+    "jax": {"bench"},
     "demo": {"__main__"},
     "bench": {"__main__"},
     "_cli": {"__main__", "demo", "bench"},

@@ -38,6 +38,24 @@ FURTHER = {
 }
 FACTORS = {**PRINCIPAL, **FURTHER}
 
+# With running statistics in use.
+FROZEN_FACTORS = {
+    name: FACTORS[name]
+    for name in (
+        "dtype", "layout", "channels", "ratio", "residual", "activation", "spatial", "eps_mode",
+        "eps", "affine", "parameters", "threads", "in_place",
+    )
+} | {"shards": ("alone", "empty-rank")}  # fmt: skip
+FIXED_WHEN_FROZEN = {
+    "weighting": "count",
+    "masked": "none",
+    "variance_factor": "unbiased",
+    "grad_reduction": "local",
+    "centering": "auto",
+    "momentum": 0.1,
+    "running": True,
+}
+
 BATCHES = {
     "equal": (2, 2),
     "unequal": (3, 1, 2),
@@ -45,6 +63,7 @@ BATCHES = {
     "all-empty": (0, 0),
     "single-value": (1, 1, 1),
     "alone": (5,),
+    "four": (2, 2, 2, 2),  # for those whose ranks are of one size
 }
 VALUES = 60_000  # of x over all ranks at most: keeps a case near 50 ms
 
