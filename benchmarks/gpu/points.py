@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -80,7 +81,7 @@ def measure_host(device: str, calls: int) -> dict[str, dict[str, float]]:
     """Seconds of the host per call on a small tensor, by operation and subject."""
     case = Case("host", (2, 8, 4, 4), "float32", "channels_first")
     compared = subjects(make_inputs(case, device), kernels_of(device))
-    layers = {"layer": Layer(case, device), **compared}
+    layers = {"layer": Layer(case, device), **array_functions(case, device), **compared}
     host: dict[str, dict[str, float]] = {}
     for operation in OPERATIONS:
         host[operation] = {}
@@ -88,6 +89,37 @@ def measure_host(device: str, calls: int) -> dict[str, dict[str, float]]:
             subject.forward()
             host[operation][name] = host_seconds(getattr(subject, operation), device, calls)
     return host
+
+
+def array_functions(case: Case, device: str) -> dict[str, Subject]:
+    """Of CuPy, where it is installed; those of NumPy rehearse them."""
+    if device == "cpu":
+        from syncbn import numpy as functions
+    elif importlib.util.find_spec("cupy"):
+        from syncbn import cupy as functions
+    else:
+        return {}
+    return {functions.__name__: ArrayFunctions(case, device, functions)}
+
+
+class ArrayFunctions:
+    """forward and backward of an array adapter, in a group of one."""
+
+    def __init__(self, case: Case, device: str, functions: Any) -> None:
+        inputs = make_inputs(case, device)
+        mean = torch.zeros(case.shape[1], device=device)
+        tensors = (inputs.x, inputs.weight, inputs.bias, mean, torch.ones_like(mean))
+        self._arrays = [functions.xp.from_dlpack(tensor) for tensor in tensors]
+        self._dy = functions.xp.from_dlpack(inputs.dy)
+        self._functions = functions
+        self._saved: Any = None
+
+    def forward(self) -> Any:
+        y, self._saved = self._functions.forward(*self._arrays)
+        return y
+
+    def backward(self) -> Any:
+        return self._functions.backward(self._dy, self._saved).dx
 
 
 class Layer:

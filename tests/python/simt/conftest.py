@@ -11,6 +11,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,3 +78,44 @@ def fresh_double(loaded_double: NcclDouble) -> Iterator[NcclDouble]:
 @pytest.fixture(name="double_path", scope="session")
 def path_of_the_double() -> Path:
     return DOUBLE
+
+
+@pytest.fixture(name="pool")
+def memory_of_cupy() -> Iterator[Any]:
+    """CuPy and syncbn.cupy run without a driver; the pool that CuPy's arrays are made from."""
+    from support.cupy_on_host import cupy_on_host
+
+    with cupy_on_host() as pool:
+        yield pool
+
+
+class UniqueId(ctypes.Structure):
+    _fields_ = (("internal", ctypes.c_char * 128),)
+
+
+class Config(ctypes.Structure):
+    """ncclConfig_t of NCCL 2.18."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("magic", ctypes.c_uint),
+        ("version", ctypes.c_uint),
+        ("numbers", ctypes.c_int * 4),
+        ("net_name", ctypes.c_char_p),
+        ("split_share", ctypes.c_int),
+    )
+
+
+UNDEFINED = -(2**31)
+
+
+@pytest.fixture(name="foreign")
+def communicator_of_the_trainer(double):
+    """The address of an ncclComm_t of a group of one, which stays its maker's."""
+    id, comm = UniqueId(), ctypes.c_void_p()
+    config = Config(ctypes.sizeof(Config), 0xCAFEBEEF, 21800, (UNDEFINED,) * 4, None, UNDEFINED)
+    made = ctypes.byref(comm), 1, id, 0, ctypes.byref(config)
+    assert double.library.ncclGetUniqueId(ctypes.byref(id)) == 0
+    assert double.library.ncclCommInitRankConfig(*made) == 0
+    yield comm.value
+    assert double.library.ncclCommDestroy(comm) == 0

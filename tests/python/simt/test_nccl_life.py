@@ -156,38 +156,6 @@ def test_sums_on_several_streams_run_in_the_order_of_the_calls(double):
         assert each(comms, use) == [[2 * number for number in range(12)]] * 2
 
 
-class UniqueId(ctypes.Structure):
-    _fields_ = (("internal", ctypes.c_char * 128),)
-
-
-class Config(ctypes.Structure):
-    """ncclConfig_t of NCCL 2.18."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("magic", ctypes.c_uint),
-        ("version", ctypes.c_uint),
-        ("numbers", ctypes.c_int * 4),
-        ("net_name", ctypes.c_char_p),
-        ("split_share", ctypes.c_int),
-    )
-
-
-UNDEFINED = -(2**31)
-
-
-@pytest.fixture(name="foreign")
-def communicator_of_the_trainer(double):
-    """The address of an ncclComm_t of a group of one, which stays its maker's."""
-    id, comm = UniqueId(), ctypes.c_void_p()
-    config = Config(ctypes.sizeof(Config), 0xCAFEBEEF, 21800, (UNDEFINED,) * 4, None, UNDEFINED)
-    made = ctypes.byref(comm), 1, id, 0, ctypes.byref(config)
-    assert double.library.ncclGetUniqueId(ctypes.byref(id)) == 0
-    assert double.library.ncclCommInitRankConfig(*made) == 0
-    yield comm.value
-    assert double.library.ncclCommDestroy(comm) == 0
-
-
 def test_a_borrowed_communicator_sums_and_stays_its_owner_s(double, foreign):
     with borrow_nccl(foreign) as comm:
         assert (comm.rank, comm.size, comm.kind) == (0, 1, "nccl")
