@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from syncbn._core import Communicator
 
-from .host import Split, Sum, from_callback, thread_group
+from .environment import from_env
+from .host import Abort, Split, Sum, from_callback, thread_group
+from .launch import local_rank
+from .mpi import from_mpi
 from .nccl import (
+    CupyCommunicator,
     MpiCommunicator,
+    Nccl4pyCommunicator,
     NcclOptions,
     Store,
     borrow_nccl,
@@ -18,15 +23,21 @@ from .nccl import (
 )
 
 __all__ = [
+    "Abort",
     "Communicator",
+    "CupyCommunicator",
     "MpiCommunicator",
+    "Nccl4pyCommunicator",
     "NcclOptions",
     "Split",
     "Store",
     "Sum",
     "borrow_nccl",
     "from_callback",
+    "from_env",
+    "from_mpi",
     "from_nccl_id",
+    "local_rank",
     "nccl_from_mpi",
     "nccl_from_store",
     "nccl_group",

@@ -7,6 +7,7 @@ from .conversion.convert import convert_sync_batchnorm, revert_sync_batchnorm
 from .conversion.norm_act import BatchNorm, BatchNormAct, SyncBatchNormAct
 from .conversion.registry import NotConvertible, register_conversion
 from .functional import sync_batch_norm, sync_batch_norm_shards
+from .host import host_communicator
 from .lazy import LazySyncBatchNorm
 from .module import SyncBatchNorm
 from .nccl import nccl_communicator
@@ -20,6 +21,7 @@ __all__ = [
     "SyncBatchNormAct",
     "convert_sync_batchnorm",
     "functional",
+    "host_communicator",
     "nccl_communicator",
     "register_conversion",
     "revert_sync_batchnorm",
