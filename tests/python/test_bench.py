@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,23 +16,32 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+import numpy as np
 import torch
 
 import syncbn.bench
-from syncbn.bench import allocator, measure
+from syncbn.bench import allocator, measure, ways
 from syncbn.bench.accuracy import Exact
 from syncbn.bench.cases import OPERATIONS, Case, all_cases, make_inputs
 from syncbn.bench.report import geometric_mean
 from syncbn.bench.settings import parse
 from syncbn.bench.subjects import syncbn_subject
+from syncbn.bench.ways import COMPUTATION, all_ways
 
 TINY = ["--shapes", "4x3x5x5,6x4", "--threads", "1", "--repeat", "2", "--quick"]
 POINTS = 2 * 2 + 2  # dtypes x layouts, and the dtypes of the shape that has but one layout
 
 
-def run_bench(folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+# By path; between them they have both settings of the allocator.
+ARGUMENTS = {"layer": [], "phases": ["--path", "phases", "--default-malloc"]}
+
+Run = tuple[str, dict[str, Any]]  # what was printed, results.json
+
+
+def run_bench(folder: Path, arguments: list[str]) -> Run:
     done = subprocess.run(
         [sys.executable, "-m", "syncbn", "bench", *TINY, "--output", str(folder), *arguments],
+        env={name: value for name, value in os.environ.items() if name not in allocator.REUSE},
         capture_output=True,
         text=True,
         timeout=120,
@@ -39,12 +49,18 @@ def run_bench(folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "ratios.png").read_bytes().startswith(b"\x89PNG")
+    assert str(folder / "results.json") in done.stdout
     return done.stdout, json.loads((folder / "results.json").read_text())
 
 
-@pytest.mark.parametrize("path", ["layer", "phases"])
-def test_measures_every_point(tmp_path: Path, path: str) -> None:
-    text, results = run_bench(tmp_path, "--path", path)
+@pytest.fixture(scope="module", name="runs")
+def run_both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    return {path: run_bench(tmp_path_factory.mktemp(path), ARGUMENTS[path]) for path in ARGUMENTS}
+
+
+@pytest.mark.parametrize("path", ARGUMENTS)
+def test_measures_every_point(runs: dict[str, Run], path: str) -> None:
+    text, results = runs[path]
     assert results["settings"]["path"] == path
     assert {"cpu", "cores", "isa", "date", "torch", "syncbn"} <= results["machine"].keys()
     assert len(results["points"]) == POINTS
@@ -54,9 +70,12 @@ def test_measures_every_point(tmp_path: Path, path: str) -> None:
         for operation in point["operations"].values():
             assert min(*operation["timing"].values(), operation["copy_fraction"]) > 0
     assert results["geometric_mean_ratio"].keys() == set(OPERATIONS)
-    assert min(results["overhead"]["forward"].values()) > 0
+    overhead = results["overhead"]
+    assert overhead["forward"].keys() == overhead["both"].keys() >= {COMPUTATION}
+    for name, seconds in overhead["forward"].items():
+        assert min(seconds, overhead["both"][name]) > 0
+        assert name in text
     assert "geometric mean" in text
-    assert str(tmp_path / "results.json") in text
 
 
 @pytest.mark.parametrize("path", ["layer", "phases"])
@@ -78,15 +97,31 @@ def test_joint_operation_gives_the_same_gradients(path: str) -> None:
 
 
 @pytest.mark.skipif(not allocator.has_glibc(), reason="the variables are glibc's")
-def test_states_the_allocator_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in allocator.REUSE:
-        monkeypatch.delenv(name, raising=False)
-    text, results = run_bench(tmp_path)
-    assert results["allocator"].startswith("glibc reuse (MALLOC_MMAP_THRESHOLD_=")
-    assert results["allocator"] in text
-    text, results = run_bench(tmp_path, "--default-malloc")
-    assert results["allocator"].startswith("glibc default")
-    assert results["allocator"] in text
+def test_states_the_allocator_setting(runs: dict[str, Run]) -> None:
+    for path, setting in (
+        ("layer", "glibc reuse (MALLOC_MMAP_THRESHOLD_="),
+        ("phases", "glibc default"),
+    ):
+        text, results = runs[path]
+        assert results["allocator"].startswith(setting)
+        assert results["allocator"] in text
+
+
+def test_all_ways_into_the_library_compute_the_same() -> None:
+    expected = next(way.both() for way in all_ways() if way.name == "torch.nn.BatchNorm2d")
+    for way in all_ways():
+        way.forward()
+        np.testing.assert_allclose(way.both(), expected, rtol=1e-5, atol=1e-5, err_msg=way.name)
+
+
+@pytest.mark.parametrize("jax", ["installed", "missing"])
+def test_jax_has_a_row_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, jax: str) -> None:
+    if jax == "missing":
+        monkeypatch.setattr(ways, "find_spec", {}.get)
+    else:
+        pytest.importorskip("jax")
+    names = [way.name for way in all_ways()]
+    assert ("syncbn.jax, compiled" in names) == (jax == "installed")
 
 
 def test_rounds_alternate_and_the_ratio_is_that_of_the_rounds(

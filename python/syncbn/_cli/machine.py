@@ -48,7 +48,7 @@ def machine_facts() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "syncbn": syncbn.__version__,
-        **package_versions(("torch", "numpy")),
+        **package_versions(("torch", "numpy", "jax")),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from syncbn._cli.extras import missing_packages
 
-_NEEDED = {"torch": "torch", "matplotlib": "matplotlib"}
+_NEEDED = {"torch": "torch", "numpy": "numpy", "matplotlib": "matplotlib"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ def _measure(settings: Settings) -> Results:
         line.update(f"copy speed, {threads} thr")
         torch.set_num_threads(threads)
         speeds[threads] = copy_bandwidth(settings.quick)
-    line.update("overhead of one layer call")
+    line.update("overhead of one call")
     overhead = measure_overhead(settings.repeat)
     for text in header().splitlines():
         line.update(text, keep=True)

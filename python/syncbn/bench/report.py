@@ -79,11 +79,6 @@ def summary(results: Results) -> str:
         f"forward+backward: slower than torch at {slower} of {len(both)} points; "
         f"highest ratio {max(both):.2f} at {worst.case.name}, {worst.threads} thr"
     )
-    forward, step = results.overhead.forward, results.overhead.both
-    lines.append(
-        f"one layer call on {'x'.join(map(str, TINY_SHAPE))}, torch / ours: "
-        f"forward {_microseconds(forward)}, forward+backward {_microseconds(step)}"
-    )
     copies = ", ".join(
         f"{threads} thr {speed / 1e9:.1f} GB/s" for threads, speed in results.copy_bandwidth.items()
     )
@@ -93,11 +88,15 @@ def summary(results: Results) -> str:
         "that\nstays in the cache, can exceed 100 %."
     )
     lines.append("errors: largest |result - float64 result| / largest |float64 result|")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *overhead_table(results.overhead)])
 
 
-def _microseconds(timing: Timing) -> str:
-    return f"{1e6 * timing.torch:.1f} / {1e6 * timing.ours:.1f} us"
+def overhead_table(overhead: Overhead) -> list[str]:
+    title = f"one call on {'x'.join(map(str, TINY_SHAPE))}, 1 thread, us"
+    lines = [f"{title:<35}{'forward':>10}{'forward+backward':>20}"]
+    for name, forward in overhead.forward.items():
+        lines.append(f"{name:<35}{1e6 * forward:>10.1f}{1e6 * overhead.both[name]:>20.1f}")
+    return lines
 
 
 def write_json(results: Results, path: Path) -> None:
