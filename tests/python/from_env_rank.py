@@ -6,13 +6,13 @@ import json
 import os
 import sys
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from support.cases import simple_case
 from support.driver import Rank, forward_call, make_ranks
+from support.scenarios import error_of
 from syncbn import Communicator, _core
 from syncbn.comm import from_env, local_rank
 
@@ -21,14 +21,6 @@ def summed(comm: Communicator, *values: float) -> list[float]:
     src, dst = array("d", values), array("d", bytes(8 * len(values)))
     comm.sum(*(_core.Array(a, (len(a),), (1,), "float64") for a in (src, dst)))
     return list(dst)
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    try:
-        call()
-    except Exception as error:  # noqa: BLE001 - reported to the test, whatever it is
-        return f"{type(error).__name__}: {error}"
-    return "no error"
 
 
 def case_of(rank: int) -> Rank:

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 import training_runs as runs
 from torch.nn.parallel import DistributedDataParallel
-from worlds import error_of
 
+from support.scenarios import error_of
 from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
 
 FORMATS = {

@@ -55,25 +55,6 @@ class World:
         return [results[scenario] for results in self.results]
 
 
-def scenario_of(scenarios: dict[str, Scenario]) -> Callable[[Scenario], Scenario]:
-    """A decorator that adds a function to the scenarios, under its name."""
-
-    def add(function: Scenario) -> Scenario:
-        scenarios[function.__name__] = function
-        return function
-
-    return add
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    """The class of what call raises and its message."""
-    try:
-        call()
-    except BaseException as error:  # noqa: BLE001 - reported to the test, whatever it is
-        return f"{type(error).__name__}: {error}"
-    return "no error"
-
-
 def _run_rank(scenarios: str, folder: str) -> None:
     from mpi4py import MPI
 

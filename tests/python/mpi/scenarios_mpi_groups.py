@@ -12,10 +12,11 @@ from unittest import mock
 
 import numpy as np
 from mpi4py import MPI
-from mpi_worlds import SHORT, WAIT_SECONDS, Scenario, error_of, scenario_of
+from mpi_worlds import SHORT, WAIT_SECONDS, Scenario
 
 from support.cases import simple_case
 from support.driver import forward_call, make_ranks
+from support.scenarios import error_of, scenario_of
 from syncbn import Communicator, CudaError, _core
 from syncbn.comm import from_callback, from_mpi
 from syncbn.comm.mpi_duplicates import _keyval

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from mpi4py import MPI
 from mpi_cases import cases
-from mpi_worlds import WAIT_SECONDS, Scenario, scenario_of
+from mpi_worlds import WAIT_SECONDS, Scenario
 
 from support.cases import Case
 from support.driver import Rank, add_gradients, backward_call, forward_call, make_ranks
+from support.scenarios import scenario_of
 from syncbn import Communicator
 from syncbn.comm import from_mpi
 

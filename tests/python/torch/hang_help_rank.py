@@ -16,8 +16,8 @@ import time
 import torch
 import torch.distributed as dist
 from scenarios_hang_help import batch, layer_of
-from worlds import error_of
 
+from support.scenarios import error_of
 from syncbn.torch.group import record_of
 
 SIZE = 3

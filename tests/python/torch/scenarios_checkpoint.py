@@ -14,8 +14,9 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
     set_checkpoint_early_stop,
 )
-from worlds import Scenario, scenario_of
+from worlds import Scenario
 
+from support.scenarios import scenario_of
 from syncbn.torch import SyncBatchNorm
 
 SCENARIOS: dict[str, Scenario] = {}

@@ -13,8 +13,9 @@ import torch.distributed as dist
 import training_runs as runs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from worlds import Scenario, error_of, scenario_of
+from worlds import Scenario
 
+from support.scenarios import error_of, scenario_of
 from syncbn import _core
 from syncbn.comm import from_callback
 from syncbn.torch import (

@@ -23,8 +23,9 @@ from torch.distributed.tensor import (
     distribute_module,
     distribute_tensor,
 )
-from worlds import Scenario, error_of, scenario_of
+from worlds import Scenario
 
+from support.scenarios import error_of, scenario_of
 from syncbn.comm import from_callback
 from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm, dtensor, sync_batch_norm
 

@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from scenarios_distributed import layer_of, shard
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from worlds import Scenario, error_of, scenario_of
+from worlds import Scenario
 
+from support.scenarios import error_of, scenario_of
 from syncbn import _core
 from syncbn.torch import nccl_communicator, sync_batch_norm
 

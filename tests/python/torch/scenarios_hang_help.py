@@ -10,8 +10,9 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from worlds import Scenario, error_of, scenario_of
+from worlds import Scenario
 
+from support.scenarios import error_of, scenario_of
 from syncbn.torch import SyncBatchNorm, launch
 from syncbn.torch.resolve import resolve
 

@@ -22,8 +22,9 @@ from torch.distributed.fsdp import (
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.tensor import DTensor, Shard, distribute_module
 from torch.nn.parallel import DistributedDataParallel
-from worlds import Scenario, scenario_of
+from worlds import Scenario
 
+from support.scenarios import scenario_of
 from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
 from syncbn.torch.kept_groups import keep
 

@@ -12,8 +12,9 @@ from scenarios_distributed import layer_of, shard
 from scenarios_groups import two_by_two
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from worlds import Scenario, error_of, scenario_of
+from worlds import Scenario
 
+from support.scenarios import error_of, scenario_of
 from syncbn.comm import from_callback
 from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from worlds import Scenario, error_of, scenario_of
+from worlds import Scenario
 
+from support.scenarios import error_of, scenario_of
 from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
 
 SCENARIOS: dict[str, Scenario] = {}

@@ -14,8 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_suite_trainings import TRAININGS, Network, Training, numbers
 from training_runs import part
-from worlds import Scenario, error_of, scenario_of
+from worlds import Scenario
 
+from support.scenarios import error_of, scenario_of
 from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
 
 SCENARIOS: dict[str, Scenario] = {}

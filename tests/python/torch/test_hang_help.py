@@ -17,8 +17,9 @@ from hang_help_rank import SIZE
 from scenarios_hang_help import batch, layer_of
 from shard_reference import normalize_shards
 from thread_ranks import run_ranks
-from worlds import World, error_of
+from worlds import World
 
+from support.scenarios import error_of
 from syncbn import Communicator
 from syncbn.torch.group import TorchGroup
 from syncbn.torch.hang_help.calls import Record

@@ -14,8 +14,9 @@ from scenarios_distributed import shard
 from shard_reference import normalize_shards
 from thread_ranks import run_ranks
 from torch import Tensor, multiprocessing
-from worlds import World, error_of
+from worlds import World
 
+from support.scenarios import error_of
 from syncbn.torch import SyncBatchNorm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

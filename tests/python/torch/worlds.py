@@ -62,25 +62,6 @@ def _end_of(ranks: list[subprocess.Popen[bytes]], timeout: float) -> list[int | 
         time.sleep(0.02)
 
 
-def scenario_of(scenarios: dict[str, Scenario]) -> Callable[[Scenario], Scenario]:
-    """A decorator that adds a function to the scenarios, under its name."""
-
-    def add(function: Scenario) -> Scenario:
-        scenarios[function.__name__] = function
-        return function
-
-    return add
-
-
-def error_of(call: Callable[[], Any]) -> str:
-    """The class of what call raises and its message."""
-    try:
-        call()
-    except Exception as error:  # noqa: BLE001 - reported to the test, whatever it is
-        return f"{type(error).__name__}: {error}"
-    return "no error"
-
-
 def _text(logs: list[Path]) -> str:
     return "\n".join(f"{log.name}:\n{log.read_text()}" for log in logs)
 
