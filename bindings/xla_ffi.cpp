@@ -2,8 +2,6 @@
 
 #include <nanobind/stl/string.h>
 
-#include <algorithm>
-
 #include "docstrings.hpp"
 #include "errors.hpp"
 #include "xla_ffi_call.hpp"
@@ -119,20 +117,13 @@ syncbn_status infer_backward(const Frame& frame) {
 // What psum is where JAX has float64: the sum of the ranks' wires, gathered as [rank][value], in
 // the order of the ranks.
 syncbn_status add_up(const Frame& frame) {
-  if (frame.device() != SYNCBN_CPU)
-    throw Failure(XLA_FFI_Error_Code_UNIMPLEMENTED,
-                  "a group of several CUDA devices needs JAX's float64 for its sums: set "
-                  "jax_enable_x64");
   const XLA_FFI_Buffer& gathered = frame.at("gathered");
   const XLA_FFI_Buffer& sum = frame.at("total");
   const std::int64_t ranks = gathered.rank > 0 ? gathered.dims[0] : 0;
   const std::int64_t length = doubles_in(sum);
-  const double* wires = as_doubles(gathered, "gathered", ranks * length);
-  double* total = as_doubles(sum, "total", length);
-  if (ranks > 0) std::copy_n(wires, length, total);
-  for (std::int64_t rank = 1; rank < ranks; ++rank)
-    for (std::int64_t i = 0; i < length; ++i) total[i] += wires[rank * length + i];
-  return SYNCBN_OK;
+  const syncbn_launch launch = where(frame);
+  return syncbn_add_wires(as_doubles(gathered, "gathered", ranks * length), ranks, length,
+                          as_doubles(sum, "total", length), &launch);
 }
 
 // ------------------------------------------------------------------------------- handlers of XLA

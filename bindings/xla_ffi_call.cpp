@@ -48,6 +48,16 @@ Enum choice(const Frame& frame, const char* option, const char* const (&names)[C
 
 }  // namespace
 
+syncbn_launch where(const Frame& frame) {
+  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
+  launch.device = frame.device();
+  if (launch.device == SYNCBN_CUDA) {
+    launch.stream = frame.stream();
+    launch.device_index = frame.device_index();
+  }
+  return launch;
+}
+
 std::int64_t doubles_in(const XLA_FFI_Buffer& buffer) noexcept {
   return count_of(buffer) / (buffer.dtype == XLA_FFI_DataType_U32 ? 2 : 1);
 }
@@ -91,11 +101,7 @@ void Call::read_shape() {
 }
 
 void Call::read_launch() {
-  launch_.device = frame_.device();
-  if (launch_.device == SYNCBN_CUDA) {
-    launch_.stream = frame_.stream();
-    launch_.device_index = frame_.device_index();
-  }
+  launch_ = where(frame_);
   launch_.num_threads = static_cast<std::int32_t>(frame_.integer("num_threads"));
   const XLA_FFI_Buffer& workspace = frame_.at("workspace");
   if (workspace.dtype != XLA_FFI_DataType_U8) fail("workspace: expected uint8");

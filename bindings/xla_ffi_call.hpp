@@ -47,6 +47,8 @@ class Call {
   syncbn_sizes sizes_ = SYNCBN_SIZES_INIT;
 };
 
+// Device and stream of a call, for functions that need no workspace.
+syncbn_launch where(const Frame& frame);
 // How many float64 values it holds, or their bits.
 std::int64_t doubles_in(const XLA_FFI_Buffer& buffer) noexcept;
 // Its float64 values; throws Failure, which names the array, where it holds others.

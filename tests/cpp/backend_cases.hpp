@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backend_run.hpp"
+#include "backend_wire_cases.hpp"
 
 namespace contract {
 
@@ -260,34 +261,6 @@ TEST_CASE("NaN and infinity stay in the output of their channel") {
             in_its_channel_only &= std::isfinite(y[i]) == (i / 7 % 3 != 1);
           CHECK(in_its_channel_only);
         }
-}
-
-TEST_CASE("ranks in different calls are told, and their buffers left alone") {
-  Case k;
-  std::vector<Rank> ranks =
-      make_ranks(k, make_shards(k, 1), make_problem(k, SYNCBN_FLOAT32), SYNCBN_FLOAT32);
-  for (std::size_t r = 0; r < ranks.size(); ++r) {
-    syncbn_options options = k.options;
-    options.tag = r == 2 ? 5 : 4;
-    REQUIRE(syncbn_moments(&ranks[r].shape, &options, &ranks[r].forward, ranks[r].wire.doubles(),
-                           nullptr, &ranks[r].launch) == SYNCBN_OK);
-  }
-  sum_wires(ranks, &Rank::wire, &Rank::total);
-  Rank& rank = ranks[0];
-  const std::vector<double> mean = rank.running_mean.get();
-  const std::shared_ptr<void> status = device_under_test().allocate(sizeof(std::int32_t));
-  std::int32_t word = 0;
-  device_under_test().upload(status.get(), &word, sizeof(word));
-  rank.launch.status = static_cast<std::int32_t*>(status.get());
-  const syncbn_status returned =
-      syncbn_normalize(&rank.shape, &k.options, &rank.forward, 3, rank.wire.doubles(),
-                       rank.total.doubles(), nullptr, &rank.launch);
-  CHECK(returned == (device_under_test().kind() == SYNCBN_CPU ? SYNCBN_DESYNC : SYNCBN_OK));
-  device_under_test().download(&word, status.get(), sizeof(word));
-  CHECK(word == SYNCBN_DESYNC);
-  CHECK(rank.running_mean.get() == mean);
-  const std::vector<double> y = rank.y.get();
-  CHECK(std::all_of(y.begin(), y.end(), [](double v) { return std::isnan(v); }));
 }
 
 }  // namespace contract

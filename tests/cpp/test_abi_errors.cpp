@@ -130,6 +130,25 @@ TEST_CASE("what cannot be done in place is refused before anything is written") 
   });
 }
 
+TEST_CASE("gathered wires that cannot be added are refused") {
+  const syncbn_launch launch = SYNCBN_LAUNCH_INIT;
+  std::vector<double> wires(6, 1.0), total(3, -7.0);
+  const auto says = [&](const char* text, const double* from, std::int64_t ranks, std::int64_t n,
+                        double* to) {
+    CHECK(syncbn_add_wires(from, ranks, n, to, &launch) == SYNCBN_INVALID_ARGUMENT);
+    CHECK(std::string(syncbn_last_error()).find(text) != std::string::npos);
+  };
+  says("ranks is -1", wires.data(), -1, 3, total.data());
+  says("length is -3", wires.data(), 2, -3, total.data());
+  says("gathered is NULL; expected 2 wires of 3", nullptr, 2, 3, total.data());
+  says("total is NULL; expected room for 3", wires.data(), 2, 3, nullptr);
+  says("total is gathered", wires.data(), 2, 3, wires.data());
+  CHECK(total == std::vector<double>(3, -7.0));
+  CHECK(wires == std::vector<double>(6, 1.0));
+  CHECK(syncbn_add_wires(nullptr, 0, 3, total.data(), &launch) == SYNCBN_OK);
+  CHECK(total == std::vector<double>(3, 0.0));
+}
+
 TEST_CASE("wrong buffers are refused before anything is written") {
   refused("x is NULL", [](Call& c) { c.forward.x = nullptr; });
   refused("y is NULL", [](Call& c) { c.forward.y = nullptr; });

@@ -43,9 +43,12 @@ TEST_CASE("the phases, with the wires summed by the caller") {
   const auto launch = syncbn::Launch::cpu(workspace);
   const syncbn::Sizes sizes = syncbn::query_sizes(shards[0].shape(), options);
   REQUIRE(sizes.center_wire > 0);
-  const auto added = [](const std::vector<Values>& wires) {
-    Values total = wires[0];
-    for (std::size_t i = 0; i < total.size(); ++i) total[i] += wires[1][i];
+  const auto added = [&](const std::vector<Values>& wires) {
+    Values gathered = wires[0], total(wires[0].size());
+    gathered.insert(gathered.end(), wires[1].begin(), wires[1].end());
+    syncbn::add_wires(gathered, total, launch);
+    CHECK_THROWS_AS(syncbn::add_wires({gathered.data(), 3}, total, launch),
+                    syncbn::InvalidArgument);
     return total;
   };
 

@@ -174,6 +174,16 @@ inline void update_running(const Options& options, const ForwardArgs& args, std:
                                    wire.data(), total.data(), center_total.data(), &call.launch));
 }
 
+// total = the sum of the wires that `gathered` holds one after the other, in their order: for a
+// collective that gathers but does not sum float64. Their number is gathered.size()/total.size().
+inline void add_wires(Span<const double> gathered, Span<double> total, const Launch& launch) {
+  const std::size_t ranks = total.size() == 0 ? 0 : gathered.size() / total.size();
+  detail::check_length("gathered", gathered.size(), ranks * total.size());
+  require_ok(syncbn_add_wires(gathered.data(), static_cast<std::int64_t>(ranks),
+                              static_cast<std::int64_t>(total.size()), total.data(),
+                              &launch.c_struct()));
+}
+
 // ----------------------------------------------------------------------------- backward, in phases
 
 inline void grad_moments(const Options& options, const BackwardArgs& args, Span<double> wire,

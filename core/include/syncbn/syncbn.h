@@ -294,6 +294,13 @@ SYNCBN_API syncbn_status syncbn_update_running(const syncbn_shape* shape,
                                                const double* center_total,
                                                const syncbn_launch* launch);
 
+/* Where a collective gathers but does not sum float64: total[length] = the sum of
+ * gathered[ranks][length], wires of any phase, added in the order of the ranks, so that every rank
+ * gets the same bits, those of a communicator over threads. ranks, length >= 0; of no rank the sum
+ * is zero. total is another buffer than gathered. Needs no workspace. */
+SYNCBN_API syncbn_status syncbn_add_wires(const double* gathered, int64_t ranks, int64_t length,
+                                          double* total, const syncbn_launch* launch);
+
 /* -------------------------------------------------------------------------- backward, training
  *
  * dy' = dy through the activation. wire float64[2C+2] = [ h, h^2, sum dy'[C], sum dy'*xhat[C] ].

@@ -47,6 +47,11 @@ extern "C" syncbn_status syncbn_update_running(const syncbn_shape* shape,
   });
 }
 
+extern "C" syncbn_status syncbn_add_wires(const double* gathered, int64_t ranks, int64_t length,
+                                          double* total, const syncbn_launch* launch) {
+  return guarded([&] { syncbn::add_wires({gathered, ranks, length}, total, read_launch(launch)); });
+}
+
 extern "C" syncbn_status syncbn_infer(const syncbn_shape* shape, const syncbn_options* options,
                                       const syncbn_forward_args* args,
                                       const syncbn_launch* launch) {

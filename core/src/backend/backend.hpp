@@ -20,6 +20,13 @@ struct Exchange {
   const double* center_total;  // nullptr without centring, and in backward
 };
 
+// The wires of a group, one after the other: values[rank][i].
+struct GatheredWires {
+  const double* values;
+  std::int64_t ranks;
+  std::int64_t length;  // of each
+};
+
 // Room for the wires of a one-call forward; the last three only with centring.
 struct WireSpace {
   double* wire;
@@ -47,6 +54,9 @@ class Backend {
                             const syncbn_launch&) const = 0;
   virtual void grad_input(const Problem&, const syncbn_backward_args&, const Exchange&,
                           const syncbn_launch&) const = 0;
+
+  // In the order of the ranks; without any, zeros.
+  virtual void add_wires(const GatheredWires&, double* total, const syncbn_launch&) const = 0;
 
   virtual void infer(const Problem&, const syncbn_forward_args&, const syncbn_launch&) const = 0;
   virtual void infer_backward(const Problem&, const syncbn_backward_args&, double* wire,

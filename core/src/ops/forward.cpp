@@ -80,6 +80,18 @@ void update_running(const Problem& problem, const syncbn_forward_args& args,
   backend.update_running(problem, args, exchange, launch);
 }
 
+void add_wires(const GatheredWires& wires, double* total, const syncbn_launch& launch) {
+  const Backend& backend = prepare_without_workspace(launch);
+  check(wires.ranks >= 0, "ranks is ", wires.ranks, "; expected the number of wires, >= 0");
+  check(wires.length >= 0, "length is ", wires.length, "; expected the values of a wire, >= 0");
+  if (wires.length == 0) return;
+  check(total != nullptr, "total is NULL; expected room for ", wires.length, " float64 values");
+  check(wires.values != nullptr || wires.ranks == 0, "gathered is NULL; expected ", wires.ranks,
+        " wires of ", wires.length, " float64 values, one after the other");
+  check(total != wires.values, "total is gathered; expected another buffer");
+  backend.add_wires(wires, total, launch);
+}
+
 void infer(const Problem& problem, const syncbn_forward_args& args, const syncbn_launch& launch) {
   const Backend& backend = prepare(problem, launch);
   validate_infer(problem, args);

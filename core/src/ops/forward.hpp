@@ -18,6 +18,7 @@ void center(const Problem&, const Exchange&, const double* local_var, double* ce
 void normalize(const Problem&, const syncbn_forward_args&, const Exchange&, const syncbn_launch&);
 void update_running(const Problem&, const syncbn_forward_args&, const Exchange&,
                     const syncbn_launch&);
+void add_wires(const GatheredWires&, double* total, const syncbn_launch&);
 void infer(const Problem&, const syncbn_forward_args&, const syncbn_launch&);
 
 // comm == nullptr: a group of one.

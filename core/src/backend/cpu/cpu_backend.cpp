@@ -1,4 +1,6 @@
 // The CPU backend: which pass, with which constants, in which order.
+#include <algorithm>
+
 #include "backend/backend.hpp"
 #include "backend/cpu/channels.hpp"
 #include "backend/cpu/dispatch.hpp"
@@ -120,6 +122,17 @@ class CpuBackend final : public Backend {
                       const Exchange& exchange, const syncbn_launch& launch) const override {
     require_agreement(exchange, launch);
     if (updates_running(args, exchange)) update_all_running(problem, args, exchange);
+  }
+
+  void add_wires(const GatheredWires& wires, double* total, const syncbn_launch&) const override {
+    if (wires.ranks > 0)
+      std::copy_n(wires.values, wires.length, total);
+    else
+      std::fill_n(total, wires.length, 0.0);
+    for (std::int64_t rank = 1; rank < wires.ranks; ++rank) {
+      const double* wire = wires.values + rank * wires.length;
+      for (std::int64_t i = 0; i < wires.length; ++i) total[i] += wire[i];
+    }
   }
 
   void grad_moments(const Problem& problem, const syncbn_backward_args& args, double hash,

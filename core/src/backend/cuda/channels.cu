@@ -54,6 +54,17 @@ __global__ __launch_bounds__(kThreads) void center_kernel(std::int64_t c, const 
     center_wire[CenterWire::kHeader + i] = center_entry(wire, total, local_var[i], c, i);
 }
 
+__global__ __launch_bounds__(kThreads) void add_wires_kernel(GatheredWires wires, double* total) {
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const std::int64_t step = static_cast<std::int64_t>(blockDim.x) * gridDim.x;
+  for (std::int64_t i = first; i < wires.length; i += step) {
+    double sum = wires.ranks > 0 ? wires.values[i] : 0.0;
+    for (std::int64_t rank = 1; rank < wires.ranks; ++rank)
+      sum += wires.values[rank * wires.length + i];
+    total[i] = sum;
+  }
+}
+
 template <class A>
 __global__ __launch_bounds__(kThreads) void finish_forward_kernel(ForwardChannels channels) {
   finish_channels<A>(channels, ranks_agree(channels));
@@ -63,11 +74,13 @@ __global__ __launch_bounds__(kThreads) void finish_backward_kernel(BackwardChann
   finish_channels(channels, ranks_agree(channels));
 }
 
-Grid grid_of(const Call& call) {
-  const std::int64_t blocks = divide_up(call.problem.c, kThreads);
+Grid grid_over(std::int64_t count, cudaStream_t stream) {
+  const std::int64_t blocks = divide_up(count, kThreads);
   return {static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, kMaxBlocks)), kThreads, 0,
-          call.stream};
+          stream};
 }
+
+Grid grid_of(const Call& call) { return grid_over(call.problem.c, call.stream); }
 
 Grid one_block(const Call& call) { return {1, kThreads, 0, call.stream}; }
 
@@ -86,6 +99,12 @@ void center(const Call& call, const Exchange& exchange, const double* local_var,
             double* center_wire) {
   launch(center_kernel, grid_of(call), call.problem.c, exchange.wire, exchange.total, local_var,
          hash, center_wire);
+}
+
+void add_wires(const GatheredWires& wires, double* total, const syncbn_launch& launch) {
+  const DeviceGuard device(launch.device_index);
+  cuda::launch(add_wires_kernel, grid_over(wires.length, static_cast<cudaStream_t>(launch.stream)),
+               wires, total);
 }
 
 void finish_forward(const Call& call, const ForwardChannels& channels) {

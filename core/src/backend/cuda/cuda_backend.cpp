@@ -72,6 +72,11 @@ class CudaBackend final : public Backend {
     finish_forward(Call(problem, launch), channels);
   }
 
+  void add_wires(const GatheredWires& wires, double* total,
+                 const syncbn_launch& launch) const override {
+    cuda::add_wires(wires, total, launch);
+  }
+
   void grad_moments(const Problem& problem, const syncbn_backward_args& args, double hash,
                     double* wire, const syncbn_launch& launch) const override {
     cuda::grad_moments(Call(problem, launch), args, channels_of(problem, args, {}, launch), hash,
