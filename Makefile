@@ -120,15 +120,15 @@ bench: .venv/.installed
 # The budgets add up to 25 minutes, on two cores and from an empty .venv.
 STAGE = .venv/bin/python tools/stage
 test: preflight
-	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 255 $(MAKE) setup WERROR=ON
+	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 245 $(MAKE) setup WERROR=ON
 	@$(STAGE) "lint" 28 $(MAKE) lint
-	@$(STAGE) "C++ tests" 75 $(MAKE) cpp-test
-	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 130 $(MAKE) asan
-	@$(STAGE) "C++ tests, thread sanitizer" 72 $(MAKE) tsan
-	@$(STAGE) "CUDA sources on the CPU" 178 $(MAKE) simt
-	@$(STAGE) "CUDA sources, address and undefined behaviour sanitizers" 295 $(MAKE) simt-asan
-	@$(STAGE) "CUDA sources, thread sanitizer" 170 $(MAKE) simt-tsan
-	@$(STAGE) --last "Python tests" 297 $(MAKE) python-test
+	@$(STAGE) "C++ tests" 72 $(MAKE) cpp-test
+	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 125 $(MAKE) asan
+	@$(STAGE) "C++ tests, thread sanitizer" 70 $(MAKE) tsan
+	@$(STAGE) "CUDA sources on the CPU" 172 $(MAKE) simt
+	@$(STAGE) "CUDA sources, address and undefined behaviour sanitizers" 285 $(MAKE) simt-asan
+	@$(STAGE) "CUDA sources, thread sanitizer" 165 $(MAKE) simt-tsan
+	@$(STAGE) --last "Python tests" 338 $(MAKE) python-test
 
 lint: .venv/.developer .venv/.installed
 	@.venv/bin/ruff check --quiet $(PYTHON_SOURCES)
