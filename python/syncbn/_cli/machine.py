@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import syncbn
-
-
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+from syncbn._facts import usable_cores
 
 
 def cpu_model() -> str:

@@ -76,9 +76,3 @@ class ArrayLibrary(ABC, Generic[A]):
     def is_capturing(self) -> bool:
         """Whether calls now become part of a graph, to be replayed later."""
         return False
-
-
-def class_name(value: object) -> str:
-    """For messages."""
-    kind = type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from syncbn._core import InvalidArgumentError
+from syncbn._facts import class_name
 
-from .library import A, ArrayLibrary, class_name
+from .library import A, ArrayLibrary
 
 # A layer's arrays, by torch's names, and what other systems call them.
 NAMES = {

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from syncbn._cli.machine import usable_cores
+from syncbn._facts import usable_cores
 
 from .cases import DTYPES, LAYOUTS, QUICK_SHAPES, SHAPES
 

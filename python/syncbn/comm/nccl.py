@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from syncbn import _core
 from syncbn._capabilities import capabilities
 from syncbn._core import Communicator
+from syncbn._facts import class_name
 
 from .meeting import shared_id
 
@@ -110,13 +111,13 @@ def borrow_nccl(
     pointer = getattr(nccl_comm, "comm", getattr(nccl_comm, "ptr", None))
     if not isinstance(pointer, int):
         raise TypeError(
-            f"nccl_comm: got {_name(nccl_comm)}, expected a cupy.cuda.nccl.NcclCommunicator, an"
-            " nccl.core.Communicator of nccl4py, or the address of an ncclComm_t"
+            f"nccl_comm: got {class_name(nccl_comm)}, expected a cupy.cuda.nccl.NcclCommunicator,"
+            " an nccl.core.Communicator of nccl4py, or the address of an ncclComm_t"
         )
     if pointer == 0:
         raise _core.InvalidArgumentError(
-            f"nccl_comm: this {_name(nccl_comm)} was destroyed or never initialized, expected a"
-            " communicator in use"
+            f"nccl_comm: this {class_name(nccl_comm)} was destroyed or never initialized, expected"
+            " a communicator in use"
         )
     _require_one_nccl(nccl_comm)
     return _core.borrow_nccl(pointer, nccl_comm, **options)
@@ -126,15 +127,11 @@ def _require_one_nccl(maker: object) -> None:
     found = capabilities()
     if found["other_nccl"]:
         raise _core.InvalidArgumentError(
-            f"nccl_comm: the copy of NCCL that made this {_name(maker)} must be the one that syncbn"
-            f" uses, {found['nccl']}; this process has also loaded"
+            f"nccl_comm: the copy of NCCL that made this {class_name(maker)} must be the one that"
+            f" syncbn uses, {found['nccl']}; this process has also loaded"
             f" {', '.join(found['other_nccl'])}. Have it load one only (SYNCBN_NCCL_LIBRARY names"
             " syncbn's), or give the address if you know better"
         )
-
-
-def _name(thing: object) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 class MpiCommunicator(Protocol):

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import cupy
 
 from syncbn import Communicator, DesyncError, InvalidArgumentError, _core
-from syncbn.arrays.library import ArrayLibrary, class_name
+from syncbn._facts import class_name
+from syncbn.arrays.library import ArrayLibrary
 from syncbn.status_word import StatusWord, explanation
 
 from .runtime import CupyArray, Runtime, Stream

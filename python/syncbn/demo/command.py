@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from syncbn._cli.machine import machine_facts, machine_line, usable_cores
+from syncbn._cli.machine import machine_facts, machine_line
 from syncbn._cli.progress import ProgressLine
+from syncbn._facts import usable_cores
 
 from .data import Digits, load_digits
 from .messages import Difference, Finished, Progress

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import syncbn
-from syncbn._cli.machine import usable_cores
+from syncbn._facts import usable_cores
 
 MOST_RANKS_BY_DEFAULT = 8
 EPOCHS_BY_DEFAULT = 4

@@ -6,7 +6,6 @@ bindings/xla_ffi_call.hpp says what a handler expects; this is the other side of
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from syncbn import UnsupportedError, _core
+from syncbn._facts import usable_cores
 from syncbn.settings import Settings
 
 from .form import Form, result
@@ -113,6 +113,4 @@ def call(
 @functools.cache
 def _num_threads() -> int:
     """For each CPU device its share of the cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // jax.local_device_count(backend="cpu"))
+    return max(1, usable_cores() // jax.local_device_count(backend="cpu"))

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from syncbn import Communicator, InvalidArgumentError, _core
-from syncbn.arrays.library import ArrayLibrary, class_name
+from syncbn._facts import class_name, usable_cores
+from syncbn.arrays.library import ArrayLibrary
 
 NumpyArray: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -128,9 +129,7 @@ def _cores() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if given.isdecimal() and int(given) > 0:
         return int(given)
-    # Where the platform tells which cores are this process's: mpirun often gives it one.
-    available = getattr(os, "sched_getaffinity", None)
-    return len(available(0)) if available else os.cpu_count() or 1
+    return usable_cores()
 
 
 _CORES = _cores()  # read once, as the runtimes of OpenMP do

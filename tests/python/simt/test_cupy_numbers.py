@@ -11,27 +11,11 @@ from support import adapter_driver, driver
 from support.cases import Case, simple_case
 from support.compare import check_frozen, check_training
 from support.cupy_on_host import ADAPTER
+from support.device_cases import CASES
 from support.driver import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("pool")
 
-CASES = {
-    "float32": simple_case(batches=(3, 2), channels=5),
-    "float16": simple_case("float16", batches=(3, 2), layout="last", residual=True),
-    "bfloat16": simple_case("bfloat16", batches=(2, 3), masked="some", activation="relu"),
-    "float64, centred": simple_case("float64", batches=(3, 1), ratio=1e6),
-    "a residual and an activation": simple_case(
-        batches=(3, 2), layout="last", residual=True, activation="leaky_relu"
-    ),
-    "equal weights, means of gradients": simple_case(
-        batches=(3, 2), weighting="equal", variance_factor="unbiased_rank", grad_reduction="mean"
-    ),
-    "an empty rank": simple_case(batches=(0, 4), weighting="batch"),
-    "no values at all": simple_case(batches=(0, 0), momentum=None),
-    "one rank": simple_case(batches=(4,), eps_mode="max", momentum=None),
-    "in place": simple_case(batches=(3, 2), activation="elu", in_place=True),
-    "sums of gradients": simple_case(batches=(3, 2), grad_reduction="sum"),
-}
 EACH_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 

@@ -8,6 +8,7 @@ import pytest
 from support.buffers import Buffer
 from support.cases import Case, simple_case
 from support.compare import check_frozen, check_training
+from support.device_cases import CASES
 from support.driver import (
     WAIT_SECONDS,
     Rank,
@@ -21,21 +22,6 @@ from support.driver import (
 )
 from support.nccl_ranks import each, group
 from syncbn import _core
-
-CASES = {
-    "float32": simple_case(batches=(3, 2), channels=5),
-    "float16": simple_case("float16", batches=(3, 2), layout="last", residual=True),
-    "bfloat16": simple_case("bfloat16", batches=(2, 3), masked="some", activation="relu"),
-    "float64, centred": simple_case("float64", batches=(3, 1), ratio=1e6),
-    "a residual and an activation": simple_case(
-        batches=(3, 2), layout="last", residual=True, activation="leaky_relu"
-    ),
-    "an empty rank": simple_case(batches=(0, 4), weighting="batch"),
-    "no values at all": simple_case(batches=(0, 0)),
-    "one rank": simple_case(batches=(4,), eps_mode="max"),
-    "in place": simple_case(batches=(3, 2), activation="elu", in_place=True),
-    "sums of gradients": simple_case(batches=(3, 2), grad_reduction="sum"),
-}
 
 
 def run_over_nccl(case: Case, control: bool = False) -> list[Rank]:
