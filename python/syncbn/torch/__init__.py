@@ -11,6 +11,7 @@ from .host import host_communicator
 from .lazy import LazySyncBatchNorm
 from .module import SyncBatchNorm
 from .nccl import nccl_communicator
+from .thread_replicas import thread_replicas
 
 __all__ = [
     "BatchNorm",
@@ -27,4 +28,5 @@ __all__ = [
     "revert_sync_batchnorm",
     "sync_batch_norm",
     "sync_batch_norm_shards",
+    "thread_replicas",
 ]

@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
 from syncbn import Communicator
 
 from . import entry
-from .kept_groups import groups_of
 from .options import Settings
+from .rank_groups import groups_of
 from .resolve import ALONE, torch_group
 from .tensors import announce_written, dense
 
@@ -35,6 +35,7 @@ def batch_norm(
     process_group: Any = None,
     name: str | None = None,
     timeout: float | None = None,
+    repeats_update: bool = False,
 ) -> DTensor:
     """entry.batch_norm of a DTensor, which may be sharded on the batch dimension.
 
@@ -72,6 +73,7 @@ def batch_norm(
         process_group=_group(input, sharded, process_group) if training else ALONE,
         name=name,
         timeout=timeout,
+        repeats_update=repeats_update,
     )
     if training and running_mean is not None:  # whose local tensors were written
         announce_written(running_mean, running_var, num_batches_tracked)

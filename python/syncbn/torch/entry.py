@@ -34,12 +34,14 @@ def batch_norm(
     process_group: Any = None,
     name: str | None = None,
     timeout: float | None = None,
+    repeats_update: bool = False,
 ) -> Tensor:
     """activation(batch_norm(input) + residual).
 
     training: with the statistics of the batch over process_group, updating the running statistics
     where they are given; else with the running statistics, and no rank talks to another. name,
-    timeout: of the layer, as in TorchGroup.
+    timeout: of the layer, as in TorchGroup. repeats_update: whether a call inside a backward pass,
+    which repeats an earlier one, updates too; in compiled code it never does.
     """
     if _any_is_distributed(input, weight, running_mean):
         from . import dtensor
@@ -58,10 +60,11 @@ def batch_norm(
             process_group=process_group,
             name=name,
             timeout=timeout,
+            repeats_update=repeats_update,
         )
     if not training:
         return _infer(settings, input, running_mean, running_var, weight, bias, residual)
-    batch = {
+    batch: dict[str, Tensor | None] = {
         "weight": weight,
         "bias": bias,
         "residual": residual,
@@ -76,7 +79,9 @@ def batch_norm(
         return compiled.normalize(settings, process_group, name, input, **batch)
     refuse_transforms(input, weight, bias, residual)
     group = resolve(process_group, name, timeout)
-    return synchronized.normalize(core_options(settings), group, input, **batch)
+    return synchronized.normalize(
+        core_options(settings), group, input, repeats_update=repeats_update, **batch
+    )
 
 
 def _any_is_distributed(input: Tensor, parameter: Tensor | None, buffer: Tensor | None) -> bool:

@@ -6,7 +6,6 @@ A group lives in its processes only, so a pickle holds what it takes to recogniz
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from syncbn import Communicator
+
+from .rank_groups import groups_of, is_initialized, of_ranks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,9 +50,14 @@ class KeepsGroup(nn.Module):
     process_group: Any
 
     def current_group(self) -> Any:
-        """process_group, which is looked for again where it did not exist when self was loaded."""
+        """process_group, which is looked for again where it did not exist when self was loaded.
+
+        And made of a list of ranks, with the first call.
+        """
         if isinstance(self.process_group, KeptGroup):
             self.process_group = found_again(self.process_group)
+        elif isinstance(self.process_group, list | tuple):
+            self.process_group = of_ranks(self.process_group)
         return self.process_group
 
     def __copy__(self) -> Self:
@@ -99,20 +105,6 @@ def found_again(process_group: Any) -> Any:
     return next(iter(of_the_name or of_the_kind or groups), process_group)
 
 
-def groups_of(ranks: Sequence[int]) -> list[dist.ProcessGroup]:
-    """The groups of this process that have these global ranks in this order, oldest first."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return []
-    # torch.distributed has no public list of its groups. What is no ProcessGroup stands for a group
-    # of other ranks.
-    registry = dist.distributed_c10d._world.pg_group_ranks  # noqa: SLF001
-    return [
-        group
-        for group, members in registry.items()
-        if isinstance(group, dist.ProcessGroup) and list(members) == list(ranks)
-    ]
-
-
 def not_found(kept: Kept) -> ValueError:
     """What a layer raises when it needs the group that it was saved with."""
     return ValueError(
@@ -133,7 +125,7 @@ def _what_was_lost(kept: Kept) -> str:
     ranks = list(kept.ranks)
     saved = f"with the {group} of the ranks {ranks}"
     create = f"create the group on every rank with torch.distributed.new_group({ranks}), or "
-    if not (dist.is_available() and dist.is_initialized()):
+    if not is_initialized():
         return f"{saved}, and torch.distributed is not initialized; initialize it and {create}"
     this_process = f"this process, rank {dist.get_rank()} of {dist.get_world_size()}"
     if dist.get_rank() not in ranks:
@@ -144,7 +136,7 @@ def _what_was_lost(kept: Kept) -> str:
 def _is_default(process_group: Any) -> bool:
     if process_group is None:
         return True
-    return dist.is_available() and dist.is_initialized() and process_group is dist.group.WORLD
+    return is_initialized() and process_group is dist.group.WORLD
 
 
 def _kept(group: dist.ProcessGroup) -> KeptGroup:

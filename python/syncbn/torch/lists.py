@@ -10,7 +10,7 @@ from torch import Tensor
 from .entry import batch_norm
 from .options import Settings
 from .resolve import resolve
-from .shards import check_alike, sync_batch_norm_shards
+from .shards import check_alike, normalize_shards
 
 
 def batch_norm_list(
@@ -28,6 +28,7 @@ def batch_norm_list(
     process_group: Any = None,
     name: str | None = None,
     timeout: float | None = None,
+    repeats_update: bool = False,
 ) -> list[Tensor]:
     """entry.batch_norm for a list: in training with the statistics of all inputs together.
 
@@ -42,16 +43,15 @@ def batch_norm_list(
                 " more than one rank; expected one tensor there (torch.cat joins those of one"
                 " device), or a list in a process that has no group"
             )
-        return sync_batch_norm_shards(
+        return normalize_shards(
+            settings,
             inputs,
-            running_mean,
-            running_var,
-            _at(weight, inputs[0]),
-            _at(bias, inputs[0]),
+            running=(running_mean, running_var, num_batches_tracked),
+            weight=_at(weight, inputs[0]),
+            bias=_at(bias, inputs[0]),
             residuals=residual,
             masks=mask,
-            num_batches_tracked=num_batches_tracked,
-            **settings._asdict(),
+            repeats_update=repeats_update,
         )
     residuals = [None] * len(inputs) if residual is None else residual
     return [

@@ -32,8 +32,8 @@ class SyncBatchNorm(KeepsGroup, _BatchNorm):
     num_features, eps, momentum, affine, track_running_stats, device, dtype, bias: as in
     torch.nn.BatchNorm2d.
     process_group: a torch.distributed ProcessGroup, a DeviceMesh of one dimension, such as
-    mesh["dp"], a syncbn.Communicator, or None: the default group of torch.distributed, or a world
-    of one where that is not initialized.
+    mesh["dp"], a list of global ranks, a syncbn.Communicator, or None: the default group of
+    torch.distributed, or a world of one where that is not initialized.
     weighting: "count" (every value counts alike), "equal" (every rank) or "batch" (every sample).
     eps_mode: "add", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
     variance_factor: on the variance that enters running_var: "unbiased", "biased",
@@ -173,8 +173,6 @@ class SyncBatchNorm(KeepsGroup, _BatchNorm):
         if self.freeze:
             weight, bias = self._frozen(weight, bias, running_mean, running_var)
             uses_batch = False
-        # As in torch, ranks talk in training only: without running statistics an evaluation uses
-        # the statistics of this rank's batch.
         tracked = not uses_batch or (self.training and self.track_running_stats)
         return normalize(
             self._settings(),
@@ -187,10 +185,18 @@ class SyncBatchNorm(KeepsGroup, _BatchNorm):
             bias=bias,
             residual=residual,
             mask=mask,
-            process_group=self.current_group() if self.training else ALONE,
+            process_group=self.current_group() if self._joins() else ALONE,
             name=self.layer_name,
             timeout=self.timeout,
         )
+
+    def _joins(self) -> bool:
+        """Whether the other ranks of the group take part in a call.
+
+        As in torch in training only: without running statistics an evaluation uses the statistics
+        of this rank's batch.
+        """
+        return self.training
 
     def _frozen(
         self,

@@ -11,6 +11,7 @@ from syncbn import Communicator
 
 from .group import CoreGroup, Group, TorchGroup
 from .kept_groups import KeptCommunicator, KeptGroup, found_again, not_found
+from .rank_groups import of_ranks
 
 
 class _Alone:
@@ -25,9 +26,9 @@ ALONE: Final = _Alone()
 def resolve(process_group: Any, name: str | None = None, timeout: float | None = None) -> Group:
     """Who sums for a layer with this process_group; None where there is but one rank.
 
-    process_group: a torch.distributed ProcessGroup, a DeviceMesh of one dimension, a syncbn
-    Communicator, ALONE, or None for the default group of torch.distributed, and no group where that
-    was not initialized. name, timeout: of the layer, as in TorchGroup.
+    process_group: a torch.distributed ProcessGroup, a DeviceMesh of one dimension, a list of global
+    ranks, a syncbn Communicator, ALONE, or None for the default group of torch.distributed, and no
+    group where that was not initialized. name, timeout: of the layer, as in TorchGroup.
     """
     if process_group is ALONE:
         return None
@@ -59,6 +60,8 @@ def required(process_group: Any) -> dist.ProcessGroup:
 
 def torch_group(process_group: Any) -> dist.ProcessGroup | None:
     """The ProcessGroup that is meant; None for a default group that was not initialized."""
+    if isinstance(process_group, list | tuple):
+        process_group = of_ranks(process_group)
     if process_group is None:
         return dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
     if isinstance(process_group, KeptGroup | KeptCommunicator):
@@ -93,7 +96,8 @@ def _not_a_group(process_group: Any) -> Exception:
             return _not_a_member()
     return TypeError(
         f"process_group: got {type(process_group).__name__}, expected a torch.distributed"
-        " ProcessGroup, a DeviceMesh of one dimension, a syncbn.Communicator or None"
+        " ProcessGroup, a DeviceMesh of one dimension, a list of ranks, a syncbn.Communicator or"
+        " None"
     )
 
 

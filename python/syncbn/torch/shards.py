@@ -64,22 +64,45 @@ def sync_batch_norm_shards(
     the first input's device; the gradient of weight and bias is that of all shards (their mean with
     grad_reduction="mean"). A rank-local variance_factor takes its count from the first input.
     """
-    count = len(inputs)
     check_alike(inputs, residuals=residuals, masks=masks)
+    return normalize_shards(
+        Settings(eps, momentum, **choices),
+        inputs,
+        running=(running_mean, running_var, num_batches_tracked),
+        weight=weight,
+        bias=bias,
+        residuals=residuals,
+        masks=masks,
+    )
+
+
+def normalize_shards(
+    settings: Settings,
+    inputs: Sequence[Tensor],
+    *,
+    running: tuple[Tensor | None, Tensor | None, Tensor | None],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    residuals: Optional | None = None,
+    masks: Optional | None = None,
+    repeats_update: bool = False,
+) -> list[Tensor]:
+    """sync_batch_norm_shards of inputs that are alike. repeats_update: as in entry.batch_norm."""
+    count = len(inputs)
     refuse_transforms(*inputs, weight, bias, *(residuals or ()))
     given = [None] * count if residuals is None else residuals
     xs = [prepared(x, residual) for x, residual in zip(inputs, given, strict=True)]
-    if choices.get("grad_reduction", "local") == "local":
-        choices["grad_reduction"] = "sum"
-    moved = (running_mean, running_var, num_batches_tracked)
-    running = (None, None, None) if in_backward_pass() else moved
+    if settings.grad_reduction == "local":
+        settings = settings._replace(grad_reduction="sum")
+    if in_backward_pass() and not repeats_update:
+        running = (None, None, None)
     canonical: Optional = [None] * count
     if masks is not None:
         canonical = [
             None if mask is None else canonical_mask(mask, x)
             for mask, x in zip(masks, xs, strict=True)
         ]
-    options = core_options(Settings(eps, momentum, **choices))
+    options = core_options(settings)
     refuse_leaves(options, *xs)
     batch = _Batch(options, count, canonical, running)
     outputs = _Shards.apply(  # type: ignore[no-untyped-call]
@@ -99,6 +122,8 @@ def check_alike(inputs: Sequence[Tensor], **lists: Sequence[Tensor | None] | Non
         if tensors is not None and len(tensors) != len(inputs):
             raise ValueError(f"{name}: got {len(tensors)}, expected {len(inputs)}, one per input")
     first = inputs[0]
+    if first.dim() < 2:
+        raise ValueError(f"inputs[0]: expected at least 2D input (got {first.dim()}D input)")
     for index, x in enumerate(inputs):
         if x.dim() < 2 or x.shape[1] != first.shape[1] or x.dtype != first.dtype:
             raise ValueError(

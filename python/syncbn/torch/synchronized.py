@@ -63,10 +63,12 @@ def normalize(
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
     num_batches_tracked: Tensor | None = None,
+    repeats_update: bool = False,
 ) -> Tensor:
     """The layer in training. Running statistics are updated where they are given.
 
-    But not inside a backward pass: there a forward pass is the repetition of an earlier one.
+    But not inside a backward pass, unless repeats_update says so: there a forward pass is the
+    repetition of an earlier one.
     """
     x, weight, bias = prepared(x, residual), contiguous(weight), contiguous(bias)
     mask = None if mask is None else canonical_mask(mask, x)
@@ -74,7 +76,8 @@ def normalize(
     if isinstance(group, TorchGroup):
         group.check_device(x.device)
     moved = (running_mean, running_var, num_batches_tracked)
-    running: Running = (None, None, None) if in_backward_pass() else moved
+    stays = in_backward_pass() and not repeats_update
+    running: Running = (None, None, None) if stays else moved
     call = _Call(options, group, mask, running)
     if wants_gradient(x, weight, bias, residual):
         y: Tensor = _Training.apply(  # type: ignore[no-untyped-call]

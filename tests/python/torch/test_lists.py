@@ -8,7 +8,7 @@ from shard_reference import normalize_shards, per_channel
 from torch import Tensor, nn
 
 from syncbn.comm import thread_group
-from syncbn.torch import SyncBatchNorm
+from syncbn.torch import SyncBatchNorm, sync_batch_norm_shards
 
 SHAPES = [(3, 5, 4), (0, 5, 4), (1, 5, 7)]
 
@@ -114,3 +114,9 @@ def test_a_group_and_a_list_do_not_go_together_in_training() -> None:
 def test_refused_lists(training: bool, inputs: list, more: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SyncBatchNorm(5).train(training)(inputs, **more)
+
+
+@pytest.mark.parametrize("inputs", [[torch.zeros(3)], [torch.zeros(2, 3), torch.zeros(3)]])
+def test_shards_of_one_dimension_are_refused(inputs: list) -> None:
+    with pytest.raises(ValueError, match=r"inputs\[.\]: (expected at least 2D|got shape \(3,\))"):
+        sync_batch_norm_shards(inputs)
