@@ -5,10 +5,11 @@ from __future__ import annotations
 import scenarios_dtensor
 import scenarios_groups
 import scenarios_pickling
+import scenarios_rank_lists
 from worlds import Scenario
 
 SCENARIOS: dict[str, Scenario] = {}
 
-for module in (scenarios_groups, scenarios_pickling, scenarios_dtensor):
+for module in (scenarios_groups, scenarios_pickling, scenarios_rank_lists, scenarios_dtensor):
     assert not SCENARIOS.keys() & module.SCENARIOS.keys(), "two scenarios of one name"
     SCENARIOS.update(module.SCENARIOS)

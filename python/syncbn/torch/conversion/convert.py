@@ -81,7 +81,7 @@ def convert_sync_batchnorm(
             _converted_from=type(old),
         )
 
-    return _replace(module, replacement, "convert_sync_batchnorm")
+    return replace_modules(module, replacement, "convert_sync_batchnorm")
 
 
 def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
@@ -101,7 +101,7 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
             return old
         return take_over(_reverted(old), old)
 
-    return _replace(module, replacement, "revert_sync_batchnorm")
+    return replace_modules(module, replacement, "revert_sync_batchnorm")
 
 
 def _to_plain(layer: type[SyncBatchNorm]) -> Callable[..., SyncBatchNorm]:
@@ -160,7 +160,7 @@ def _rebind(hooks: dict[int, Any], new: nn.Module, old: nn.Module) -> None:
                 hook.hook = bound
 
 
-def _replace(root: nn.Module, replacement: Replacement, caller: str) -> nn.Module:
+def replace_modules(root: nn.Module, replacement: Replacement, caller: str) -> nn.Module:
     """Replace modules everywhere below root, each object once, and warn of those left alone."""
     done: dict[nn.Module, nn.Module] = {}
     left: list[str] = []

@@ -28,7 +28,7 @@ _HARMLESS = {
 }
 
 # Besides those of torch, the layers that are converted and reverted without a registration.
-_OURS = (SyncBatchNorm, LazySyncBatchNorm, SyncBatchNormAct, BatchNorm)
+_own: set[type[nn.Module]] = {SyncBatchNorm, LazySyncBatchNorm, SyncBatchNormAct, BatchNorm}
 
 
 class NotConvertible(Exception):
@@ -70,6 +70,11 @@ def register_conversion(
     _registered[kind] = Conversion(to_sync, from_sync or restored)
 
 
+def register_own(kind: type[SyncBatchNorm]) -> None:
+    """Say that this subclass of ours is reverted as SyncBatchNorm is, whatever it defines."""
+    _own.add(kind)
+
+
 def registered(kind: type[nn.Module]) -> Conversion | None:
     """What was registered for this class itself or the nearest that it extends."""
     for ancestor in kind.__mro__:
@@ -88,7 +93,7 @@ def conversion_of(old: nn.Module) -> Conversion | None:
     added: list[str] = []
     for ancestor in type(old).__mro__:
         conversion = _registered.get(ancestor) or _registered.get(_name(ancestor))
-        if conversion or ancestor in _OURS or _is_torchs(ancestor):
+        if conversion or ancestor in _own or _is_torchs(ancestor):
             _require_own_methods(old)
             if added:
                 raise NotConvertible(f"defines {', '.join(dict.fromkeys(added))}")

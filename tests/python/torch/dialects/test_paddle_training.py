@@ -1,0 +1,82 @@
+"""paddle's layer in training and evaluation, against the formulas of paddle."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from closeness import assert_rounded
+from paddle_formulas import Layer
+from ported_steps import CHANNELS, SIZES, Dialect, check_training, check_unequal_vector
+
+from support.vectors import PADDLE, printed_like
+from syncbn.torch.paddle import SyncBatchNorm
+
+NAMES = ("weight", "bias", "_mean", "_variance")
+
+
+def dialect(
+    channels: int = CHANNELS, formulas: dict[str, Any] | None = None, **options: Any
+) -> Dialect:
+    def layer(group: Any, dtype: torch.dtype) -> SyncBatchNorm:
+        return SyncBatchNorm(channels, process_group=group, dtype=dtype, **options)
+
+    return Dialect(NAMES, layer, partial(Layer, **(formulas or {})))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("kind", SIZES)
+def test_steps_are_those_of_the_formulas(kind: str, count: int) -> None:
+    check_training(dialect(), SIZES[kind][:count])
+
+
+@pytest.mark.parametrize("tail", [(), (7,), (2, 3, 2)])
+def test_of_every_number_of_dimensions(tail: tuple[int, ...]) -> None:
+    check_training(dialect(), SIZES["unequal"][:3], tail=tail)
+
+
+def test_in_float32() -> None:
+    check_training(dialect(), SIZES["unequal"], "float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "formulas"),
+    [
+        ({"momentum": 0.3, "epsilon": 0.5}, {"momentum": 0.3, "epsilon": 0.5}),
+        ({"weight_attr": False}, {}),
+        ({"weight_attr": False, "bias_attr": False}, {}),
+    ],
+)
+def test_options_are_those_of_the_formulas(options: dict, formulas: dict) -> None:
+    check_training(dialect(formulas=formulas, **options), SIZES["one empty"][:3])
+
+
+def test_the_vector_of_unequal_shards() -> None:
+    check_unequal_vector(dialect(channels=1), "count", "1.756")
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_the_example_of_paddle_s_documentation(data_format: str) -> None:
+    layer = SyncBatchNorm(2, data_format=data_format, dtype=torch.float64)
+    channels = 1 if data_format == "NCHW" else 3
+    y = layer(torch.from_numpy(PADDLE.x).movedim(1, channels).contiguous()).movedim(channels, 1)
+    printed = np.array(PADDLE.y.split(), float)
+    # It was printed from float32 arithmetic: its last digits are rounding, some units of 2^-23.
+    np.testing.assert_allclose(y.detach().numpy().ravel(), printed, rtol=4 * 2**-23)
+    assert printed_like(PADDLE.running_mean, layer._mean.tolist()) == PADDLE.running_mean
+    assert printed_like(PADDLE.running_var, layer._variance.tolist()) == PADDLE.running_var
+
+
+def test_evaluation_is_that_of_the_formulas() -> None:
+    generator = np.random.default_rng(3)
+    vectors = [generator.uniform(0.5, 2, 3) for _ in NAMES]
+    layer = SyncBatchNorm(3, momentum=0.5, dtype=torch.float64).eval()
+    values = zip(NAMES, map(torch.from_numpy, vectors), strict=True)
+    layer.load_state_dict(dict(values), strict=True)
+    x = generator.standard_normal((4, 3, 5))
+    expected = torch.from_numpy(Layer(*vectors).evaluate(x))
+    assert_rounded(layer(torch.from_numpy(x)), expected, expected.abs() + 8)
+    assert torch.equal(layer._mean, torch.from_numpy(vectors[2]))
