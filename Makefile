@@ -18,6 +18,8 @@
 #   make exhaustive   the Python tests with the full product of their matrices (long)
 #   make bench        speed, beside PyTorch's own batch norm
 #   make stubs        accept the binding's present signatures as python/syncbn/_core.pyi
+#   make abi          accept the present ABI of syncbn.h as tests/python/house/abi.txt
+#   make excerpts     bring the excerpts of sources in docs/embedding.md up to date
 #   make clean        remove everything that was made, .venv included
 #
 # Settings, given as `make test NAME=value`:
@@ -62,7 +64,7 @@ CXX_SOURCES = $(shell find core bindings tests examples benchmarks -type f \
 PYTHON_SOURCES := $(wildcard python tests tools examples benchmarks)
 
 .PHONY: help demo test lint format cpp-test asan tsan simt simt-asan simt-tsan python-test
-.PHONY: exhaustive bench gpu-check cuda-archs cuda-report stubs clean preflight setup FORCE
+.PHONY: exhaustive bench gpu-check cuda-archs cuda-report stubs abi excerpts clean preflight setup FORCE
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -196,6 +198,13 @@ cuda-report: $(PYPI_NVCC) .venv/.tools
 stubs: .venv/.installed
 	@cp "$$(.venv/bin/python -c 'import syncbn, pathlib; print(pathlib.Path(syncbn.__file__).parent)')/_core.pyi" \
 	  python/syncbn/_core.pyi
+
+abi: preflight
+	@"$$(tools/preflight $(PYTHON))" tools/abi > tests/python/house/abi.txt.new
+	@mv tests/python/house/abi.txt.new tests/python/house/abi.txt
+
+excerpts: preflight
+	@"$$(tools/preflight $(PYTHON))" tools/excerpts docs/embedding.md
 
 clean:
 	@rm -rf .venv build dist demo-results bench-results gpu-check-results

@@ -1,8 +1,9 @@
-# The library, the public headers and the package that find_package(syncbn) reads. A wheel has the
-# same layout below the folder of the Python package.
+# The library, the public headers, the package that find_package(syncbn) reads and what pkg-config
+# reads. A wheel has the same layout below the folder of the Python package.
 include(CMakePackageConfigHelpers)
 
 set(syncbn_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/syncbn")
+set(syncbn_pkgconfig_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 
 install(TARGETS syncbn EXPORT syncbnTargets
         LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
@@ -20,3 +21,17 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/syncbnConfigVersion.cmak
 install(FILES "${PROJECT_BINARY_DIR}/syncbnConfig.cmake"
               "${PROJECT_BINARY_DIR}/syncbnConfigVersion.cmake"
         DESTINATION "${syncbn_package_dir}")
+
+# Every path in it is relative to the file itself, so that what is installed may be moved.
+function(syncbn_path_from_pkgconfig result folder)
+  set(here "${syncbn_pkgconfig_dir}")
+  cmake_path(ABSOLUTE_PATH here BASE_DIRECTORY "${CMAKE_INSTALL_PREFIX}")
+  cmake_path(ABSOLUTE_PATH folder BASE_DIRECTORY "${CMAKE_INSTALL_PREFIX}" NORMALIZE)
+  cmake_path(RELATIVE_PATH folder BASE_DIRECTORY "${here}" OUTPUT_VARIABLE ${result})
+  set(${result} "${${result}}" PARENT_SCOPE)
+endfunction()
+syncbn_path_from_pkgconfig(to_prefix "${CMAKE_INSTALL_PREFIX}")
+syncbn_path_from_pkgconfig(to_lib "${CMAKE_INSTALL_LIBDIR}")
+syncbn_path_from_pkgconfig(to_include "${CMAKE_INSTALL_INCLUDEDIR}")
+configure_file("${CMAKE_CURRENT_LIST_DIR}/syncbn.pc.in" "${PROJECT_BINARY_DIR}/syncbn.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/syncbn.pc" DESTINATION "${syncbn_pkgconfig_dir}")

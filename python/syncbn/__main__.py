@@ -21,6 +21,14 @@ _FRAMEWORKS = {
     "mpi4py": ("mpi4py",),
 }
 
+# Where the C++ package lies in an installed syncbn: --cmake-dir and so on.
+_DIRECTORIES = {
+    "cmake": ("lib/cmake/syncbn", "the CMake package"),
+    "include": ("include", "the headers"),
+    "library": ("lib", "the library"),
+    "pkgconfig": ("lib/pkgconfig", "the file for pkg-config"),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`; returns the exit code."""
@@ -100,13 +108,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m syncbn", description="Synchronized batch normalization.", add_help=False
     )
     parser.add_argument("--version", action="version", version=syncbn.__version__)
-    for name, relative in (("cmake", "lib/cmake/syncbn"), ("include", "include")):
+    for name, (relative, what) in _DIRECTORIES.items():
         parser.add_argument(
             f"--{name}-dir",
             dest="directory",
             action="store_const",
             const=relative,
-            help=f"print the folder of the {'CMake package' if name == 'cmake' else 'headers'}",
+            help=f"print the folder of {what}",
         )
     commands = parser.add_subparsers(dest="command", metavar="{info,demo,bench}")
     commands.add_parser("info", help="print what was built and what was found")

@@ -1,6 +1,8 @@
 // The C++ face, through the shared library as an embedder has it.
+#include <array>
 #include <chrono>
 #include <cmath>
+#include <span>
 #include <stdexcept>
 #include <thread>
 #include <type_traits>
@@ -12,14 +14,42 @@ namespace {
 
 constexpr std::chrono::seconds kAmple{60};
 
-static_assert(!std::is_copy_constructible_v<Communicator>);
-static_assert(std::is_nothrow_move_constructible_v<Communicator>);
 static_assert(std::is_base_of_v<std::runtime_error, syncbn::Timeout>);
-static_assert(std::is_same_v<decltype(syncbn::Launch::cuda(0, nullptr, {})), syncbn::Launch>);
-static_assert(std::is_constructible_v<syncbn::ConstVector, const float*>);
-static_assert(!std::is_constructible_v<syncbn::Vector, const float*>, "an output is not const");
-static_assert(!std::is_constructible_v<syncbn::Vector, int*>, "no dtype");
-static_assert(!std::is_convertible_v<std::vector<float>&, syncbn::Span<double>>);
+
+// What the types tell. tests/python/house/consumer/misuse.cpp has the calls that do not compile.
+template <class From, class To>
+constexpr bool kBecomes = std::is_convertible_v<From, To>;
+using Floats = std::vector<float>;
+using Out = syncbn::Span<double>;
+using In = syncbn::Span<const double>;
+static_assert(kBecomes<Values&, Out> && kBecomes<Values&, In> && kBecomes<const Values&, In>);
+static_assert(kBecomes<std::span<double>, Out> && kBecomes<Out, In>, "a view may be a temporary");
+static_assert(!kBecomes<Values, Out> && !kBecomes<Values, In>, "its values would be gone");
+static_assert(!kBecomes<std::array<double, 4>, In> && !kBecomes<const Values, In>);
+static_assert(!kBecomes<const Values&, Out> && !kBecomes<In, Out>, "an output is not const");
+static_assert(!kBecomes<Floats&, Out> && !kBecomes<Floats&, In>, "wires are float64");
+
+using syncbn::ConstTensorView, syncbn::TensorView;
+static_assert(kBecomes<TensorView, ConstTensorView> && !kBecomes<ConstTensorView, TensorView>);
+static_assert(std::is_constructible_v<TensorView, float*, int, int>);
+static_assert(!std::is_constructible_v<TensorView, const float*, int, int>);
+static_assert(!std::is_constructible_v<TensorView, int*, int, int>, "no dtype");
+static_assert(kBecomes<const float*, syncbn::ConstVector>);
+static_assert(!kBecomes<const float*, syncbn::Vector> && !kBecomes<int*, syncbn::Vector>);
+static_assert(std::is_constructible_v<syncbn::Vector, void*, syncbn_dtype>);
+static_assert(!std::is_constructible_v<syncbn::Vector, void*, int>, "an int is no dtype");
+static_assert(!std::is_constructible_v<syncbn::Vector, void*, syncbn_layout>);
+
+using syncbn::Workspace, syncbn::WorkspaceView;
+static_assert(kBecomes<Workspace&, WorkspaceView> && kBecomes<const Workspace&, WorkspaceView>);
+static_assert(!kBecomes<Workspace, WorkspaceView> && !kBecomes<const Workspace, WorkspaceView>);
+static_assert(!std::is_copy_constructible_v<Workspace> && !kBecomes<int, Workspace>);
+
+static_assert(std::is_nothrow_move_constructible_v<Communicator>);
+static_assert(!std::is_copy_constructible_v<Communicator>);
+static_assert(!std::is_constructible_v<Communicator, syncbn::CommunicatorView>, "it is borrowed");
+static_assert(!std::is_constructible_v<Communicator, syncbn_comm*>, "adopt says whose it is");
+static_assert(kBecomes<syncbn::CommunicatorView, syncbn_comm*>);
 
 TEST_CASE("one call over threads") {
   auto ranks = Communicator::thread_group(2, kAmple);

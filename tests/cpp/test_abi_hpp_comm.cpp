@@ -90,4 +90,24 @@ TEST_CASE("what a callback throws comes out unchanged, once") {
   CHECK_THROWS_AS(Communicator::callback(0, 1, {}), syncbn::InvalidArgument);
 }
 
+TEST_CASE("abort reaches the trainer's own function, of the group and of its parts") {
+  std::vector<std::string> reasons;
+  const auto abortable = [&](const std::string& name) {
+    syncbn::Callbacks callbacks;
+    callbacks.sum = [](const double*, double*, std::int64_t, void*) {};
+    callbacks.abort = [&reasons, name](const std::string& reason) {
+      reasons.push_back(name + ": " + reason);
+    };
+    return callbacks;
+  };
+  syncbn::Callbacks callbacks = abortable("group");
+  callbacks.split = [&](int, int) { return syncbn::Callbacks::Group{0, 1, abortable("part")}; };
+  auto rank = Communicator::callback(0, 1, std::move(callbacks));
+  auto part = rank.split(0);
+  part.value().abort("enough");
+  rank.abort("over");
+  CHECK(reasons == std::vector<std::string>{"part: enough", "group: over"});
+  CHECK_THROWS_WITH_AS(rank.poll(), doctest::Contains("over"), syncbn::InternalError);
+}
+
 }  // namespace

@@ -102,7 +102,8 @@ TEST_CASE("the C++ face") {
   CHECK(one.kind() == "nccl");
   CHECK_THROWS_AS(one.wait(nullptr, std::chrono::seconds(0)), syncbn::v0::InvalidArgument);
   CHECK_THROWS_AS(syncbn::v0::Communicator::nccl_all({}), syncbn::v0::InvalidArgument);
-  CHECK_THROWS_AS(syncbn::v0::Communicator::borrow_nccl(nullptr), syncbn::v0::InvalidArgument);
+  CHECK_THROWS_AS(syncbn::v0::Communicator::borrow_nccl(static_cast<void*>(nullptr)),
+                  syncbn::v0::InvalidArgument);
 }
 
 }  // namespace

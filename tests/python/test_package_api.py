@@ -93,13 +93,19 @@ def test_info_says_why(monkeypatch, found, line):
     assert line in info()
 
 
-def test_directories_hold_the_cpp_package():
-    include = run("-m", "syncbn", "--include-dir")
-    assert include.returncode == 0, include.stderr
-    assert (Path(include.stdout.strip()) / "syncbn" / "syncbn.h").is_file()
-    cmake = run("-m", "syncbn", "--cmake-dir")
-    assert cmake.returncode == 0, cmake.stderr
-    assert (Path(cmake.stdout.strip()) / "syncbnConfig.cmake").is_file()
+@pytest.mark.parametrize(
+    ("option", "file"),
+    [
+        ("--cmake-dir", "syncbnConfig.cmake"),
+        ("--include-dir", "syncbn/syncbn.h"),
+        ("--library-dir", Path(syncbn.capabilities()["library"] or "").name),
+        ("--pkgconfig-dir", "syncbn.pc"),
+    ],
+)
+def test_directories_hold_the_cpp_package(option, file):
+    done = run("-m", "syncbn", option)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / file).is_file()
 
 
 def test_command_line_errors():

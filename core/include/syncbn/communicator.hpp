@@ -4,6 +4,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -16,10 +17,10 @@
 #include "types.hpp"
 
 namespace syncbn {
-inline namespace v0 {
+inline namespace SYNCBN_INLINE_NAMESPACE {
 
 // A trainer's own collectives as C++ functions. What they throw comes out of the call that led to
-// them.
+// them, or becomes its Status.
 struct Callbacks {
   struct Group;
   // dst[0..count) = sum over the ranks of src[0..count). Host memory: return when dst is complete.
@@ -28,6 +29,9 @@ struct Callbacks {
   // Empty: the group cannot be split. Otherwise as MPI_Comm_split; no group where color < 0.
   std::function<std::optional<Group>(int color, int key)> split;
   int device_memory = 1 << SYNCBN_CPU;  // mask of 1 << syncbn_device: where sum takes its buffers
+  // Empty, or called by Communicator::abort, also from another thread while a sum is under way: to
+  // end its wait, and to tell the other ranks.
+  std::function<void(const std::string& reason)> abort;
 };
 struct Callbacks::Group {
   int rank = 0;
@@ -49,6 +53,16 @@ struct NcclOptions {
   }
 };
 
+// What Communicator::get() gives to C functions. No communicator can be made of it.
+class CommunicatorView {
+ public:
+  explicit CommunicatorView(syncbn_comm* handle) noexcept : handle_(handle) {}
+  operator syncbn_comm*() const noexcept { return handle_; }
+
+ private:
+  syncbn_comm* handle_;
+};
+
 // Move-only; after a move only assignment, destruction and operator bool are allowed. One handle
 // serves one call at a time; poll and abort may come from any thread.
 class Communicator {
@@ -57,102 +71,129 @@ class Communicator {
   explicit operator bool() const noexcept { return handle_ != nullptr; }
 
   // n handles over one group whose ranks are threads of this process; element i is rank i.
-  static std::vector<Communicator> thread_group(int n, std::chrono::duration<double> timeout) {
+  static std::vector<Communicator> thread_group(int n, std::chrono::duration<double> timeout,
+                                                OnError on_error = {}) {
     std::vector<syncbn_comm*> handles(n > 0 ? static_cast<std::size_t>(n) : 1, nullptr);
-    require_ok(syncbn_comm_create_threads(n, timeout.count(), handles.data()));
-    return adopt(handles);
+    on_error.check(syncbn_comm_create_threads(n, timeout.count(), handles.data()));
+    return adopt_if(on_error, handles);
   }
 
   // Made by one rank and carried to the others by the caller; good for one group.
-  static NcclId nccl_id() {
+  static NcclId nccl_id(OnError on_error = {}) {
     NcclId id{};
-    require_ok(syncbn_nccl_unique_id(id.data()));
+    on_error.check(syncbn_nccl_unique_id(id.data()));
     return id;
   }
 
   // Collective. Without an id the ranks meet at the address in NCCL_COMM_ID.
   static Communicator nccl(const std::optional<NcclId>& id, int rank, int size, int device,
-                           const NcclOptions& options = {}) {
+                           const NcclOptions& options = {}, OnError on_error = {}) {
     const syncbn_nccl_options c = options.c_struct();
     syncbn_comm* handle = nullptr;
-    require_ok(syncbn_comm_create_nccl(id ? id->data() : nullptr, rank, size, device, &c, &handle));
+    on_error.check(
+        syncbn_comm_create_nccl(id ? id->data() : nullptr, rank, size, device, &c, &handle));
     return adopt(handle);
   }
 
   // All ranks in this process: element i is rank i, on devices[i].
   static std::vector<Communicator> nccl_all(const std::vector<std::int32_t>& devices,
-                                            const NcclOptions& options = {}) {
+                                            const NcclOptions& options = {},
+                                            OnError on_error = {}) {
     const syncbn_nccl_options c = options.c_struct();
     std::vector<syncbn_comm*> handles(devices.size(), nullptr);
-    require_ok(syncbn_comm_create_nccl_all(static_cast<std::int32_t>(devices.size()),
-                                           devices.data(), &c, handles.data()));
-    return adopt(handles);
+    on_error.check(syncbn_comm_create_nccl_all(static_cast<std::int32_t>(devices.size()),
+                                               devices.data(), &c, handles.data()));
+    return adopt_if(on_error, handles);
   }
 
-  // A handle on an ncclComm_t that stays the caller's and must outlive it.
-  static Communicator borrow_nccl(void* nccl_comm, const NcclOptions& options = {}) {
+  // A handle on an ncclComm_t that stays the caller's and must outlive it: not on the address of
+  // one, nor on a handle of ours.
+  static Communicator borrow_nccl(void* nccl_comm, const NcclOptions& options = {},
+                                  OnError on_error = {}) {
     const syncbn_nccl_options c = options.c_struct();
     syncbn_comm* handle = nullptr;
-    require_ok(syncbn_comm_borrow_nccl(nccl_comm, &c, &handle));
+    on_error.check(syncbn_comm_borrow_nccl(nccl_comm, &c, &handle));
     return adopt(handle);
   }
+  template <class NcclComm>
+  static Communicator borrow_nccl(NcclComm** address, const NcclOptions& options = {},
+                                  OnError on_error = {}) = delete;
+  static Communicator borrow_nccl(syncbn_comm* handle, const NcclOptions& options = {},
+                                  OnError on_error = {}) = delete;
+  static Communicator borrow_nccl(std::nullptr_t, const NcclOptions& options = {},
+                                  OnError on_error = {}) = delete;
 
-  static Communicator callback(int rank, int size, Callbacks callbacks) {
+  static Communicator callback(int rank, int size, Callbacks callbacks, OnError on_error = {}) {
     auto context = std::make_unique<Context>(std::move(callbacks));
     const syncbn_callbacks c = context->c_struct();
     syncbn_comm* handle = nullptr;
-    require_ok(syncbn_comm_create_callback(rank, size, &c, &handle));
+    on_error.check(syncbn_comm_create_callback(rank, size, &c, &handle));
+    if (handle == nullptr) return Communicator();
     return Communicator(handle, context.release());
   }
 
-  // Takes a handle of the C interface into ownership.
+  // Takes a handle of the C interface into ownership; not one that another Communicator owns.
   static Communicator adopt(syncbn_comm* handle) { return Communicator(handle, nullptr); }
+  static Communicator adopt(CommunicatorView owned) = delete;
   static std::vector<Communicator> adopt(const std::vector<syncbn_comm*>& handles) {
     std::vector<Communicator> ranks(handles.size());
     for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i].handle_.reset(handles[i]);
     return ranks;
   }
 
-  syncbn_comm* get() const noexcept { return handle_.get(); }
-  int rank() const { return info().rank; }
-  int size() const { return info().size; }
-  std::string kind() const { return info().kind; }
-  int device_memory() const { return info().device_memory; }
+  CommunicatorView get() const noexcept { return CommunicatorView(handle_.get()); }
+  int rank(OnError on_error = {}) const { return info(on_error).rank; }
+  int size(OnError on_error = {}) const { return info(on_error).size; }
+  std::string kind(OnError on_error = {}) const { return info(on_error).kind; }
+  int device_memory(OnError on_error = {}) const { return info(on_error).device_memory; }
 
   // Of host memory; complete when it returns.
-  void sum(Span<const double> src, Span<double> dst) { sum(src, dst, SYNCBN_CPU, nullptr); }
-  void sum(Span<const double> src, Span<double> dst, syncbn_device device, void* stream) {
+  void sum(Span<const double> src, Span<double> dst, OnError on_error = {}) {
+    sum(src, dst, SYNCBN_CPU, nullptr, on_error);
+  }
+  void sum(Span<const double> src, Span<double> dst, syncbn_device device, void* stream,
+           OnError on_error = {}) {
     if (src.size() != dst.size()) {
-      throw InvalidArgument("sum: src has " + std::to_string(src.size()) + " values and dst " +
-                            std::to_string(dst.size()) + "; expected as many");
+      return on_error.fail(SYNCBN_INVALID_ARGUMENT,
+                           "sum: src has " + std::to_string(src.size()) + " values and dst " +
+                               std::to_string(dst.size()) + "; expected as many");
     }
     finish(syncbn_comm_sum(get(), src.data(), dst.data(), static_cast<std::int64_t>(src.size()),
-                           device, stream));
+                           device, stream),
+           on_error);
   }
 
   // Collective. Nothing where color < 0.
-  std::optional<Communicator> split(int color, int key = 0) {
+  std::optional<Communicator> split(int color, int key = 0, OnError on_error = {}) {
     syncbn_comm* part = nullptr;
-    finish(syncbn_comm_split(get(), color, key, &part));
+    finish(syncbn_comm_split(get(), color, key, &part), on_error);
     if (part == nullptr) return std::nullopt;
     return Communicator(part, context_ ? std::exchange(context_->part, nullptr) : nullptr);
   }
 
   // Until all that was enqueued on `stream` so far is done. Host communicators return at once.
-  void wait(void* stream, std::chrono::duration<double> timeout) {
-    finish(syncbn_comm_wait(get(), stream, timeout.count()));
+  void wait(void* stream, std::chrono::duration<double> timeout, OnError on_error = {}) {
+    finish(syncbn_comm_wait(get(), stream, timeout.count()), on_error);
   }
 
-  // Throws the first failure, if there was one.
-  void poll() { require_ok(syncbn_comm_poll(get())); }
-  void abort(const std::string& reason) { require_ok(syncbn_comm_abort(get(), reason.c_str())); }
+  // Tells the first failure, if there was one.
+  void poll(OnError on_error = {}) { on_error.check(syncbn_comm_poll(get())); }
+  void abort(const std::string& reason, OnError on_error = {}) {
+    on_error.check(syncbn_comm_abort(get(), reason.c_str()));
+    if (!handle_ || context_ == nullptr || !context_->callbacks.abort) return;
+    std::exception_ptr thrown;  // of this thread; a sum may be under way in another
+    const syncbn_status status =
+        Context::guarded(thrown, [&] { context_->callbacks.abort(reason); });
+    if (status != SYNCBN_OK) on_error.fail(status, thrown);
+  }
 
-  // require_ok after a C function that was given get(): what a callback threw meanwhile goes first.
-  void finish(syncbn_status status) const {
+  // on_error.check after a C function that was given get(): what a callback threw meanwhile goes
+  // first.
+  void finish(syncbn_status status, OnError on_error = {}) const {
     if (status != SYNCBN_OK && handle_ && context_ != nullptr && context_->thrown) {
-      std::rethrow_exception(std::exchange(context_->thrown, nullptr));
+      return on_error.fail(status, std::exchange(context_->thrown, nullptr));
     }
-    require_ok(status);
+    on_error.check(status);
   }
 
  private:
@@ -169,7 +210,8 @@ class Communicator {
     }
 
     template <class Body>
-    syncbn_status guarded(Body&& body) noexcept {
+    static syncbn_status guarded(std::exception_ptr& thrown, Body&& body) noexcept {
+#if defined(__cpp_exceptions)
       try {
         body();
         return SYNCBN_OK;
@@ -180,17 +222,22 @@ class Communicator {
         thrown = std::current_exception();
         return SYNCBN_INTERNAL;
       }
+#else
+      static_cast<void>(thrown);
+      body();
+      return SYNCBN_OK;
+#endif
     }
 
     static syncbn_status sum(void* context, const double* src, double* dst, std::int64_t count,
                              void* stream) {
       auto& self = *static_cast<Context*>(context);
-      return self.guarded([&] { self.callbacks.sum(src, dst, count, stream); });
+      return guarded(self.thrown, [&] { self.callbacks.sum(src, dst, count, stream); });
     }
     static syncbn_status split(void* context, std::int32_t color, std::int32_t key,
                                void** new_context, std::int32_t* new_rank, std::int32_t* new_size) {
       auto& self = *static_cast<Context*>(context);
-      return self.guarded([&] {
+      return guarded(self.thrown, [&] {
         std::optional<Callbacks::Group> group = self.callbacks.split(color, key);
         if (color < 0 || !group) return;
         *new_rank = group->rank;
@@ -212,10 +259,14 @@ class Communicator {
 
   Communicator(syncbn_comm* handle, Context* context) : handle_(handle), context_(context) {}
 
-  syncbn_comm_info info() const {
-    syncbn_comm_info info{};
-    info.struct_size = sizeof(info);
-    require_ok(syncbn_comm_query(get(), &info));
+  static std::vector<Communicator> adopt_if(OnError on_error,
+                                            const std::vector<syncbn_comm*>& handles) {
+    return on_error.good() ? adopt(handles) : std::vector<Communicator>();
+  }
+
+  syncbn_comm_info info(OnError on_error) const {
+    syncbn_comm_info info = SYNCBN_COMM_INFO_INIT;
+    on_error.check(syncbn_comm_query(get(), &info));
     return info;
   }
 
@@ -223,7 +274,7 @@ class Communicator {
   Context* context_ = nullptr;  // of a callback communicator; owned by the handle
 };
 
-}  // namespace v0
+}  // namespace SYNCBN_INLINE_NAMESPACE
 }  // namespace syncbn
 
 #endif  // SYNCBN_COMMUNICATOR_HPP_

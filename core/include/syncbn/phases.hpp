@@ -8,7 +8,7 @@
 #include "types.hpp"
 
 namespace syncbn {
-inline namespace v0 {
+inline namespace SYNCBN_INLINE_NAMESPACE {
 
 // See syncbn_forward_args. x and y are needed; all tensors share x's shape.
 struct ForwardArgs {
@@ -49,11 +49,11 @@ struct Sizes {
 };
 
 inline Sizes query_sizes(const Shape& shape, const Options& options,
-                         syncbn_device device = SYNCBN_CPU) {
+                         syncbn_device device = SYNCBN_CPU, OnError on_error = {}) {
   const syncbn_shape c_shape = shape.c_struct();
   const syncbn_options c_options = options.c_struct();
   syncbn_sizes sizes = SYNCBN_SIZES_INIT;
-  require_ok(syncbn_query_sizes(&c_shape, &c_options, device, &sizes));
+  on_error.check(syncbn_query_sizes(&c_shape, &c_options, device, &sizes));
   const auto length = [](std::int64_t values) { return static_cast<std::size_t>(values); };
   return {length(sizes.wire_length), length(sizes.center_wire_length),
           length(sizes.grad_wire_length), length(sizes.saved_length), sizes.workspace_size};
@@ -61,29 +61,15 @@ inline Sizes query_sizes(const Shape& shape, const Options& options,
 
 namespace detail {
 
-inline void check_length(const char* name, std::size_t size, std::size_t expected) {
-  if (size != expected) {
-    throw InvalidArgument(std::string(name) + " has " + std::to_string(size) +
-                          " values, expected " + std::to_string(expected) + ": see query_sizes");
-  }
-}
-
-template <class Tensor>
-void check_shape(const char* name, const Tensor& tensor, const ConstTensorView& x) {
-  if (tensor.present() && tensor.shape() != x.shape()) {
-    throw InvalidArgument(std::string(name) +
-                          " differs from x in n, c, s, dtype or layout, expected the same");
-  }
-}
-
-// The arguments of one call as C structs; refuses views that do not fit together.
+// The arguments of one call as C structs. Where views do not fit together, or a struct is refused,
+// on_error has failed, and the library is not to be called.
 class Call {
  public:
-  Call(const Options& how, const ForwardArgs& args, const Launch& where)
-      : Call(how, args.x.shape(), where) {
-    check_shape("y", args.y, args.x);
-    check_shape("residual", args.residual, args.x);
-    if (args.saved.size() != 0) check_length("saved", args.saved.size(), sizes.saved);
+  Call(const Options& how, const ForwardArgs& args, const Launch& where, OnError error)
+      : Call(how, args.x.shape(), where, error) {
+    check_shape("y", args.y);
+    check_shape("residual", args.residual);
+    if (args.saved.size() != 0) check_length("saved", args.saved, sizes.saved);
     forward = {sizeof(forward),
                args.x.data(),
                args.residual.data(),
@@ -96,37 +82,58 @@ class Call {
                args.y.data(),
                args.saved.data()};
   }
-  Call(const Options& how, const BackwardArgs& args, const Launch& where)
-      : Call(how, args.x.shape(), where) {
-    check_shape("dy", args.dy, args.x);
-    check_shape("y", args.y, args.x);
-    check_shape("dx", args.dx, args.x);
-    check_shape("dresidual", args.dresidual, args.x);
-    check_length("saved", args.saved.size(), sizes.saved);
+  Call(const Options& how, const BackwardArgs& args, const Launch& where, OnError error)
+      : Call(how, args.x.shape(), where, error) {
+    check_shape("dy", args.dy);
+    check_shape("y", args.y);
+    check_shape("dx", args.dx);
+    check_shape("dresidual", args.dresidual);
+    check_length("saved", args.saved, sizes.saved);
     backward = {
         sizeof(backward), args.x.data(),          args.dy.data(),          args.y.data(),
         args.mask,        args.weight.c_struct(), args.bias.c_struct(),    args.saved.data(),
         args.dx.data(),   args.dresidual.data(),  args.dweight.c_struct(), args.dbias.c_struct()};
   }
-  Call(const Options& how, const Shape& x, const Launch& where)
-      : sizes(query_sizes(x, how, where.c_struct().device)),
+  Call(const Options& how, const Shape& x, const Launch& where, OnError error)
+      : on_error(error),
+        sizes(query_sizes(x, how, where.c_struct().device, error)),
+        x_shape(x),
         shape(x.c_struct()),
         options(how.c_struct()),
         launch(where.c_struct()) {}
 
+  bool good() const noexcept { return on_error.good(); }
+
+  void check_length(const char* name, Span<const double> values, std::size_t expected) const {
+    if (values.size() == expected) return;
+    refuse(name, " has " + std::to_string(values.size()) + " values, expected " +
+                     std::to_string(expected) + ": see query_sizes");
+  }
   void check_totals(Span<const double> wire, Span<const double> total,
                     Span<const double> center_total) const {
-    check_length("wire", wire.size(), sizes.wire);
-    check_length("total", total.size(), sizes.wire);
-    check_length("center_total", center_total.size(), sizes.center_wire);
+    check_length("wire", wire, sizes.wire);
+    check_length("total", total, sizes.wire);
+    check_length("center_total", center_total, sizes.center_wire);
   }
 
+  OnError on_error;
   Sizes sizes;
+  Shape x_shape;
   syncbn_shape shape;
   syncbn_options options;
   syncbn_launch launch;
   syncbn_forward_args forward = SYNCBN_FORWARD_ARGS_INIT;
   syncbn_backward_args backward = SYNCBN_BACKWARD_ARGS_INIT;
+
+ private:
+  template <class Tensor>
+  void check_shape(const char* name, const Tensor& tensor) const {
+    if (!tensor.present() || tensor.shape() == x_shape) return;
+    refuse(name, " differs from x in n, c, s, dtype or layout, expected the same");
+  }
+  void refuse(const char* name, const std::string& why) const {
+    on_error.fail(SYNCBN_INVALID_ARGUMENT, name + why);
+  }
 };
 
 }  // namespace detail
@@ -135,113 +142,139 @@ class Call {
 
 // local_var, [C]: needed where center follows, else left out.
 inline void moments(const Options& options, const ForwardArgs& args, Span<double> wire,
-                    const Launch& launch, Span<double> local_var = {}) {
-  const detail::Call call(options, args, launch);
-  detail::check_length("wire", wire.size(), call.sizes.wire);
+                    const Launch& launch, Span<double> local_var = {}, OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  call.check_length("wire", wire, call.sizes.wire);
   if (local_var.size() != 0) {
-    detail::check_length("local_var", local_var.size(), static_cast<std::size_t>(call.shape.c));
+    call.check_length("local_var", local_var, static_cast<std::size_t>(call.shape.c));
   }
-  require_ok(syncbn_moments(&call.shape, &call.options, &call.forward, wire.data(),
-                            local_var.data(), &call.launch));
+  if (!call.good()) return;
+  on_error.check(syncbn_moments(&call.shape, &call.options, &call.forward, wire.data(),
+                                local_var.data(), &call.launch));
 }
 
 inline void center(const Options& options, const Shape& shape, std::int64_t group_size,
                    Span<const double> wire, Span<const double> total, Span<const double> local_var,
-                   Span<double> center_wire, const Launch& launch) {
-  const detail::Call call(options, shape, launch);
+                   Span<double> center_wire, const Launch& launch, OnError on_error = {}) {
+  const detail::Call call(options, shape, launch, on_error);
   call.check_totals(wire, total, center_wire);
-  detail::check_length("local_var", local_var.size(), static_cast<std::size_t>(shape.c));
-  require_ok(syncbn_center(&call.shape, &call.options, group_size, wire.data(), total.data(),
-                           local_var.data(), center_wire.data(), &call.launch));
+  call.check_length("local_var", local_var, static_cast<std::size_t>(shape.c));
+  if (!call.good()) return;
+  on_error.check(syncbn_center(&call.shape, &call.options, group_size, wire.data(), total.data(),
+                               local_var.data(), center_wire.data(), &call.launch));
 }
 
 // center_total: where query_sizes(...).center_wire > 0, else left out.
 inline void normalize(const Options& options, const ForwardArgs& args, std::int64_t group_size,
                       Span<const double> wire, Span<const double> total, const Launch& launch,
-                      Span<const double> center_total = {}) {
-  const detail::Call call(options, args, launch);
+                      Span<const double> center_total = {}, OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
   call.check_totals(wire, total, center_total);
-  require_ok(syncbn_normalize(&call.shape, &call.options, &call.forward, group_size, wire.data(),
-                              total.data(), center_total.data(), &call.launch));
+  if (!call.good()) return;
+  on_error.check(syncbn_normalize(&call.shape, &call.options, &call.forward, group_size,
+                                  wire.data(), total.data(), center_total.data(), &call.launch));
 }
 
 inline void update_running(const Options& options, const ForwardArgs& args, std::int64_t group_size,
                            Span<const double> wire, Span<const double> total, const Launch& launch,
-                           Span<const double> center_total = {}) {
-  const detail::Call call(options, args, launch);
+                           Span<const double> center_total = {}, OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
   call.check_totals(wire, total, center_total);
-  require_ok(syncbn_update_running(&call.shape, &call.options, &call.forward, group_size,
-                                   wire.data(), total.data(), center_total.data(), &call.launch));
+  if (!call.good()) return;
+  on_error.check(syncbn_update_running(&call.shape, &call.options, &call.forward, group_size,
+                                       wire.data(), total.data(), center_total.data(),
+                                       &call.launch));
 }
 
 // total = the sum of the wires that `gathered` holds one after the other, in their order: for a
 // collective that gathers but does not sum float64. Their number is gathered.size()/total.size().
-inline void add_wires(Span<const double> gathered, Span<double> total, const Launch& launch) {
+inline void add_wires(Span<const double> gathered, Span<double> total, const Launch& launch,
+                      OnError on_error = {}) {
   const std::size_t ranks = total.size() == 0 ? 0 : gathered.size() / total.size();
-  detail::check_length("gathered", gathered.size(), ranks * total.size());
-  require_ok(syncbn_add_wires(gathered.data(), static_cast<std::int64_t>(ranks),
-                              static_cast<std::int64_t>(total.size()), total.data(),
-                              &launch.c_struct()));
+  if (gathered.size() != ranks * total.size()) {
+    return on_error.fail(SYNCBN_INVALID_ARGUMENT, "gathered has " +
+                                                      std::to_string(gathered.size()) +
+                                                      " values, expected a multiple of total's " +
+                                                      std::to_string(total.size()));
+  }
+  on_error.check(syncbn_add_wires(gathered.data(), static_cast<std::int64_t>(ranks),
+                                  static_cast<std::int64_t>(total.size()), total.data(),
+                                  &launch.c_struct()));
 }
 
 // ----------------------------------------------------------------------------- backward, in phases
 
 inline void grad_moments(const Options& options, const BackwardArgs& args, Span<double> wire,
-                         const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  detail::check_length("wire", wire.size(), call.sizes.grad_wire);
-  require_ok(
+                         const Launch& launch, OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  call.check_length("wire", wire, call.sizes.grad_wire);
+  if (!call.good()) return;
+  on_error.check(
       syncbn_grad_moments(&call.shape, &call.options, &call.backward, wire.data(), &call.launch));
 }
 
 inline void grad_input(const Options& options, const BackwardArgs& args, std::int64_t group_size,
-                       Span<const double> wire, Span<const double> total, const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  detail::check_length("wire", wire.size(), call.sizes.grad_wire);
-  detail::check_length("total", total.size(), call.sizes.grad_wire);
-  require_ok(syncbn_grad_input(&call.shape, &call.options, &call.backward, group_size, wire.data(),
-                               total.data(), &call.launch));
+                       Span<const double> wire, Span<const double> total, const Launch& launch,
+                       OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  call.check_length("wire", wire, call.sizes.grad_wire);
+  call.check_length("total", total, call.sizes.grad_wire);
+  if (!call.good()) return;
+  on_error.check(syncbn_grad_input(&call.shape, &call.options, &call.backward, group_size,
+                                   wire.data(), total.data(), &call.launch));
 }
 
 // --------------------------------------------------------------------------- running statistics
 
-inline void infer(const Options& options, const ForwardArgs& args, const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  require_ok(syncbn_infer(&call.shape, &call.options, &call.forward, &call.launch));
+inline void infer(const Options& options, const ForwardArgs& args, const Launch& launch,
+                  OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  if (!call.good()) return;
+  on_error.check(syncbn_infer(&call.shape, &call.options, &call.forward, &call.launch));
 }
 
-inline void infer_backward(const Options& options, const BackwardArgs& args, const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  require_ok(syncbn_infer_backward(&call.shape, &call.options, &call.backward, &call.launch));
+inline void infer_backward(const Options& options, const BackwardArgs& args, const Launch& launch,
+                           OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  if (!call.good()) return;
+  on_error.check(syncbn_infer_backward(&call.shape, &call.options, &call.backward, &call.launch));
 }
 
 // ------------------------------------------------------------------------- all phases in one call
 
 inline void forward(const Options& options, const ForwardArgs& args, Communicator& comm,
-                    const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  comm.finish(syncbn_forward(&call.shape, &call.options, &call.forward, comm.get(), &call.launch));
+                    const Launch& launch, OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  if (!call.good()) return;
+  comm.finish(syncbn_forward(&call.shape, &call.options, &call.forward, comm.get(), &call.launch),
+              on_error);
 }
 
 inline void backward(const Options& options, const BackwardArgs& args, Communicator& comm,
-                     const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  comm.finish(
-      syncbn_backward(&call.shape, &call.options, &call.backward, comm.get(), &call.launch));
+                     const Launch& launch, OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  if (!call.good()) return;
+  comm.finish(syncbn_backward(&call.shape, &call.options, &call.backward, comm.get(), &call.launch),
+              on_error);
 }
 
 // A group of one.
-inline void forward(const Options& options, const ForwardArgs& args, const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  require_ok(syncbn_forward(&call.shape, &call.options, &call.forward, nullptr, &call.launch));
+inline void forward(const Options& options, const ForwardArgs& args, const Launch& launch,
+                    OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  if (!call.good()) return;
+  on_error.check(syncbn_forward(&call.shape, &call.options, &call.forward, nullptr, &call.launch));
 }
 
-inline void backward(const Options& options, const BackwardArgs& args, const Launch& launch) {
-  const detail::Call call(options, args, launch);
-  require_ok(syncbn_backward(&call.shape, &call.options, &call.backward, nullptr, &call.launch));
+inline void backward(const Options& options, const BackwardArgs& args, const Launch& launch,
+                     OnError on_error = {}) {
+  const detail::Call call(options, args, launch, on_error);
+  if (!call.good()) return;
+  on_error.check(
+      syncbn_backward(&call.shape, &call.options, &call.backward, nullptr, &call.launch));
 }
 
-}  // namespace v0
+}  // namespace SYNCBN_INLINE_NAMESPACE
 }  // namespace syncbn
 
 #endif  // SYNCBN_PHASES_HPP_

@@ -12,23 +12,38 @@
  * Rules that hold for every function
  *   Status     Every function that can fail returns a syncbn_status. syncbn_last_error() then says,
  *              for the calling thread: what was wrong, what was got, what was expected, what to do.
- *              What can be seen before the work starts is refused before anything is written.
+ *              What can be seen before the work starts is refused before an output is written and
+ *              before another rank is met: the others still wait for this rank. After a later
+ *              failure outputs are undefined where nothing else is said.
+ *   Pointers   NULL is refused where no comment allows it; for x, y and dy it is right too where
+ *              N*C*S = 0. Structs are in host memory and are read before the call returns. The
+ *              data that they and the parameters point to, wires included, live where
+ *              launch->device says, aligned as their type is; on CUDA devices tensors that begin at
+ *              multiples of 16 bytes are faster.
  *   Memory     The library allocates no device memory and keeps no pointer after a call returns
- *              (for a device stream: after the enqueued work has run). The caller owns every
- *              buffer. Unless said otherwise, buffers must not overlap. Device buffers live where
- *              launch->device says.
+ *              (for a device stream: after the enqueued work has run; callbacks: until their handle
+ *              is destroyed). The caller owns every buffer. Inputs are not written. Unless said
+ *              otherwise an output must not overlap another buffer of the call.
  *   Streams    On a device all work is enqueued on launch->stream and the call returns without
- *              waiting; it can be captured in a CUDA graph. On the CPU the call returns when the
- *              work is done.
+ *              waiting; it can be captured in a CUDA graph. The calling thread's current device is
+ *              the same afterwards. On the CPU the call returns when the work is done.
  *   Threads    Every function may be called from any thread at any time; one syncbn_comm serves one
- *              call at a time.
+ *              call at a time (a second one is refused), beside syncbn_comm_poll, _abort and
+ *              _query. Calls that run at the same time need a workspace and outputs of their own.
+ *   Processes  The CPU functions work in a forked child as well; NCCL communicators do not, and not
+ *              once exit has begun: calls are then refused, and syncbn_comm_destroy does nothing.
+ *              Nothing here may be called in a signal handler, nor between a fork of a process with
+ *              threads and exec. The library is not to be unloaded (on Linux dlclose leaves it).
  *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are
  *              none. Index of (n, c, s): channels first (n*C + c)*S + s, channels last
  *              (n*S + s)*C + c, dense. N, C, S >= 0; a rank with no values takes part like any
  *              other.
+ *   Numbers    NaN and infinity in a channel stay visible in it. The same call, given the same
+ *              sums, gives the same bits again; on the CPU they do not depend on the number of
+ *              threads.
  *   Structs    Begin with struct_size = sizeof(the struct as the caller compiled it); zero the rest
  *              and set what you use, or start from the SYNCBN_*_INIT macros. Members are only ever
- *              appended.
+ *              appended: docs/abi.md says what may change when.
  */
 #ifndef SYNCBN_SYNCBN_H_
 #define SYNCBN_SYNCBN_H_
@@ -69,13 +84,15 @@ typedef enum syncbn_status SYNCBN_ENUM_TYPE {
   SYNCBN_INTERNAL = 8          /* a defect of this library, or a failed user callback */
 } syncbn_status;
 
-/* The message of the calling thread's last failure, or "". Valid until its next failing call. */
+/* The message of the calling thread's last failure, or "": ended by '\0', of at most 1023 bytes.
+ * Valid until its next failing call or its end; calls that succeed leave it. */
 SYNCBN_API const char* syncbn_last_error(void);
 
 /* A short constant name such as "invalid argument"; "unknown status" for other values. */
 SYNCBN_API const char* syncbn_status_name(syncbn_status status);
 
-/* "major.minor.patch" of the library that is loaded (the header's is SYNCBN_VERSION_MAJOR ...). */
+/* "major.minor.patch" of the library that is loaded (the header's is SYNCBN_VERSION_MAJOR ...). Who
+ * finds the library by dlopen compares the two: before 1.0 major and minor must be equal. */
 SYNCBN_API const char* syncbn_version(void);
 
 /* ------------------------------------------------------------------------- what is normalized */
@@ -103,9 +120,9 @@ typedef struct syncbn_shape {
 } syncbn_shape;
 #define SYNCBN_SHAPE_INIT {sizeof(syncbn_shape), 0, 0, 1, SYNCBN_FLOAT32, SYNCBN_CHANNELS_FIRST}
 
-/* A parameter or buffer with one value per channel, [C], contiguous. data == NULL: absent.
- * For 16- and 32-bit x: float16, bfloat16 or float32, each vector its own. For float64 x: float64
- * or float32. Arithmetic is done in float32 (float64 for float64 x). */
+/* A parameter or buffer with one value per channel, [C], contiguous. data == NULL: absent, and
+ * dtype is not looked at. For 16- and 32-bit x: float16, bfloat16 or float32, each vector its own.
+ * For float64 x: float64 or float32. Arithmetic is done in float32 (float64 for float64 x). */
 typedef struct syncbn_vector {
   void* data;
   syncbn_dtype dtype;
@@ -171,7 +188,8 @@ typedef enum syncbn_activation SYNCBN_ENUM_TYPE {
  * derivation. */
 #define SYNCBN_IN_PLACE_LEAST_WEIGHT (1.0 / 4096.0)
 
-/* Everything here except momentum and variance_factor must be the same on all ranks. */
+/* Everything here except momentum and variance_factor must be the same on all ranks, and all of it
+ * in every phase of a call. Ranks that differ get SYNCBN_DESYNC. */
 typedef struct syncbn_options {
   size_t struct_size;
   double eps;      /* > 0, finite, in the units of x squared; 0 is allowed too */
@@ -185,7 +203,8 @@ typedef struct syncbn_options {
   syncbn_centering centering;
   syncbn_activation activation;
   uint64_t tag; /* names the call, so that ranks in different calls are told apart. 0: none in the
-                   phases; in the one-call form the communicator's count of calls is used. */
+                   phases; in the one-call form the communicator's count of calls is used, which a
+                   captured graph repeats: give a captured call a tag of its own. */
   int32_t in_place; /* 0, or 1: in place, as above */
 } syncbn_options;
 #define SYNCBN_OPTIONS_INIT                                                                  \
@@ -199,11 +218,14 @@ typedef enum syncbn_device SYNCBN_ENUM_TYPE { SYNCBN_CPU = 0, SYNCBN_CUDA = 1 } 
 typedef struct syncbn_launch {
   size_t struct_size;
   syncbn_device device;
-  int32_t device_index;  /* CUDA ordinal; 0 on the CPU */
-  void* stream;          /* the cudaStream_t to enqueue on; NULL on the CPU */
-  void* workspace;       /* scratch in the device's memory, 64-byte aligned, any content */
+  int32_t device_index;  /* CUDA: the ordinal, that of the communicator; not looked at on the CPU */
+  void* stream;          /* CUDA: the cudaStream_t of that device to enqueue on, NULL is the legacy
+                            default stream; NULL on the CPU */
+  void* workspace;       /* scratch in the device's memory, 64-byte aligned, any content; free
+                            for other use after the call, on a device for work on the same stream */
   size_t workspace_size; /* bytes, at least syncbn_sizes.workspace_size */
-  int32_t num_threads;   /* CPU: threads to use, >= 1. Results do not depend on it, to the bit. */
+  int32_t num_threads;   /* CPU: threads to use, >= 1, this one among them; the others are the
+                            library's, shared by all calls of the process */
   int32_t* status;       /* NULL, or a word in the device's memory or in host memory that the device
                             can access (cudaHostAlloc): there the host may look at it without
                             waiting. It is set to SYNCBN_DESYNC where the ranks disagree, by a plain
@@ -215,7 +237,7 @@ typedef struct syncbn_launch {
 #define SYNCBN_CONTROL_SIZE 16384
 #define SYNCBN_LAUNCH_INIT {sizeof(syncbn_launch), SYNCBN_CPU, 0, NULL, NULL, 0, 1, NULL, NULL}
 
-/* Lengths and sizes of what the caller must provide. A pure function: no device is touched. */
+/* Lengths and sizes of what the caller must provide. */
 typedef struct syncbn_sizes {
   size_t struct_size;
   int64_t wire_length;        /* float64 values: 2C + 4 */
@@ -226,7 +248,8 @@ typedef struct syncbn_sizes {
 } syncbn_sizes;
 #define SYNCBN_SIZES_INIT {sizeof(syncbn_sizes), 0, 0, 0, 0, 0}
 
-/* num_threads does not enter: the same workspace serves any number of threads. */
+/* A pure function: no device is touched. num_threads does not enter: the same workspace serves any
+ * number of threads. */
 SYNCBN_API syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
                                             const syncbn_options* options, syncbn_device device,
                                             syncbn_sizes* sizes);
@@ -235,7 +258,8 @@ SYNCBN_API syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
  *
  * wire    float64[2C+4] = [ W, n, h, h^2,  W*mean[C],  W*E(x^2)[C] ] of this rank; h is a hash of
  *         the tag and of the options that must agree.
- * total   float64[2C+4]: the sum of the wires over the group. Another buffer than wire.
+ * total   float64[2C+4]: the sum of the wires over the group. Another buffer than wire, unless
+ *         group_size is 1: then it may be wire itself.
  * saved   float64[3C+2], for the backward pass = [ W/(sum(W)*n), 0, mean[C], invstd[C], gate[C] ];
  *         mean is in float64, invstd has float32 precision (float64 for float64 x), gate is 0 where
  *         eps_mode max has clamped the variance, else 1.
@@ -244,8 +268,8 @@ typedef struct syncbn_forward_args {
   size_t struct_size;
   const void* x;
   const void* residual;         /* NULL, or added before the activation; NULL in place */
-  const uint8_t* mask;          /* NULL, or [N, S]: 0 = the position does not count in the
-                                   statistics (it is normalized all the same) */
+  const uint8_t* mask;          /* NULL, or [N, S] in either layout, n*S + s: 0 = the position does
+                                   not count in the statistics (it is normalized all the same) */
   syncbn_vector weight;         /* gamma; absent: 1 */
   syncbn_vector bias;           /* beta; absent: 0 */
   syncbn_vector running_mean;   /* both or neither; updated unless the whole group is empty. */
@@ -260,8 +284,9 @@ typedef struct syncbn_forward_args {
   {sizeof(syncbn_forward_args), NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32},                    \
    {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}, NULL, NULL, NULL}
 
-/* Phase 1. Reads x and mask; writes wire, and local_var float64[C] (the variance of this rank's
- * values about their own mean) if it is not NULL: syncbn_center needs it. */
+/* Phase 1. Reads x and mask, and ignores the rest of args; writes wire, and local_var float64[C]
+ * (the variance of this rank's values about their own mean) if it is not NULL: syncbn_center needs
+ * it. */
 SYNCBN_API syncbn_status syncbn_moments(const syncbn_shape* shape, const syncbn_options* options,
                                         const syncbn_forward_args* args, double* wire,
                                         double* local_var, const syncbn_launch* launch);
@@ -269,15 +294,16 @@ SYNCBN_API syncbn_status syncbn_moments(const syncbn_shape* shape, const syncbn_
 /* Phase 2, only where sizes.center_wire_length > 0. Writes
  * center_wire = [ h, h^2, W*(var + (mean - mean of the group)^2)[C], 0 if C is odd ], of
  * sizes.center_wire_length values. Its sum over the group is center_total. group_size: the number
- * of wires in total. Needs no workspace. */
+ * of wires in total, >= 1. Needs no workspace. SYNCBN_DESYNC as in syncbn_normalize, on the CPU. */
 SYNCBN_API syncbn_status syncbn_center(const syncbn_shape* shape, const syncbn_options* options,
                                        int64_t group_size, const double* wire, const double* total,
                                        const double* local_var, double* center_wire,
                                        const syncbn_launch* launch);
 
-/* Phase 3. Writes y, saved, and updates the running statistics. center_total: the summed
- * center_wire, NULL where centring is off. SYNCBN_DESYNC: the ranks disagree; on the CPU nothing is
- * written (on a device y and saved become NaN and the running statistics stay). */
+/* Phase 3. Reads x, residual, weight, bias; writes y, saved, and updates the running statistics.
+ * center_total: the summed center_wire, NULL where centring is off. SYNCBN_DESYNC: the ranks
+ * disagree; on the CPU nothing is written. On a device the call, which cannot know, returns
+ * SYNCBN_OK: launch->status is set, y and saved become NaN, the running statistics stay. */
 SYNCBN_API syncbn_status syncbn_normalize(const syncbn_shape* shape, const syncbn_options* options,
                                           const syncbn_forward_args* args, int64_t group_size,
                                           const double* wire, const double* total,
@@ -308,10 +334,11 @@ SYNCBN_API syncbn_status syncbn_add_wires(const double* gathered, int64_t ranks,
  */
 typedef struct syncbn_backward_args {
   size_t struct_size;
-  const void* x;         /* as in forward; in place the forward's output */
+  const void* x;         /* as in forward, unchanged since; in place the forward's output */
   const void* dy;        /* the gradient of y */
-  const void* y;         /* the forward's output; needed if it had a residual and an activation,
-                            else NULL: what the activation was given is recomputed from x */
+  const void* y;         /* the forward's output; needed if it had a residual and an activation
+                            (this cannot be checked: without it gradients are wrong), else NULL:
+                            what the activation was given is recomputed from x */
   const uint8_t* mask;   /* as in forward */
   syncbn_vector weight;  /* as in forward */
   syncbn_vector bias;    /* as in forward */
@@ -326,13 +353,15 @@ typedef struct syncbn_backward_args {
   {sizeof(syncbn_backward_args), NULL, NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32},             \
    {NULL, SYNCBN_FLOAT32}, NULL, NULL, NULL, {NULL, SYNCBN_FLOAT32}, {NULL, SYNCBN_FLOAT32}}
 
-/* Phase 1. Reads x, dy, y, weight, bias, saved; writes wire. */
+/* Phase 1. Reads x, dy, y, weight, bias, saved, and ignores the rest of args; writes wire. */
 SYNCBN_API syncbn_status syncbn_grad_moments(const syncbn_shape* shape,
                                              const syncbn_options* options,
                                              const syncbn_backward_args* args, double* wire,
                                              const syncbn_launch* launch);
 
-/* Phase 2. Writes dx, dresidual, dweight, dbias. */
+/* Phase 2. Reads what phase 1 reads, and mask; writes dx, dresidual, dweight, dbias. total as in
+ * forward. SYNCBN_DESYNC: on the CPU nothing is written; on a device as in syncbn_normalize, and
+ * all outputs become NaN. */
 SYNCBN_API syncbn_status syncbn_grad_input(const syncbn_shape* shape, const syncbn_options* options,
                                            const syncbn_backward_args* args, int64_t group_size,
                                            const double* wire, const double* total,
@@ -341,11 +370,13 @@ SYNCBN_API syncbn_status syncbn_grad_input(const syncbn_shape* shape, const sync
 /* ------------------------------------------------------------------- running statistics in use */
 
 /* y = act((x - running_mean)*invstd*weight + bias [+ residual]), in evaluation and frozen training.
- * Writes y, and saved if it is not NULL (for syncbn_infer_backward). No statistics are updated. */
+ * Writes y, and saved if it is not NULL (for syncbn_infer_backward). No statistics are updated;
+ * mask and num_batches_tracked are ignored. */
 SYNCBN_API syncbn_status syncbn_infer(const syncbn_shape* shape, const syncbn_options* options,
                                       const syncbn_forward_args* args, const syncbn_launch* launch);
 
-/* Its gradients: dx = dy'*weight*invstd; dweight, dbias of this rank (no group is involved). */
+/* Its gradients: dx = dy'*weight*invstd; dweight, dbias of this rank (no group is involved, and
+ * grad_reduction and mask are ignored). */
 SYNCBN_API syncbn_status syncbn_infer_backward(const syncbn_shape* shape,
                                                const syncbn_options* options,
                                                const syncbn_backward_args* args,
@@ -354,32 +385,51 @@ SYNCBN_API syncbn_status syncbn_infer_backward(const syncbn_shape* shape,
 /* ------------------------------------------------------------------------------- communicators
  *
  * One rank's handle on a group. The one operation is the sum of float64 vectors over the group.
- * Who creates a handle destroys it. A communicator that failed stays failed with its first reason.
+ *
+ *   Collective syncbn_forward and syncbn_backward with a group of more than one, syncbn_comm_sum
+ *              and syncbn_comm_split: every rank makes the same calls on its handle in the same
+ *              order.
+ *   Failures   A communicator that failed stays failed: later calls give the first status and
+ *              message. What is refused (SYNCBN_INVALID_ARGUMENT, SYNCBN_UNSUPPORTED) has not taken
+ *              place and fails nothing here, but the other ranks wait for a call that does not
+ *              come: a rank that cannot go on aborts or destroys its handle, or they meet their
+ *              deadline.
+ *   Ownership  Who creates a handle destroys it; what is split is a handle of its own, and may
+ *              outlive the one that it came from. *comm, *comms and *new_comm are written only
+ *              where SYNCBN_OK is returned.
  */
 typedef struct syncbn_comm syncbn_comm;
 
-/* n handles over one group whose ranks are threads of this process; comms[i] is rank i. Host
- * memory only.
+/* n handles over one group whose ranks are threads of this process; comms[i], of n, is rank i. Host
+ * memory only. Every rank gets the same bits, of a sum in the order of the ranks.
  * timeout_s > 0: a rank that waits longer fails with SYNCBN_TIMEOUT naming the ranks that are
  * missing, and so does every other rank that waits or comes later. A rank that destroys its handle
  * fails the group with SYNCBN_DESYNC. */
 SYNCBN_API syncbn_status syncbn_comm_create_threads(int32_t n, double timeout_s,
                                                     syncbn_comm** comms);
 
-/* Sum `count` float64 values of src over the group into dst (src and dst do not overlap) with the
- * trainer's own means. Host memory: return when dst is complete. Device memory: enqueue on stream.
- * All ranks call in the same order with the same count. Returns SYNCBN_OK or what to report. */
+/* A trainer's own means as functions, called in the thread of the call that needs them, and never
+ * for a group of one by syncbn_forward and syncbn_backward. They must not throw, and must not sum
+ * or split on the handle that they serve. A status other than SYNCBN_OK fails that call and the
+ * communicator with it. A function that never returns is interrupted by nothing.
+ *
+ * Sum `count` float64 values of src over the group into dst (src and dst do not overlap; src
+ * stays). Host memory: return when dst is complete. Device memory: enqueue on stream. All ranks
+ * call in the same order with the same count, and should get the same bits. */
 typedef syncbn_status (*syncbn_sum_fn)(void* context, const double* src, double* dst, int64_t count,
                                        void* stream);
 
 /* Divide the group: called on every rank with its color and key, as MPI_Comm_split does. Writes the
- * new group's context, rank and size; *context = NULL where color < 0. */
+ * new group's context, rank and size; where color < 0 what it writes is ignored. The new handle has
+ * the same functions, and owns the new context from then on. */
 typedef syncbn_status (*syncbn_split_fn)(void* context, int32_t color, int32_t key,
                                          void** new_context, int32_t* new_rank, int32_t* new_size);
 
-/* Called when the handle that owns `context` is destroyed. */
+/* Called once, when the handle that owns `context` is destroyed; not where creating it failed. */
 typedef void (*syncbn_release_fn)(void* context);
 
+/* Copied by the call; the functions and the context must live as long as the handle, and the
+ * functions as long as what is split from it. */
 typedef struct syncbn_callbacks {
   size_t struct_size;
   void* context;             /* handed to every callback; may be NULL */
@@ -389,6 +439,7 @@ typedef struct syncbn_callbacks {
   int32_t device_memory;     /* bit mask of 1 << syncbn_device: where sum takes its buffers;
                                 0 means the CPU */
 } syncbn_callbacks;
+#define SYNCBN_CALLBACKS_INIT {sizeof(syncbn_callbacks), NULL, NULL, NULL, NULL, 0}
 
 SYNCBN_API syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
                                                      const syncbn_callbacks* callbacks,
@@ -405,7 +456,7 @@ SYNCBN_API syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
  * calls: a stream waits, by an event, for the sum before it. A call by a second thread while one is
  * under way is refused. Inside a captured graph the order among streams is the caller's. */
 
-/* NULL for the options, or 0 for a member, means the default. */
+/* NULL for the options, or 0 for a member, means the default. Copied by the call. */
 typedef struct syncbn_nccl_options {
   size_t struct_size;
   double init_timeout_s; /* until all ranks have come to create or to split, and until NCCL has
@@ -418,7 +469,7 @@ typedef struct syncbn_nccl_options {
 #define SYNCBN_NCCL_OPTIONS_INIT {sizeof(syncbn_nccl_options), 0, 0, 0}
 
 /* The bytes by which the ranks of one new group find each other: made by one rank, carried to the
- * others by the caller, used for one group. */
+ * others by the caller, used for one group. No device is needed. */
 #define SYNCBN_NCCL_ID_SIZE 128
 SYNCBN_API syncbn_status syncbn_nccl_unique_id(uint8_t id[SYNCBN_NCCL_ID_SIZE]);
 
@@ -430,8 +481,9 @@ SYNCBN_API syncbn_status syncbn_comm_create_nccl(const uint8_t* id, int32_t rank
                                                  const syncbn_nccl_options* options,
                                                  syncbn_comm** comm);
 
-/* One process drives all ranks: comms[i] is rank i, on device device_indices[i] (NULL: on device
- * i). A device given twice is refused. */
+/* One process drives all ranks: comms[i], of n, is rank i, on device device_indices[i] (NULL: on
+ * device i), and is then used by a thread of its own: the first sum waits for the other ranks. A
+ * device given twice is refused. */
 SYNCBN_API syncbn_status syncbn_comm_create_nccl_all(int32_t n, const int32_t* device_indices,
                                                      const syncbn_nccl_options* options,
                                                      syncbn_comm** comms);
@@ -451,8 +503,8 @@ SYNCBN_API syncbn_status syncbn_comm_borrow_nccl(void* nccl_comm,
  * device memory. */
 SYNCBN_API syncbn_status syncbn_comm_wait(syncbn_comm* comm, void* stream, double timeout_s);
 
-/* Collective over comm: every rank calls it. Ranks of one color form a group, ordered by key, then
- * by old rank. color < 0: this rank joins none and *new_comm = NULL. */
+/* Every rank calls it. Ranks of one color form a group, ordered by key, then by old rank, with the
+ * old group's deadlines. Where color < 0 this rank joins none and *new_comm = NULL. */
 SYNCBN_API syncbn_status syncbn_comm_split(syncbn_comm* comm, int32_t color, int32_t key,
                                            syncbn_comm** new_comm);
 
@@ -463,27 +515,37 @@ typedef struct syncbn_comm_info {
   const char* kind;      /* "threads", "callback", "nccl"; a constant */
   int32_t device_memory; /* bit mask of 1 << syncbn_device: where it can sum */
 } syncbn_comm_info;
+#define SYNCBN_COMM_INFO_INIT {sizeof(syncbn_comm_info), 0, 0, "", 0}
 
 SYNCBN_API syncbn_status syncbn_comm_query(const syncbn_comm* comm, syncbn_comm_info* info);
 
-/* The operation: dst[0..count) = sum over ranks of src[0..count). stream: as in syncbn_launch. */
+/* The operation: dst[0..count) = sum over ranks of src[0..count); count >= 0, the same on every
+ * rank. device says where src and dst are; stream: as in syncbn_launch. */
 SYNCBN_API syncbn_status syncbn_comm_sum(syncbn_comm* comm, const double* src, double* dst,
                                          int64_t count, syncbn_device device, void* stream);
 
-/* SYNCBN_OK while the communicator is healthy, else the status and message of its first failure. */
+/* Without waiting: SYNCBN_OK while the communicator is healthy, else the status and message of its
+ * first failure. */
 SYNCBN_API syncbn_status syncbn_comm_poll(syncbn_comm* comm);
 
-/* Make the group fail, now and for good, with `reason`; ranks that wait in it are released with
- * SYNCBN_INTERNAL. May be called while another thread is inside a call on the same handle. */
+/* Make the communicator fail, now and for good, with `reason` (NULL: a standard one) and
+ * SYNCBN_INTERNAL, which every rank of a threads group then gets, also one that waits. An NCCL
+ * communicator that is owned is aborted, and the streams that wait in it are released; of a
+ * borrowed one and of callbacks only the handle fails. From any thread, also while another is
+ * inside a call on the handle. After another failure it does nothing. */
 SYNCBN_API syncbn_status syncbn_comm_abort(syncbn_comm* comm, const char* reason);
 
-/* NULL is ignored. No call may be under way on this handle. */
+/* NULL is ignored. No call may be under way on this handle, in any thread. An NCCL communicator
+ * that is owned first waits for its sums, up to 30 s (or sum_timeout_s if that is less), then is
+ * aborted. */
 SYNCBN_API void syncbn_comm_destroy(syncbn_comm* comm);
 
 /* ------------------------------------------------------------------- all phases in one call
  *
- * comm == NULL is a group of one; then, on the CPU, a channel that fits the cache is read once.
- * The wires live in the workspace.
+ * comm == NULL is a group of one; then a tensor may be read once instead of twice. The wires live
+ * in the workspace. Where the sum fails (SYNCBN_TIMEOUT, SYNCBN_NCCL_ERROR, ...) nothing but the
+ * workspace has been written. On a device a sum that fails later shows in syncbn_comm_poll and
+ * _wait.
  */
 SYNCBN_API syncbn_status syncbn_forward(const syncbn_shape* shape, const syncbn_options* options,
                                         const syncbn_forward_args* args, syncbn_comm* comm,
@@ -495,12 +557,14 @@ SYNCBN_API syncbn_status syncbn_backward(const syncbn_shape* shape, const syncbn
 
 /* -------------------------------------------------------------------------- what was built */
 
+/* The texts stay valid. */
 typedef struct syncbn_capabilities {
   size_t struct_size;
-  const char* cpu_isa;    /* "generic", "avx2", "avx512", "neon": chosen for this machine */
+  const char* cpu_isa;    /* "generic", "avx2", "avx512", "neon": the best that this machine has, or
+                             what the environment variable SYNCBN_CPU_ISA named at the first call */
   int32_t cuda_built;     /* 1: kernels for CUDA devices are in this library */
   int32_t cuda_devices;   /* CUDA devices usable now */
-  const char* nccl;       /* version and path of the NCCL in use; "" if none was found */
+  const char* nccl;       /* "version (path)" of the NCCL in use; "" if none was found */
 } syncbn_capabilities;
 #define SYNCBN_CAPABILITIES_INIT {sizeof(syncbn_capabilities), "", 0, 0, ""}
 

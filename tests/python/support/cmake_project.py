@@ -1,0 +1,36 @@
+"""Builds CMake projects of somebody else on the installed package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import syncbn
+
+PACKAGE = Path(syncbn.__file__).parent
+WARNINGS = "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror"
+
+
+def build(source: Path, folder: Path, *options: str) -> Path:
+    """Configure the project in `source` and build it in `folder`, which is returned."""
+    flags = [f"-DCMAKE_{language}_FLAGS={WARNINGS}" for language in ("C", "CXX")]
+    found = f"-DCMAKE_PREFIX_PATH={PACKAGE.as_posix()}"
+    configure = ["cmake", "--no-warn-unused-cli", "-S", source, "-B", folder, found, *flags]
+    _run(*configure, *options)
+    _run("cmake", "--build", folder)
+    return folder
+
+
+def _run(*command: object) -> None:
+    # The tools beside Python first: mpicxx comes with a package of Python's.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
