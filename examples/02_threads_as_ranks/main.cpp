@@ -51,6 +51,7 @@ void train(Shard& shard, syncbn::Communicator& comm) {
 }
 
 // Every rank in its own thread.
+// [doc: threads]
 void train_together(std::vector<Shard>& shards) {
   auto comms =
       syncbn::Communicator::thread_group(static_cast<int>(shards.size()), std::chrono::seconds(10));
@@ -60,7 +61,9 @@ void train_together(std::vector<Shard>& shards) {
   }
   for (std::thread& rank : ranks) rank.join();
 }
+// [end]
 
+// [doc: difference]
 // How far the shards, end to end, are from the big batch.
 double difference(const std::vector<Shard>& shards, const std::vector<float>& big,
                   std::vector<float> Shard::* tensor) {
@@ -73,6 +76,7 @@ double difference(const std::vector<Shard>& shards, const std::vector<float>& bi
   }
   return largest;
 }
+// [end]
 
 }  // namespace
 

@@ -6,16 +6,19 @@
 
 #define ALIGNMENT 64
 
+/* [doc: status] */
 static void require_ok(syncbn_status status) {
   if (status == SYNCBN_OK) return;
   fprintf(stderr, "%s: %s\n", syncbn_status_name(status), syncbn_last_error());
   exit(EXIT_FAILURE);
 }
+/* [end] */
 
 int main(void) {
   const float x[8] = {.3F, .4F, .3F, .07F, .83F, .37F, .18F, .93F}; /* 1 sample, 2 channels, 2x2 */
   float y[8], mean[2] = {0, 0}, var[2] = {1, 1};
 
+  /* [doc: one-layer] */
   syncbn_shape shape = SYNCBN_SHAPE_INIT;
   shape.n = 1;
   shape.c = 2;
@@ -35,6 +38,7 @@ int main(void) {
   args.running_mean.data = mean;
   args.running_var.data = var;
   require_ok(syncbn_forward(&shape, &options, &args, NULL, &launch));
+  /* [end] */
 
   for (int c = 0; c < 2; ++c) {
     printf("channel %d: y = %.6f %.6f %.6f %.6f, running mean %.6f, running var %.6f\n", c,

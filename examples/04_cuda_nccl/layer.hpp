@@ -1,0 +1,75 @@
+// Batch normalization as a layer of the trainer.
+#pragma once
+
+#include <cstdint>
+
+#include "device.hpp"
+#include "syncbn/syncbn.hpp"
+
+// Everything that lies on the device is the trainer's memory. Calls enqueue, and return.
+class BatchNorm {
+ public:
+  // [doc: cuda-layer]
+  BatchNorm(const syncbn::Shape& x, int device, cudaStream_t stream, Arena& arena)
+      : weight(arena.take<float>(channels(x))),
+        bias(arena.take<float>(channels(x))),
+        gradients(arena.take<float>(2 * channels(x))),
+        running(arena.take<float>(2 * channels(x))),
+        status(arena.take<std::int32_t>(1)),
+        shape_(x),
+        sizes_(syncbn::query_sizes(x, options(), SYNCBN_CUDA)),
+        saved_(arena.take<double>(sizes_.saved)),
+        launch_(syncbn::Launch::cuda(device, stream, workspace(arena)).status(status)) {}
+
+  void forward(const float* x, float* y, syncbn::Communicator& comm) {
+    syncbn::ForwardArgs args;
+    args.x = {x, shape_};
+    args.y = {y, shape_};
+    args.weight = weight;
+    args.bias = bias;
+    args.running_mean = running;
+    args.running_var = running + shape_.c;
+    args.saved = {saved_, sizes_.saved};
+    syncbn::forward(options(), args, comm, launch_);
+  }
+
+  void backward(const float* x, const float* dy, float* dx, syncbn::Communicator& comm) {
+    syncbn::BackwardArgs args;
+    args.x = {x, shape_};
+    args.dy = {dy, shape_};
+    args.weight = weight;
+    args.bias = bias;
+    args.saved = {saved_, sizes_.saved};
+    args.dx = {dx, shape_};
+    args.dweight = gradients;
+    args.dbias = gradients + shape_.c;
+    syncbn::backward(options(), args, comm, launch_);
+  }
+  // [end]
+
+  float* weight;
+  float* bias;
+  float* gradients;      // of the weight, then of the bias, so that one sum reduces both
+  float* running;        // mean, then variance
+  std::int32_t* status;  // becomes SYNCBN_DESYNC where the ranks disagree
+
+ private:
+  static std::size_t channels(const syncbn::Shape& x) { return static_cast<std::size_t>(x.c); }
+
+  // The tag is the layer's own number: in a graph the communicator's count of calls stands still.
+  static syncbn::Options options() {
+    syncbn::Options options;
+    options.tag = 1;
+    return options;
+  }
+
+  // One would do for all layers on this stream: nothing in it outlives a call.
+  syncbn::WorkspaceView workspace(Arena& arena) const {
+    return {arena.take<std::byte>(sizes_.workspace), sizes_.workspace};
+  }
+
+  syncbn::Shape shape_;
+  syncbn::Sizes sizes_;
+  double* saved_;  // from forward to backward
+  syncbn::Launch launch_;
+};
