@@ -32,6 +32,13 @@ RESNET50 = {
 OTHERS: tuple[Shape, ...] = ((4, 256, 128, 128), (2, 32, 64, 64, 64), (8192, 4096))
 # 200 MB and more in every dtype.
 LARGE: tuple[Shape, ...] = ((128, 256, 56, 56), (32768, 4096))
+# Few, for each goes through Nsight Compute several times: planes large, middling and small, rows.
+COUNTERS: tuple[Shape, ...] = (
+    (32, 64, 112, 112),
+    (32, 256, 56, 56),
+    (32, 2048, 7, 7),
+    (8192, 4096),
+)
 # As quick as a rehearsal on a CPU should be.
 TINY: tuple[Shape, ...] = ((4, 8, 5, 5), (2, 3, 4, 4, 4), (64, 16))
 
@@ -68,8 +75,8 @@ def resnet50(images: int) -> dict[Shape, int]:
 
 
 def shapes_of(groups: Sequence[str]) -> Iterator[tuple[str, Shape, int]]:
-    """Each group by its name: "resnet50-<images>", "others", "large" or "tiny"."""
-    fixed = {"others": OTHERS, "large": LARGE, "tiny": TINY}
+    """Each group by its name: "resnet50-<images>", "others", "large", "counters" or "tiny"."""
+    fixed = {"others": OTHERS, "large": LARGE, "counters": COUNTERS, "tiny": TINY}
     for group in groups:
         if group in fixed:
             yield from ((group, shape, 1) for shape in fixed[group])

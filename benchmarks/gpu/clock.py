@@ -36,7 +36,7 @@ class CudaClock:
         self._others = torch.zeros(nbytes // 4, device="cuda")
         self._read_others()
         torch.cuda.synchronize()
-        self._seconds_busy = _Timing(self._read_others, 20).wait()
+        self._seconds_busy = Timing(self._read_others, 20).wait()
 
     def cold(self, calls: dict[str, Call], repeat: int) -> dict[str, float]:
         return self._median(calls, repeat, warm_calls=0)
@@ -49,14 +49,14 @@ class CudaClock:
             name: self._times_to_hide((warm_calls + 2) * _seconds_to_enqueue(call))
             for name, call in calls.items()
         }
-        timings: dict[str, list[_Timing]] = {name: [] for name in calls}
+        timings: dict[str, list[Timing]] = {name: [] for name in calls}
         for _ in range(repeat):
             for name, call in calls.items():
                 for _ in range(busy[name]):
                     self._read_others()
                 if warm_calls:
                     call()
-                timings[name].append(_Timing(call, warm_calls or 1))
+                timings[name].append(Timing(call, warm_calls or 1))
             torch.cuda.synchronize()
         return {
             name: statistics.median(timing.wait() for timing in timed)
@@ -83,7 +83,9 @@ def _seconds_to_enqueue(call: Call) -> float:
     return statistics.median(seconds)
 
 
-class _Timing:
+class Timing:
+    """Of so many calls in a row, from when it is made."""
+
     def __init__(self, call: Call, times: int) -> None:
         self._times = times
         self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -115,26 +117,6 @@ class CpuClock:
 
 def clock_for(device: str) -> Clock:
     return CudaClock() if device == "cuda" else CpuClock()
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def host_seconds(call: Call, device: str, calls: int = 100, rounds: int = 7) -> float:
-    """Seconds of the host per call until it returns; the device runs behind."""
-    for _ in range(10):
-        call()
-    timings = []
-    for _ in range(rounds):
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        timings.append((time.perf_counter() - start) / calls)
-    synchronize(device)
-    return statistics.median(timings)
 
 
 def copy_bandwidth(clock: Clock, device: str, nbytes: int, repeat: int) -> float:

@@ -12,12 +12,16 @@ import syncbn
 from syncbn._cli.machine import machine_facts
 
 
-def _nvidia_smi(field: str) -> str:
-    if shutil.which("nvidia-smi") is None:
+def _said(*command: str) -> str:
+    """What a command prints; "unknown" where it is missing or fails."""
+    if shutil.which(command[0]) is None:
         return "unknown"
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "--id=0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def _nvidia_smi(field: str) -> str:
+    return _said("nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "--id=0")
 
 
 def facts(device: str) -> dict[str, Any]:
@@ -26,6 +30,7 @@ def facts(device: str) -> dict[str, Any]:
         "device": device,
         "torch_cuda": torch.version.cuda or "none",
         "nccl": syncbn.capabilities()["nccl"] or "none",
+        "commit": _said("git", "rev-parse", "HEAD"),
     }
     if device != "cuda":
         return {**found, "gpu": "none: a rehearsal on the CPU, whose numbers mean nothing"}
@@ -38,6 +43,8 @@ def facts(device: str) -> dict[str, Any]:
         "memory_bytes": properties.total_memory,
         "driver": _nvidia_smi("driver_version"),
         "cudnn": torch.backends.cudnn.version(),
+        # By default torch computes convolutions of float32 in TF32.
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
         "torch_nccl": ".".join(map(str, torch.cuda.nccl.version())),
     }
 
@@ -50,6 +57,7 @@ def line(found: dict[str, Any]) -> str:
             ("CUDA", "torch_cuda"),
             ("torch", "torch"),
             ("cuDNN", "cudnn"),
+            ("NCCL", "torch_nccl"),
             ("syncbn", "syncbn"),
         )
         if key in found

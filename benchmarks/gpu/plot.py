@@ -1,4 +1,4 @@
-"""Bandwidth and speed-up of every shape in one picture."""
+"""Bandwidth and speed-up of every shape in one picture; training steps in another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from .facts import line
 from .points import Point
-from .report import KERNELS, Results
+from .results import KERNELS, Results
+from .tables import by_setting
+from .training import VARIANTS
 
 MARKERS = {
     ("float32", "channels_first"): ("o", "#1f4e79"),
@@ -50,3 +52,33 @@ def write_plot(results: Results, path: Path) -> None:
 
 def _percent(point: Point) -> float:
     return 100 * point.copy_fraction("phases")
+
+
+def write_training_plot(results: Results, path: Path) -> None:
+    """A group of bars for each setting, of the step's time with each normalization."""
+    settings = by_setting(results.training)
+    figure = Figure(figsize=(12, 1 + 1.1 * len(settings)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    height = 0.8 / len(VARIANTS)
+    for row, variant in enumerate(VARIANTS):
+        chosen = [
+            (place + row * height, of_setting[variant])
+            for place, of_setting in enumerate(settings.values())
+            if variant in of_setting and of_setting[variant].samples
+        ]
+        places = [place for place, _ in chosen]
+        style = {"height": height, "label": variant}
+        axes[0].barh(places, [1e3 * training.seconds for _, training in chosen], **style)
+        axes[1].barh(places, [(training.peak_bytes or 0) / 1e9 for _, training in chosen], **style)
+    axes[0].set_yticks(
+        [place + 0.4 - height / 2 for place in range(len(settings))],
+        [setting.name for setting in settings],
+    )
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("a training step of ResNet-50, ms")
+    axes[1].set_xlabel("its peak memory, GB")
+    figure.suptitle(f"syncbn. {line(results.facts)}", fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.savefig(path, dpi=110)

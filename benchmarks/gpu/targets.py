@@ -22,6 +22,17 @@ class Target:
     reached: bool
 
 
+def geometric_mean(values: Iterable[tuple[float, int]]) -> float:
+    """Of values, each so many times."""
+    weighted = list(values)
+    total = sum(times for _, times in weighted)
+    return math.exp(math.fsum(times * math.log(value) for value, times in weighted) / total)
+
+
+def mean_speedup(points: Iterable[Point], subject: str, over: str) -> float:
+    return geometric_mean((point.speedup(subject, over), point.case.times) for point in points)
+
+
 def targets(points: Sequence[Point]) -> list[Target]:
     """Those that the points say anything about."""
     found: list[Target] = []
@@ -55,9 +66,7 @@ def _of_torch(operation: str, points: Sequence[Point]) -> Iterable[Target]:
     layers = [p for p in points if p.case.group.startswith("resnet50") and p.cache == "cold"]
     if not layers:
         return
-    total = sum(point.case.times for point in layers)
-    logarithms = (p.case.times * math.log(p.speedup("phases", "torch kernels")) for p in layers)
-    mean = math.exp(math.fsum(logarithms) / total)
+    mean = mean_speedup(layers, "phases", "torch kernels")
     yield Target(
         f"{operation}: phases over torch's kernels, ResNet-50, geometric mean",
         ">= 1.50",

@@ -16,15 +16,8 @@ import torch.distributed as dist
 from benchmarks.gpu import rehearsal
 from torch.utils._python_dispatch import TorchDispatchMode
 
-KERNELS = (
-    "batch_norm_stats",
-    "batch_norm_gather_stats_with_counts",
-    "batch_norm_elemt",
-    "batch_norm_backward_reduce",
-    "batch_norm_backward_elemt",
-)
 _EMULATED: dict[Any, Callable[..., Any]] = {
-    getattr(torch.ops.aten, name).default: getattr(rehearsal, name) for name in KERNELS
+    getattr(torch.ops.aten, name).default: getattr(rehearsal, name) for name in rehearsal.KERNELS
 }
 
 

@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.gpu import cases, points, rehearsal, report, subjects, targets  # noqa: E402
+from benchmarks.gpu import cases, points, rehearsal, subjects, targets  # noqa: E402
 from benchmarks.gpu.cases import Case  # noqa: E402
 from benchmarks.gpu.points import Point  # noqa: E402
 
@@ -49,7 +49,7 @@ def test_bandwidth_counts_the_passes_that_ranks_need():
 def test_means_are_geometric_and_count_each_layer():
     other = Case("resnet50-32", (32, 256, 56, 56), "float32", "channels_first", times=2)
     chosen = [point(LAYER, torch_kernels=2), point(other, torch_kernels=32)]
-    assert report.mean_speedup(chosen, "phases", "torch kernels") == pytest.approx(4)
+    assert targets.mean_speedup(chosen, "phases", "torch kernels") == pytest.approx(4)
 
 
 @pytest.mark.parametrize(
