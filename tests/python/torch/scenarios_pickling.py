@@ -12,7 +12,7 @@ from scenarios_distributed import layer_of, shard
 from scenarios_groups import two_by_two
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from worlds import Scenario
+from worlds import Scenario, destroy
 
 from support.scenarios import error_of, scenario_of
 from syncbn.comm import from_callback
@@ -63,8 +63,7 @@ def found_after_it_was_made_anew(rank: int, _: int) -> Any:
 
     groups = new_groups()
     saved = pickle.dumps(layer_of(4, process_group=groups[1]))
-    for group in groups:
-        dist.destroy_process_group(group)
+    destroy(*groups)
     early = pickle.loads(saved)
     assert "no such group" in error_of(lambda: early(shard(rank)))
     anew = new_groups()
@@ -72,8 +71,7 @@ def found_after_it_was_made_anew(rank: int, _: int) -> Any:
     y = early(shard(rank))
     # The names are other ones, the description tells the groups apart.
     assert early.process_group is late.process_group is anew[1]
-    for group in anew:
-        dist.destroy_process_group(group)
+    destroy(*anew)
     return y
 
 
@@ -84,12 +82,12 @@ def loaded_before_the_group_is_made(rank: int, _: int) -> Any:
     mine = int(rank in ranks[1])
     before = [dist.new_group(r) for r in ranks][mine]
     saved = pickle.dumps(layer_of(4, process_group=before))
-    dist.destroy_process_group(before)
+    destroy(before)
     layer = pickle.loads(saved)
     after = [dist.new_group(r) for r in ranks][mine]
     y = layer(shard(rank))
     assert layer.process_group is after
-    dist.destroy_process_group(after)
+    destroy(after)
     return y
 
 
@@ -99,7 +97,7 @@ def layer_without_its_group(rank: int, _: int) -> Any:
     groups = [dist.new_group([0, 1, 2], group_desc="three"), dist.new_group([3])]
     layer = layer_of(4, process_group=groups[rank // 3])
     saved = pickle.dumps(layer)
-    dist.destroy_process_group(groups[rank // 3])
+    destroy(groups[rank // 3])
     lost = copied_by_pickle(pickle.loads(saved))
     lost.load_state_dict(layer.state_dict())
     assert repr(lost) == repr(layer)
@@ -126,8 +124,7 @@ def groups_that_were_destroyed_before(rank: int, _: int) -> Any:
     group = [dist.new_group([r], group_desc="own") for r in range(4)][rank]
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("rows", "columns"))["columns"]
     layers = [layer_of(4, process_group=destroyed) for destroyed in (group, mesh)]
-    dist.destroy_process_group(group)
-    dist.destroy_process_group(mesh.get_group())
+    destroy(group, mesh.get_group())
     return pickle.dumps(layers).hex()
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from scenarios_distributed import layer_of, shard
 from torch import Tensor
-from worlds import Scenario
+from worlds import Scenario, destroy
 
 from support.scenarios import error_of, scenario_of
 from syncbn.torch import SyncBatchNorm, megengine, mmcv, sync_batch_norm
@@ -56,9 +56,7 @@ def list_where_ranks_have_unlike_numbers_of_groups(rank: int, _: int) -> Any:
     """torch would name the new group by them."""
     others = [dist.new_group(ranks) for ranks in ([1], [1, 2])]
     y = layer_of(4, process_group=tuple(all_but(3, rank)))(shard(rank))
-    for group in others:
-        if group is not dist.GroupMember.NON_GROUP_MEMBER:
-            dist.destroy_process_group(group)
+    destroy(*others)
     return y
 
 
@@ -97,7 +95,7 @@ def group_that_is_there_already(rank: int, _: int) -> Any:
     layer = layer_of(4, process_group=ranks[mine])
     y = layer(shard(rank))
     assert layer.process_group is groups[mine]
-    dist.destroy_process_group(groups[mine])
+    destroy(groups[mine])
     return y
 
 
@@ -107,7 +105,7 @@ def list_again_after_its_group_was_destroyed(rank: int, _: int) -> Any:
     for _ in range(2):
         layer = layer_of(4, process_group=all_but(2, rank))
         ys.append(layer(shard(rank)))
-        dist.destroy_process_group(layer.process_group)
+        destroy(layer.process_group)
     return ys
 
 

@@ -52,6 +52,17 @@ class World:
         return [results[scenario] for results in self.results]
 
 
+def destroy(*groups: Any) -> None:
+    """Destroy groups when every rank of the world is here; each calls it.
+
+    A rank that still connects to the others, or waits for what they send, would find them gone.
+    """
+    dist.barrier()
+    for group in groups:
+        if group is not dist.GroupMember.NON_GROUP_MEMBER:
+            dist.destroy_process_group(group)
+
+
 def _end_of(ranks: list[subprocess.Popen[bytes]], timeout: float) -> list[int | None]:
     """Wait for all ranks, or for the first that fails; their exit statuses, None: still at work."""
     deadline = time.monotonic() + timeout
