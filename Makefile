@@ -170,9 +170,10 @@ simt-asan: $(PYPI_NVCC) .venv/.tools
 simt-tsan: $(PYPI_NVCC) .venv/.tools
 	$(call ctest,simt-tsan)
 
-# Two at a time: ranks that are processes wait for each other, and leave the cores to others then.
+# Two files at a time (tests/python/conftest.py makes the groups): ranks that are processes wait for
+# each other, and leave the cores to others then.
 python-test: .venv/.developer .venv/.installed
-	@$(IN_VENV) .venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(IN_VENV) .venv/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 exhaustive: .venv/.developer .venv/.installed
 	@$(IN_VENV) .venv/bin/python -m pytest --exhaustive --timeout 0 $(PYTEST_ARGS)

@@ -1,16 +1,16 @@
 """Ranks that are processes over gloo: each runs a module of scenarios and saves what came out.
 
 A module of scenarios has SCENARIOS: by name, functions of rank and size that every rank calls, in
-their order. Run as a program, this file is one rank.
+their order.
 """
 
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ import torch.distributed as dist
 
 Scenario = Callable[[int, int], Any]
 
+# The ranks are forks of a process that has imported what takes them longer than most scenarios.
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["torch.distributed.tensor", "syncbn.torch"])
+
 
 class World:
     """What every rank of a world of this size returned for each scenario of a module."""
@@ -27,24 +31,20 @@ class World:
     def __init__(self, size: int, folder: Path, scenarios: str, timeout: float = 120.0) -> None:
         self.size = size
         meeting = folder / "meeting"
-        # The ranks import what this process imports, and gloo meets on this machine only.
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        environment = {**os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
         logs = [folder / f"rank{rank}.log" for rank in range(size)]
-        ranks = []
-        for rank, log in enumerate(logs):
-            place = [scenarios, str(rank), str(size), str(meeting), str(folder)]
-            with log.open("w") as output:
-                command = [sys.executable, "-W", "error", __file__, *place]
-                ranks.append(
-                    subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-                )
+        ranks = [
+            _server.Process(target=_run_rank, args=(scenarios, rank, size, meeting, folder, log))
+            for rank, log in enumerate(logs)
+        ]
+        for each in ranks:
+            each.start()
         try:
             codes = _end_of(ranks, timeout)
         finally:
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
+            for each in ranks:
+                each.kill()
+                each.join()
+                each.close()
         assert codes == [0] * size, _text(logs)
         self.results = [torch.load(folder / f"rank{rank}.pt") for rank in range(size)]
 
@@ -63,11 +63,11 @@ def destroy(*groups: Any) -> None:
             dist.destroy_process_group(group)
 
 
-def _end_of(ranks: list[subprocess.Popen[bytes]], timeout: float) -> list[int | None]:
+def _end_of(ranks: list[Any], timeout: float) -> list[int | None]:
     """Wait for all ranks, or for the first that fails; their exit statuses, None: still at work."""
     deadline = time.monotonic() + timeout
     while True:
-        codes = [rank.poll() for rank in ranks]
+        codes = [rank.exitcode for rank in ranks]
         if any(codes) or None not in codes or time.monotonic() > deadline:
             return codes
         time.sleep(0.02)
@@ -77,15 +77,16 @@ def _text(logs: list[Path]) -> str:
     return "\n".join(f"{log.name}:\n{log.read_text()}" for log in logs)
 
 
-def _run_rank(scenarios: str, rank: int, size: int, meeting: str, folder: str) -> None:
+def _run_rank(scenarios: str, rank: int, size: int, meeting: Path, folder: Path, log: Path) -> None:
+    with log.open("w") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+    warnings.simplefilter("error")
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # gloo meets on this machine only
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
     module = importlib.import_module(scenarios)
     results = {name: run(rank, size) for name, run in module.SCENARIOS.items()}
-    torch.save(results, f"{folder}/rank{rank}.pt")
+    torch.save(results, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    _run_rank(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
