@@ -31,6 +31,7 @@ function(syncbn_add_cpu_kernels result sources host)
     target_compile_options(${target} PRIVATE
       -ffp-contract=off -fno-math-errno ${flags_${isa}})
     syncbn_compile_options(${target})
+    set_target_properties(${target} PROPERTIES UNITY_BUILD OFF) # two large files, for two cores
     # GCC takes the deliberately undefined vectors of its own intrinsics for a mistake (bug 105593).
     target_compile_options(${target} PRIVATE
       $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>)

@@ -11,6 +11,7 @@ function(syncbn_add_cuda target host)
   target_compile_features(${target} PRIVATE cuda_std_20)
   set_target_properties(${target} PROPERTIES
     CUDA_EXTENSIONS OFF
+    UNITY_BUILD OFF # few large files
     CUDA_VISIBILITY_PRESET hidden
     CUDA_RUNTIME_LIBRARY Static)
   target_compile_options(${target} PRIVATE

@@ -41,6 +41,7 @@ function(syncbn_add_simt target host)
   target_compile_options(${target} PRIVATE
     -ffp-contract=off -fno-math-errno -fno-strict-aliasing)
   syncbn_compile_options(${target})
+  set_target_properties(${target} PROPERTIES UNITY_BUILD OFF) # few large files
   set(kernels ${ARGN})
   list(FILTER kernels INCLUDE REGEX "\\.cu$")
   set_source_files_properties(${kernels} PROPERTIES
