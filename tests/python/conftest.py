@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 # Files of tests that share worlds of processes, which take long to start: for one worker.
-TOGETHER = {
-    name: "world of four"
-    for name in ("test_dtensor.py", "test_groups.py", "test_pickling.py", "test_rank_lists.py")
-}
+TOGETHER = dict.fromkeys(
+    ("test_dtensor.py", "test_groups.py", "test_pickling.py", "test_rank_lists.py"),
+    "world of four",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

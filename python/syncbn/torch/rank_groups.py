@@ -28,7 +28,7 @@ def groups_of(ranks: Sequence[int]) -> list[dist.ProcessGroup]:
 
 
 def of_ranks(ranks: Sequence[int]) -> Any:
-    """The group of these global ranks, which is made where this process has none yet.
+    """The group of these global ranks, made where this process has none yet; None for all ranks.
 
     All of these ranks call it, the others need not. Raises ValueError where this rank is none of
     them, TypeError for what are no ranks.
