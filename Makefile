@@ -128,9 +128,9 @@ test: preflight
 	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 118 $(MAKE) asan
 	@$(STAGE) "C++ tests, thread sanitizer" 70 $(MAKE) tsan
 	@$(STAGE) "CUDA sources on the CPU" 160 $(MAKE) simt
-	@$(STAGE) "CUDA sources, address and undefined behaviour sanitizers" 240 $(MAKE) simt-asan
+	@$(STAGE) "CUDA sources, address and undefined behaviour sanitizers" 250 $(MAKE) simt-asan
 	@$(STAGE) "CUDA sources, thread sanitizer" 147 $(MAKE) simt-tsan
-	@$(STAGE) --last "Python tests" 415 $(MAKE) python-test
+	@$(STAGE) --last "Python tests" 405 $(MAKE) python-test
 
 lint: .venv/.developer .venv/.installed
 	@.venv/bin/ruff check --quiet $(PYTHON_SOURCES)
@@ -170,10 +170,9 @@ simt-asan: $(PYPI_NVCC) .venv/.tools
 simt-tsan: $(PYPI_NVCC) .venv/.tools
 	$(call ctest,simt-tsan)
 
-# Two files at a time (tests/python/conftest.py makes the groups): ranks that are processes wait for
-# each other, and leave the cores to others then.
+# Two files at a time: ranks that are processes wait for each other, and leave the cores to others then.
 python-test: .venv/.developer .venv/.installed
-	@$(IN_VENV) .venv/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(IN_VENV) .venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 exhaustive: .venv/.developer .venv/.installed
 	@$(IN_VENV) .venv/bin/python -m pytest --exhaustive --timeout 0 $(PYTEST_ARGS)

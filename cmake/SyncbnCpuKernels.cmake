@@ -32,6 +32,9 @@ function(syncbn_add_cpu_kernels result sources host)
       -ffp-contract=off -fno-math-errno ${flags_${isa}})
     syncbn_compile_options(${target})
     set_target_properties(${target} PROPERTIES UNITY_BUILD OFF) # two large files, for two cores
+    if(SYNCBN_SIMT) # which tests the other backend
+      target_compile_options(${target} PRIVATE -O0)
+    endif()
     # GCC takes the deliberately undefined vectors of its own intrinsics for a mistake (bug 105593).
     target_compile_options(${target} PRIVATE
       $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>)

@@ -11,13 +11,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-# Files of tests that share worlds of processes, which take long to start: for one worker.
-TOGETHER = dict.fromkeys(
-    ("test_dtensor.py", "test_groups.py", "test_pickling.py", "test_rank_lists.py"),
-    "world of four",
-)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--exhaustive",
@@ -31,10 +24,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.pluginmanager.hasplugin("xdist"):  # for its --dist loadgroup
-        for item in items:
-            group = TOGETHER.get(item.path.name, str(item.path))
-            item.add_marker(pytest.mark.xdist_group(group))
     if config.getoption("--exhaustive"):
         return
     left_out = [item for item in items if item.get_closest_marker("exhaustive")]
