@@ -13,6 +13,7 @@ from .dialects.states import TakesArrays
 from .entry import batch_norm
 from .module import SyncBatchNorm
 from .options import Settings
+from .thread_replicas import device_of
 
 __all__ = [
     "BatchNorm1d",
@@ -148,7 +149,7 @@ class SelfDataParallel(nn.Module):
         super().__init__()
         if device_ids is None:
             device_ids = range(torch.cuda.device_count())
-        self.device_ids = [_device(each) for each in device_ids]
+        self.device_ids = [device_of(each) for each in device_ids]
         if not self.device_ids:
             raise ValueError(
                 "device_ids: got no device, expected one or more; the default, all CUDA devices, is"
@@ -200,10 +201,6 @@ def _leave_module_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any)
     before = f"{prefix}module."
     for key in [key for key in state if key.startswith(before)]:
         state[prefix + key.removeprefix(before)] = state.pop(key)
-
-
-def _device(given: Any) -> torch.device:
-    return torch.device("cuda", given) if isinstance(given, int) else torch.device(given)
 
 
 def _scattered(input: Tensor, devices: Sequence[torch.device], dim: int) -> list[Tensor]:

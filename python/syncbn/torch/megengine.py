@@ -7,10 +7,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from .dialects.layer import DialectLayer
 from .dialects.refusals import RefusedArgument, check_channels
-from .dialects.states import TakesArrays
 from .entry import batch_norm
-from .kept_groups import KeepsGroup
 from .options import Settings
 
 __all__ = ["WORLD", "SyncBatchNorm", "sync_batch_norm"]
@@ -21,7 +20,7 @@ WORLD: Final = None
 _EPS_MODES = {"additive": "add", "max": "max"}
 
 
-class SyncBatchNorm(TakesArrays, KeepsGroup):
+class SyncBatchNorm(DialectLayer):
     """megengine.module.SyncBatchNorm: its arguments, defaults, conventions and state dict.
 
     Input is (N, C), (N, C, L) or (N, C, H, W). weight, bias, running_mean and running_var have the
@@ -58,7 +57,7 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__()
+        super().__init__(group, name, timeout)
         if freeze and not track_running_stats:
             raise RefusedArgument(
                 "track_running_stats must be initialized to True if freeze is True"
@@ -69,9 +68,6 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.freeze = freeze
-        self.process_group = group
-        self.layer_name = name
-        self.timeout = timeout
 
         def vector() -> Tensor:
             return torch.empty((1, num_features, 1, 1), device=device, dtype=dtype)
@@ -118,18 +114,18 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
             weight = None if weight is None else weight.detach()
             bias = None if bias is None else bias.detach()
         uses_batch = self.running_mean is None or (self.training and not self.freeze)
-        return _normalize(
+        y: Tensor = self._batch_norm(
             _settings(self.momentum, self.eps, "additive"),
             inp,
             training=uses_batch,
-            running_mean=self.running_mean,
-            running_var=self.running_var,
-            weight=weight,
-            bias=bias,
-            process_group=self.current_group(),
-            name=self.layer_name,
-            timeout=self.timeout,
+            **_flat(
+                running_mean=self.running_mean,
+                running_var=self.running_var,
+                weight=weight,
+                bias=bias,
+            ),
         )
+        return y
 
     def _loaded(self, value: Tensor) -> Tensor:
         return value.reshape(1, -1, 1, 1) if value.dim() == 1 else value
@@ -164,16 +160,9 @@ def sync_batch_norm(
 
     Raises ValueError, which is an AssertionError too, for another eps_mode.
     """
-    return _normalize(
-        _settings(momentum, eps, eps_mode),
-        inp,
-        training=training,
-        running_mean=running_mean,
-        running_var=running_var,
-        weight=weight,
-        bias=bias,
-        process_group=group,
-    )
+    vectors = _flat(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    settings = _settings(momentum, eps, eps_mode)
+    return batch_norm(settings, inp, training=training, process_group=group, **vectors)
 
 
 def _settings(momentum: float, eps: float, eps_mode: str) -> Settings:
@@ -182,9 +171,6 @@ def _settings(momentum: float, eps: float, eps_mode: str) -> Settings:
     return Settings(eps, 1 - momentum, eps_mode=_EPS_MODES[eps_mode.lower()])
 
 
-def _normalize(settings: Settings, inp: Tensor, **call: Any) -> Tensor:
-    """entry.batch_norm for vectors of shape (1, C, 1, 1), which it takes as (C,)."""
-    for name in ("running_mean", "running_var", "weight", "bias"):
-        if call[name] is not None:
-            call[name] = call[name].view(-1)
-    return batch_norm(settings, inp, **call)
+def _flat(**vectors: Tensor | None) -> dict[str, Any]:
+    """Vectors of shape (1, C, 1, 1) as entry.batch_norm takes them, over the same memory."""
+    return {name: None if vector is None else vector.view(-1) for name, vector in vectors.items()}

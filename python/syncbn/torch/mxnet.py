@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,18 +11,16 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from .dialects.initializers import Initializer, fill, filler
+from .dialects.layer import DialectLayer
 from .dialects.refusals import check_channels
-from .dialects.states import TakesArrays, tensor_of
-from .entry import batch_norm
-from .kept_groups import KeepsGroup
-from .lists import batch_norm_list
+from .dialects.states import tensor_of
 from .options import Settings
 from .resolve import resolve
 
 __all__ = ["SyncBatchNorm"]
 
 
-class SyncBatchNorm(TakesArrays, KeepsGroup):
+class SyncBatchNorm(DialectLayer):
     """mxnet.gluon.contrib.nn.SyncBatchNorm: its arguments, defaults, conventions and state dict.
 
     Input has two dimensions or more, the channels in the second.
@@ -75,7 +73,7 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__()
+        super().__init__(process_group, name, timeout)
         self.in_channels = in_channels
         self.num_devices = num_devices
         self.momentum = momentum
@@ -83,9 +81,6 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
         self.center = center
         self.scale = scale
         self.use_global_stats = use_global_stats
-        self.process_group = process_group
-        self.layer_name = name
-        self.timeout = timeout
         self.initializers: dict[str, Initializer] = {
             "gamma": gamma_initializer if scale else "ones",
             "beta": beta_initializer,
@@ -116,17 +111,13 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
             raise ValueError("data: got no tensor, expected at least one")
         for x in tensors:
             self._check(x)
-        function: Callable[..., Any] = batch_norm if isinstance(data, Tensor) else batch_norm_list
         normalize = partial(
-            function,
+            self._batch_norm,
             # With 1 as momentum the statistics of the batch come as they are.
             Settings(self.epsilon, 1.0, weighting="equal", variance_factor="biased"),
             data,
             weight=self.gamma if self.scale else None,
             bias=self.beta,
-            process_group=self.current_group(),
-            name=self.layer_name,
-            timeout=self.timeout,
         )
         if not self.training or self.use_global_stats:
             running = {"running_mean": self.running_mean, "running_var": self.running_var}

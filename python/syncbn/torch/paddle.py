@@ -12,11 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from .conversion.convert import replace_modules, take_over
 from .conversion.registry import NotConvertible, conversion_of
 from .dialects.initializers import Initializer, fill
+from .dialects.layer import DialectLayer
 from .dialects.refusals import check_channels
-from .dialects.states import TakesArrays
-from .entry import batch_norm
-from .kept_groups import KeepsGroup
-from .options import Settings
+from .options import CHOICES, Settings
 
 __all__ = ["ParamAttr", "SyncBatchNorm", "convert_sync_batchnorm"]
 
@@ -41,7 +39,7 @@ class ParamAttr:
     trainable: bool = True
 
 
-class SyncBatchNorm(TakesArrays, KeepsGroup):
+class SyncBatchNorm(DialectLayer):
     """paddle.nn.SyncBatchNorm: its arguments, defaults, conventions and state dict.
 
     momentum: running = momentum*running + (1 - momentum)*batch, with the biased variance. All
@@ -79,15 +77,12 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__()
+        super().__init__(process_group, name, timeout)
         self._channels_last = _is_channels_last(data_format)
         self._num_features = num_features
         self._momentum = momentum
         self._epsilon = epsilon
         self._data_format = data_format
-        self.layer_name = name
-        self.process_group = process_group
-        self.timeout = timeout
 
         def vector() -> Tensor:
             return torch.empty(num_features, device=device, dtype=dtype)
@@ -104,7 +99,7 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
             raise ValueError(f"expected 2D to 5D input (got {input.dim()}D input)")
         channels = input.dim() - 1 if self._channels_last else 1
         check_channels(input, self._num_features, channels)
-        y = batch_norm(
+        y: Tensor = self._batch_norm(
             Settings(self._epsilon, 1 - self._momentum, variance_factor="biased"),
             input.movedim(channels, 1),
             training=self.training,
@@ -112,9 +107,6 @@ class SyncBatchNorm(TakesArrays, KeepsGroup):
             running_var=self._variance,
             weight=self.weight,
             bias=self.bias,
-            process_group=self.current_group(),
-            name=self.layer_name,
-            timeout=self.timeout,
         )
         return y.movedim(1, channels)
 
@@ -148,16 +140,8 @@ def convert_sync_batchnorm(layer: nn.Module) -> nn.Module:
 # What a torch layer has that paddle's has under another name.
 _TORCH_ATTRIBUTES = ("num_features", "eps", "momentum", "affine", "track_running_stats")
 
-
-# What the options of a layer of syncbn must be for a layer of paddle to do the same.
-_PADDLES_OPTIONS = {
-    "weighting": "count",
-    "eps_mode": "add",
-    "grad_reduction": "local",
-    "activation": "identity",
-    "in_place": False,
-    "freeze": False,
-}
+# The options of syncbn's layers whose value does not matter to paddle's.
+_IMMATERIAL = ("variance_factor", "centering", "negative_slope")
 
 
 def _converted(old: nn.Module, path: str) -> nn.Module:
@@ -196,8 +180,8 @@ def _require_paddles(old: Any) -> None:
         raise NotConvertible("has momentum=None")
     if modules := vars(old)["_modules"]:  # such as the activation of a SyncBatchNormAct
         raise NotConvertible(f"has modules of its own: {', '.join(modules)}")
-    for name, value in _PADDLES_OPTIONS.items():
-        if getattr(old, name, value) != value:
+    for name, value in {**CHOICES, "freeze": False}.items():
+        if name not in _IMMATERIAL and getattr(old, name, value) != value:
             raise NotConvertible(f"has {name}={getattr(old, name)!r}")
 
 

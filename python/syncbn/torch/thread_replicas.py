@@ -31,7 +31,7 @@ def thread_replicas(
     Raises ValueError for other devices, or a module without synchronized layers; and as
     syncbn.comm.nccl_group.
     """
-    places = [torch.device("cuda", d) if isinstance(d, int) else torch.device(d) for d in devices]
+    places = [device_of(given) for given in devices]
     if not any(isinstance(layer, KeepsGroup) for layer in module.modules()):
         raise ValueError(
             f"module: got a {type(module).__name__} without a synchronized layer, expected one with"
@@ -45,6 +45,11 @@ def thread_replicas(
                 layer.process_group = communicator
         replicas.append(replica)
     return replicas
+
+
+def device_of(given: Any) -> torch.device:
+    """What torch.device takes; a number is that of a CUDA device, whatever kind is current."""
+    return torch.device("cuda", given) if isinstance(given, int) else torch.device(given)
 
 
 def _group_of(places: Sequence[torch.device], timeout: float) -> list[Communicator]:
