@@ -28,10 +28,6 @@ SIZES = {
     "all empty": (0, 0, 0, 0),
 }
 
-# Of the parameters and the running statistics.
-GAMMA_AND_BETA = ("gamma", "beta", "running_mean", "running_var")
-WEIGHT_AND_BIAS = ("weight", "bias", "running_mean", "running_var")
-
 Array = np.ndarray
 
 

@@ -1,4 +1,4 @@
-"""megengine's layer and function in training, against the formulas of megengine."""
+"""megengine's function and its layer where it is frozen or does not track, by its formulas."""
 
 from __future__ import annotations
 
@@ -9,27 +9,12 @@ from typing import Any
 import pytest
 import torch
 from megengine_formulas import Function
-from ported_steps import (
-    CHANNELS,
-    SIZES,
-    WEIGHT_AND_BIAS,
-    Dialect,
-    check_training,
-    check_unequal_vector,
-)
+from ported_layers import SYSTEMS, dialect
+from ported_steps import CHANNELS, SIZES, Dialect, check_training
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
 from syncbn.torch.megengine import SyncBatchNorm, sync_batch_norm
-
-
-def dialect(
-    channels: int = CHANNELS, formulas: dict[str, Any] | None = None, **options: Any
-) -> Dialect:
-    def layer(group: Any, dtype: torch.dtype) -> SyncBatchNorm:
-        return SyncBatchNorm(channels, group=group, dtype=dtype, **options)
-
-    return Dialect(WEIGHT_AND_BIAS, layer, partial(Function, **(formulas or {})))
 
 
 class OfTheFunction(nn.Module):
@@ -46,37 +31,13 @@ class OfTheFunction(nn.Module):
         return sync_batch_norm(x, *vectors, **self.call)
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
-@pytest.mark.parametrize("kind", SIZES)
-def test_steps_are_those_of_the_formulas(kind: str, count: int) -> None:
-    check_training(dialect(), SIZES[kind][:count])
-
-
-@pytest.mark.parametrize("tail", [(), (7,)])
-def test_of_every_number_of_dimensions(tail: tuple[int, ...]) -> None:
-    check_training(dialect(), SIZES["unequal"][:3], tail=tail)
-
-
-def test_in_float32() -> None:
-    check_training(dialect(), SIZES["unequal"], "float32")
-
-
-def test_momentum_and_eps_are_those_of_the_formulas() -> None:
-    options = {"momentum": 0.3, "eps": 0.5}
-    check_training(dialect(formulas=options, **options), SIZES["one empty"][:3])
-
-
-def test_the_vector_of_unequal_shards() -> None:
-    check_unequal_vector(dialect(channels=1), "count", "1.97")
-
-
 @pytest.mark.parametrize("shape", [(CHANNELS,), (1, CHANNELS, 1, 1)])
 @pytest.mark.parametrize("eps_mode", ["additive", "ADDITIVE", "max", "MAX", "Max"])
 def test_steps_of_the_function_are_those_of_the_formulas(eps_mode: str, shape: tuple) -> None:
     """eps = 2.3 is above the variance of some channels, and below that of others."""
     options = {"eps": 2.3, "momentum": 0.7}
     given = Dialect(
-        WEIGHT_AND_BIAS,
+        SYSTEMS["megengine"].names,
         partial(OfTheFunction, shape=shape, eps_mode=eps_mode, **options),
         partial(Function, eps_mode=eps_mode.lower(), **options),
     )
@@ -85,7 +46,7 @@ def test_steps_of_the_function_are_those_of_the_formulas(eps_mode: str, shape: t
 
 @pytest.mark.parametrize("tail", [(), (7,), (3, 2)])
 def test_a_frozen_layer_is_that_of_the_formulas(tail: tuple[int, ...]) -> None:
-    given = dialect(formulas={"freeze": True}, freeze=True)
+    given = dialect("megengine", formulas={"freeze": True}, freeze=True)
     check_training(replace(given, frozen=True), SIZES["one empty"][:3], tail=tail)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from mxnet_formulas import Operator
+from ported_layers import SYSTEMS
 from ported_steps import (
     CHANNELS,
-    GAMMA_AND_BETA,
     SIZES,
     Dialect,
     Step,
@@ -47,7 +47,7 @@ def list_step(layer: SyncBatchNorm, step: Step) -> list[dict[str, Tensor | None]
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("kind", SIZES)
 def test_a_list_is_a_batch_on_several_devices(kind: str, count: int) -> None:
-    dialect = Dialect(GAMMA_AND_BETA, SyncBatchNorm, Operator)
+    dialect = Dialect(SYSTEMS["mxnet"].names, SyncBatchNorm, Operator)
     steps = exact_steps(dialect, SIZES[kind][:count])
     layer = SyncBatchNorm(CHANNELS, num_devices=count, dtype=torch.float64)
     started(layer, dialect, steps[0])

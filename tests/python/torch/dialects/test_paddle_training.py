@@ -1,61 +1,17 @@
-"""paddle's layer in training and evaluation, against the formulas of paddle."""
+"""paddle's layer on its documented example, and in evaluation against its formulas."""
 
 from __future__ import annotations
-
-from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from closeness import assert_rounded
 from paddle_formulas import Layer
-from ported_steps import CHANNELS, SIZES, Dialect, check_training, check_unequal_vector
 
 from support.vectors import PADDLE, printed_like
 from syncbn.torch.paddle import SyncBatchNorm
 
 NAMES = ("weight", "bias", "_mean", "_variance")
-
-
-def dialect(
-    channels: int = CHANNELS, formulas: dict[str, Any] | None = None, **options: Any
-) -> Dialect:
-    def layer(group: Any, dtype: torch.dtype) -> SyncBatchNorm:
-        return SyncBatchNorm(channels, process_group=group, dtype=dtype, **options)
-
-    return Dialect(NAMES, layer, partial(Layer, **(formulas or {})))
-
-
-@pytest.mark.parametrize("count", [2, 3, 4])
-@pytest.mark.parametrize("kind", SIZES)
-def test_steps_are_those_of_the_formulas(kind: str, count: int) -> None:
-    check_training(dialect(), SIZES[kind][:count])
-
-
-@pytest.mark.parametrize("tail", [(), (7,), (2, 3, 2)])
-def test_of_every_number_of_dimensions(tail: tuple[int, ...]) -> None:
-    check_training(dialect(), SIZES["unequal"][:3], tail=tail)
-
-
-def test_in_float32() -> None:
-    check_training(dialect(), SIZES["unequal"], "float32")
-
-
-@pytest.mark.parametrize(
-    ("options", "formulas"),
-    [
-        ({"momentum": 0.3, "epsilon": 0.5}, {"momentum": 0.3, "epsilon": 0.5}),
-        ({"weight_attr": False}, {}),
-        ({"weight_attr": False, "bias_attr": False}, {}),
-    ],
-)
-def test_options_are_those_of_the_formulas(options: dict, formulas: dict) -> None:
-    check_training(dialect(formulas=formulas, **options), SIZES["one empty"][:3])
-
-
-def test_the_vector_of_unequal_shards() -> None:
-    check_unequal_vector(dialect(channels=1), "count", "1.756")
 
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
