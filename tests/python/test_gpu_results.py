@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -25,14 +24,7 @@ from benchmarks.gpu.points import CACHES, Point  # noqa: E402
 from benchmarks.gpu.results import Results  # noqa: E402
 from benchmarks.gpu.training import VARIANTS, Setting, Training  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FACTS = {"device": "cuda", "gpu": "NVIDIA Made-Up 1", "driver": "1.2", "torch": "2.0", "date": "d"}
 COPY = 1e12

@@ -24,12 +24,7 @@ from benchmarks.gpu.training import VARIANTS, Setting, Trainer, Training  # noqa
 NARROW = Size(64, 4, resnet50.RESNET50.blocks)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_network_is_resnet50():

@@ -11,20 +11,12 @@ from pathlib import Path
 import pytest
 
 import syncbn
+from support.cmake_project import PACKAGE, run
 
 ROOT = Path(__file__).resolve().parents[3]
 CONSUMER = Path(__file__).parent / "consumer"
-PACKAGE = Path(syncbn.__file__).parent
 SUFFIX = "dylib" if sys.platform == "darwin" else "so"
 STRICT = ("-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-D_POSIX_C_SOURCE=200809L")
-
-
-def run(*command: object) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")

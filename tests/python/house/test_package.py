@@ -12,20 +12,12 @@ from pathlib import Path
 import pytest
 
 import syncbn
+from support.cmake_project import PACKAGE, run
 
 ROOT = Path(__file__).resolve().parents[3]
 CONSUMER = Path(__file__).parent / "consumer"
-PACKAGE = Path(syncbn.__file__).parent
 LIBRARY = PACKAGE / "lib" / ("libsyncbn.dylib" if sys.platform == "darwin" else "libsyncbn.so")
 CMAKE_PACKAGE = PACKAGE / "lib" / "cmake" / "syncbn"
-
-
-def run(*command: object) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def version_of_header() -> str:

@@ -1,4 +1,4 @@
-"""Builds CMake projects of somebody else on the installed package."""
+"""Builds CMake projects of somebody else on the installed package, and runs what comes of it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def build(source: Path, folder: Path, *options: str) -> Path:
     flags = [f"-DCMAKE_{language}_FLAGS={WARNINGS}" for language in ("C", "CXX")]
     found = f"-DCMAKE_PREFIX_PATH={PACKAGE.as_posix()}"
     configure = ["cmake", "--no-warn-unused-cli", "-S", source, "-B", folder, found, *flags]
-    _run(*configure, *options)
-    _run("cmake", "--build", folder)
+    run(*configure, *options)
+    run("cmake", "--build", folder)
     return folder
 
 
-def _run(*command: object) -> None:
+def run(*command: object) -> str:
+    """Run a command that must succeed; what it printed, without blanks around it."""
     # The tools beside Python first: mpicxx comes with a package of Python's.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
@@ -34,3 +35,4 @@ def _run(*command: object) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout.strip()

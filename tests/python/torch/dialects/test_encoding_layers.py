@@ -26,6 +26,7 @@ from dialect_steps import (
 from thread_ranks import run_ranks
 from torch import nn
 
+from support.signatures import positional
 from support.vectors import UNEQUAL, VECTORS, printed_like
 from syncbn.torch import BatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
 from syncbn.torch.encoding import BatchNorm1d, BatchNorm2d
@@ -110,9 +111,7 @@ def test_published_numbers_of_unequal_shards() -> None:
 
 @BOTH
 def test_the_arguments_are_those_of_encoding_in_their_order(kind: type) -> None:
-    arguments = inspect.signature(kind).parameters.values()
-    positional = {a.name: a.default for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
-    assert list(positional.items()) == [
+    assert positional(kind) == [
         ("num_features", inspect.Parameter.empty),
         ("eps", 1e-5),
         ("momentum", 0.1),

@@ -13,6 +13,7 @@ from thread_ranks import run_ranks
 from torch import Tensor, nn
 
 import syncbn.torch
+from support.signatures import positional
 from syncbn.comm import thread_group
 from syncbn.torch import BatchNorm, mmcv
 from syncbn.torch.mmcv import SyncBatchNorm
@@ -26,9 +27,7 @@ def used(**options: object) -> SyncBatchNorm:
 
 
 def test_the_arguments_are_those_of_mmcv_in_their_order() -> None:
-    arguments = inspect.signature(SyncBatchNorm).parameters.values()
-    positional = {a.name: a.default for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
-    assert list(positional.items()) == [
+    assert positional(SyncBatchNorm) == [
         ("num_features", inspect.Parameter.empty),
         ("eps", 1e-5),
         ("momentum", 0.1),

@@ -15,6 +15,7 @@ import torch
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
+from support.signatures import positional
 from syncbn.comm import thread_group
 from syncbn.torch import megengine, mxnet, paddle
 
@@ -84,20 +85,13 @@ def trained(layer: nn.Module) -> Any:
     return layer
 
 
-def positional(called: Callable[..., Any]) -> dict[str, Any]:
-    parameters = inspect.signature(called).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is not p.KEYWORD_ONLY}
-
-
 @pytest.mark.parametrize("system", KINDS)
 def test_positional_arguments_and_defaults_are_the_system_s(system: str) -> None:
-    got = positional(KINDS[system])
-    assert list(got.items()) == list(SIGNATURES[system].items())
+    assert positional(KINDS[system]) == list(SIGNATURES[system].items())
 
 
 def test_the_function_of_megengine_has_its_arguments() -> None:
-    got = positional(megengine.sync_batch_norm)
-    assert list(got.items()) == list(FUNCTION.items())
+    assert positional(megengine.sync_batch_norm) == list(FUNCTION.items())
 
 
 @pytest.mark.parametrize("system", KINDS)
