@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .dialects.layer import DialectLayer
-from .dialects.refusals import RefusedArgument, check_channels
+from .dialects.refusals import RefusedArgument
 from .entry import batch_norm
 from .options import Settings
+from .tensors import check_channels
 
 __all__ = ["WORLD", "SyncBatchNorm", "sync_batch_norm"]
 

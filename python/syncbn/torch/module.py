@@ -14,6 +14,7 @@ from .kept_groups import KeepsGroup
 from .lists import batch_norm_list
 from .options import CHOICES, LayerChoices, Settings, core_options
 from .resolve import ALONE
+from .tensors import check_channels
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -137,11 +138,7 @@ class SyncBatchNorm(KeepsGroup, _BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
-        if input.shape[1] != self.num_features:
-            raise ValueError(
-                f"expected {self.num_features} channels in dimension 1 (got {input.shape[1]}"
-                f" in an input of shape {tuple(input.shape)})"
-            )
+        check_channels(input, self.num_features)
 
     def forward(
         self,

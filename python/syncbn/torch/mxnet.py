@@ -12,10 +12,10 @@ from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from .dialects.initializers import Initializer, fill, filler
 from .dialects.layer import DialectLayer
-from .dialects.refusals import check_channels
 from .dialects.states import tensor_of
 from .options import Settings
 from .resolve import resolve
+from .tensors import check_channels
 
 __all__ = ["SyncBatchNorm"]
 

@@ -13,8 +13,8 @@ from .conversion.convert import replace_modules, take_over
 from .conversion.registry import NotConvertible, conversion_of
 from .dialects.initializers import Initializer, fill
 from .dialects.layer import DialectLayer
-from .dialects.refusals import check_channels
 from .options import CHOICES, Settings
+from .tensors import check_channels
 
 __all__ = ["ParamAttr", "SyncBatchNorm", "convert_sync_batchnorm"]
 

@@ -43,6 +43,15 @@ def _check_residual(residual: Tensor, input: Tensor) -> None:
         )
 
 
+def check_channels(input: Tensor, expected: int, dimension: int = 1) -> None:
+    """Raise ValueError unless input has so many channels."""
+    if input.shape[dimension] != expected:
+        raise ValueError(
+            f"expected {expected} channels in dimension {dimension} (got {input.shape[dimension]}"
+            f" in an input of shape {tuple(input.shape)})"
+        )
+
+
 def contiguous(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
