@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from syncbn.torch.entry import batch_norm
+from syncbn.torch.group import check_timeout
 from syncbn.torch.kept_groups import KeepsGroup
 from syncbn.torch.lists import batch_norm_list
 from syncbn.torch.options import Settings
@@ -20,6 +21,7 @@ class DialectLayer(TakesArrays, KeepsGroup):
 
     def __init__(self, process_group: Any, name: str | None, timeout: float | None) -> None:
         super().__init__()
+        check_timeout(timeout)
         self.process_group = process_group
         self.layer_name = name
         self.timeout = timeout

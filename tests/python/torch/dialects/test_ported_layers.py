@@ -186,3 +186,9 @@ def test_a_pickled_communicator_is_asked_for_again(system: str) -> None:
     loaded.eval()(torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"saved with a syncbn\.Communicator \(rank 0 of 2\)"):
         loaded.train()(torch.zeros(2, 4))
+
+
+@ALL
+def test_a_timeout_that_cannot_be_counted_is_refused(kind: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="timeout: got -1.0, expected seconds"):
+        kind(3, timeout=-1.0)
