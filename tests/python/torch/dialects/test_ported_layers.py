@@ -190,5 +190,5 @@ def test_a_pickled_communicator_is_asked_for_again(system: str) -> None:
 
 @ALL
 def test_a_timeout_that_cannot_be_counted_is_refused(kind: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="timeout: got -1.0, expected seconds"):
+    with pytest.raises(ValueError, match=r"timeout: got -1\.0, expected seconds"):
         kind(3, timeout=-1.0)
