@@ -17,8 +17,8 @@
 #   make cuda-report  registers, spills and 16-byte accesses of every CUDA kernel
 #   make exhaustive   the Python tests with the full product of their matrices (long)
 #   make bench        speed, beside PyTorch's own batch norm
-#   make stubs        accept the binding's present signatures as python/syncbn/_core.pyi
-#   make abi          accept the present ABI of syncbn.h as tests/python/house/abi.txt
+#   make stubs        accept the binding's present signatures as python/syncnorm/_core.pyi
+#   make abi          accept the present ABI of syncnorm.h as tests/python/house/abi.txt
 #   make excerpts     bring the excerpts of sources in docs/embedding.md up to date
 #   make clean        remove everything that was made, .venv included
 #
@@ -26,9 +26,9 @@
 #   PYTHON        the Python to make .venv from (else the first of python3.11 and python3 that fits)
 #   PIP_ARGS      more arguments of `pip install`. For PyTorch without CUDA, gigabytes smaller:
 #                 PIP_ARGS="--extra-index-url <PyTorch's index of CPU wheels>"
-#   CUDA, CUDA_ARCHS, WERROR   how the package in .venv is built, as SYNCBN_CUDA (AUTO; `make test`
+#   CUDA, CUDA_ARCHS, WERROR   how the package in .venv is built, as SYNCNORM_CUDA (AUTO; `make test`
 #                 gets nvcc from PyPI where there is none), CMAKE_CUDA_ARCHITECTURES (this machine's,
-#                 else 90), SYNCBN_WERROR. `make setup` and `make test` build it anew if they differ
+#                 else 90), SYNCNORM_WERROR. `make setup` and `make test` build it anew if they differ
 #   CONSTRAINTS   a file of pinned versions to use instead of constraints.txt
 #   PYTEST_ARGS   more arguments of pytest, such as "-k layers"
 #   DEMO_ARGS, BENCH_ARGS   arguments of the demo and of the benchmark
@@ -93,12 +93,12 @@ setup: $(PYPI_NVCC) .venv/.developer
 # How the package is built: written by the first who needs it, and by setup if it differs.
 REFRESH :=
 .venv/.settings: $(REFRESH) | .venv/.tools
-	@printf -- '-C cmake.define.%s\n' SYNCBN_WERROR=$(WERROR) SYNCBN_CUDA=$(CUDA) \
+	@printf -- '-C cmake.define.%s\n' SYNCNORM_WERROR=$(WERROR) SYNCNORM_CUDA=$(CUDA) \
 	  'CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHS)' > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 .venv/.installed: .venv/.tools .venv/.settings $(wildcard .venv/.nvcc) $(SOURCES)
-	@echo "building and installing syncbn into .venv (the first time PyTorch comes with it)"
+	@echo "building and installing syncnorm into .venv (the first time PyTorch comes with it)"
 	@$(PIP_INSTALL) --no-build-isolation $$(cat .venv/.settings) '.[demo]'
 	@touch $@
 
@@ -112,10 +112,10 @@ REFRESH :=
 # Without a GPU the demo does not wait for CUDA to be compiled.
 demo: CUDA := $(if $(GPU),$(CUDA),OFF)
 demo: .venv/.installed
-	@.venv/bin/python -m syncbn demo $(DEMO_ARGS)
+	@.venv/bin/python -m syncnorm demo $(DEMO_ARGS)
 
 bench: .venv/.installed
-	@.venv/bin/python -m syncbn bench $(BENCH_ARGS)
+	@.venv/bin/python -m syncnorm bench $(BENCH_ARGS)
 
 # --------------------------------------------------------------------------------------- tests
 
@@ -185,7 +185,7 @@ gpu-check:
 cuda-archs: $(PYPI_NVCC) .venv/.tools
 	@mkdir -p build
 	@$(IN_VENV) cmake --preset cuda
-	@$(IN_VENV) cmake --build --preset cuda --target syncbn_cuda
+	@$(IN_VENV) cmake --build --preset cuda --target syncnorm_cuda
 
 cuda-report: $(PYPI_NVCC) .venv/.tools
 	@mkdir -p build
@@ -196,8 +196,8 @@ cuda-report: $(PYPI_NVCC) .venv/.tools
 # --------------------------------------------------------------------------------- maintenance
 
 stubs: .venv/.installed
-	@cp "$$(.venv/bin/python -c 'import syncbn, pathlib; print(pathlib.Path(syncbn.__file__).parent)')/_core.pyi" \
-	  python/syncbn/_core.pyi
+	@cp "$$(.venv/bin/python -c 'import syncnorm, pathlib; print(pathlib.Path(syncnorm.__file__).parent)')/_core.pyi" \
+	  python/syncnorm/_core.pyi
 
 abi: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/abi > tests/python/house/abi.txt.new

@@ -1,9 +1,9 @@
-"""Compare two results of `python -m syncbn bench`, or two of `python -m benchmarks.gpu`.
+"""Compare two results of `python -m syncnorm bench`, or two of `python -m benchmarks.gpu`.
 
     python benchmarks/compare.py before/results.json after/results.json
 
-Did a change make syncbn faster or slower? Compared are the ratios to torch, which was timed beside
-syncbn in both runs, so that a machine that was busier in one of them does not matter much.
+Did a change make syncnorm faster or slower? Compared are the ratios to torch, which was timed
+beside syncnorm in both runs, so that a machine that was busier in one of them does not matter much.
 """
 
 from __future__ import annotations

@@ -5,24 +5,24 @@
 #include "docstrings.hpp"
 #include "errors.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 // false: not a dtype of the core.
-bool float_dtype(DLDataType dtype, syncbn_dtype& out) noexcept {
+bool float_dtype(DLDataType dtype, syncnorm_dtype& out) noexcept {
   if (dtype.lanes != 1) return false;
-  if (dtype.code == kDLBfloat && dtype.bits == 16) return out = SYNCBN_BFLOAT16, true;
+  if (dtype.code == kDLBfloat && dtype.bits == 16) return out = SYNCNORM_BFLOAT16, true;
   if (dtype.code != kDLFloat) return false;
   switch (dtype.bits) {
-    case 16: return out = SYNCBN_FLOAT16, true;
-    case 32: return out = SYNCBN_FLOAT32, true;
-    case 64: return out = SYNCBN_FLOAT64, true;
+    case 16: return out = SYNCNORM_FLOAT16, true;
+    case 32: return out = SYNCNORM_FLOAT32, true;
+    case 64: return out = SYNCNORM_FLOAT64, true;
     default: return false;
   }
 }
 
-syncbn_dtype require_float_dtype(const ArrayView& view, const char* name) {
-  syncbn_dtype dtype;
+syncnorm_dtype require_float_dtype(const ArrayView& view, const char* name) {
+  syncnorm_dtype dtype;
   if (!float_dtype(view.dtype, dtype))
     fail_argument(name, ": got dtype ", dtype_name(view.dtype),
                   ", expected float16, bfloat16, float32 or float64");
@@ -53,8 +53,8 @@ bool is_channels_last(const ArrayView& view) noexcept {
   return dense || expected == 0;
 }
 
-bool has_layout(const ArrayView& view, syncbn_layout layout) noexcept {
-  return layout == SYNCBN_CHANNELS_FIRST ? view.is_contiguous() : is_channels_last(view);
+bool has_layout(const ArrayView& view, syncnorm_layout layout) noexcept {
+  return layout == SYNCNORM_CHANNELS_FIRST ? view.is_contiguous() : is_channels_last(view);
 }
 
 bool same_shape(const ArrayView& a, const ArrayView& b) noexcept {
@@ -99,16 +99,16 @@ std::size_t size_in_bytes(const ArrayView& view) noexcept {
 }
 
 struct Sizes {
-  syncbn_sizes values;
+  syncnorm_sizes values;
 };
 
 }  // namespace
 
-syncbn_device device_kind(DLDevice device, const char* name) {
-  if (device.device_type == kDLCPU) return SYNCBN_CPU;
-  if (device.device_type == kDLCUDA) return SYNCBN_CUDA;
-  raise(SYNCBN_UNSUPPORTED, concat(name, ": is on ", device_name(device),
-                                   ", expected an array on a cpu or cuda device"));
+syncnorm_device device_kind(DLDevice device, const char* name) {
+  if (device.device_type == kDLCPU) return SYNCNORM_CPU;
+  if (device.device_type == kDLCUDA) return SYNCNORM_CUDA;
+  raise(SYNCNORM_UNSUPPORTED, concat(name, ": is on ", device_name(device),
+                                     ", expected an array on a cpu or cuda device"));
 }
 
 ArrayView doubles(nb::handle object, const char* name, Access access) {
@@ -146,7 +146,7 @@ void Arguments::read_shape() {
   if (!is_channels_last(x_))
     fail_argument("x: got strides ", strides_text(x_), " for shape ", shape_text(x_),
                   ", expected a dense array, channels first or channels last: pass a dense copy");
-  shape_.layout = SYNCBN_CHANNELS_LAST;
+  shape_.layout = SYNCNORM_CHANNELS_LAST;
 }
 
 void Arguments::read_launch(const LaunchArguments& launch) {
@@ -162,9 +162,9 @@ void Arguments::read_launch(const LaunchArguments& launch) {
   if (!launch.control.is_none()) {
     const ArrayView control = on_device(launch.control, "control", Access::kWrite);
     require_contiguous(control, "control");
-    if (size_in_bytes(control) < SYNCBN_CONTROL_SIZE)
+    if (size_in_bytes(control) < SYNCNORM_CONTROL_SIZE)
       fail_argument("control: got ", size_in_bytes(control), " bytes, expected at least ",
-                    SYNCBN_CONTROL_SIZE, " (CONTROL_SIZE), zeroed once");
+                    SYNCNORM_CONTROL_SIZE, " (CONTROL_SIZE), zeroed once");
     launch_.control = memory_of(control, "control");
   }
   if (!launch.status.is_none()) {
@@ -177,7 +177,7 @@ void Arguments::read_launch(const LaunchArguments& launch) {
 }
 
 void Arguments::query_sizes() {
-  check_status(syncbn_query_sizes(&shape_, &options_, launch_.device, &sizes_));
+  check_status(syncnorm_query_sizes(&shape_, &options_, launch_.device, &sizes_));
 }
 
 ArrayView Arguments::on_device(nb::handle object, const char* name, Access access) const {
@@ -199,7 +199,7 @@ void* Arguments::like_x(nb::handle object, const char* name, Access access) cons
                   dtype_name(x_.dtype));
   if (!has_layout(view, shape_.layout))
     fail_argument(name, ": got strides ", strides_text(view), ", expected x's layout, dense with ",
-                  shape_.layout == SYNCBN_CHANNELS_LAST ? "channels last" : "channels first",
+                  shape_.layout == SYNCNORM_CHANNELS_LAST ? "channels last" : "channels first",
                   " (x has strides ", strides_text(x_), "): pass a copy in x's layout");
   return memory_of(view, name);
 }
@@ -208,10 +208,10 @@ void* Arguments::optional_like_x(nb::handle object, const char* name, Access acc
   return object.is_none() ? nullptr : like_x(object, name, access);
 }
 
-syncbn_vector Arguments::vector(nb::handle object, const char* name, Access access) const {
-  if (object.is_none()) return {nullptr, SYNCBN_FLOAT32};
+syncnorm_vector Arguments::vector(nb::handle object, const char* name, Access access) const {
+  if (object.is_none()) return {nullptr, SYNCNORM_FLOAT32};
   const ArrayView view = on_device(object, name, access);
-  const syncbn_dtype dtype = require_float_dtype(view, name);
+  const syncnorm_dtype dtype = require_float_dtype(view, name);
   if (view.ndim != 1 || view.shape[0] != shape_.c)
     fail_argument(name, ": got shape ", shape_text(view), ", expected (", shape_.c,
                   ",): one value per channel of x, which has shape ", shape_text(x_));
@@ -261,7 +261,7 @@ std::int64_t* Arguments::counter(nb::handle object, const char* name) const {
 }
 
 void bind_sizes(nb::module_& module) {
-  module.attr("CONTROL_SIZE") = SYNCBN_CONTROL_SIZE;
+  module.attr("CONTROL_SIZE") = SYNCNORM_CONTROL_SIZE;
   nb::class_<Sizes>(module, "Sizes", doc::kSizes)
       .def_prop_ro("wire", [](const Sizes& self) { return self.values.wire_length; })
       .def_prop_ro("center_wire", [](const Sizes& self) { return self.values.center_wire_length; })
@@ -281,4 +281,4 @@ void bind_sizes(nb::module_& module) {
       nb::arg("x"), nb::arg("options"), doc::kSizesFunction);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

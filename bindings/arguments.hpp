@@ -8,9 +8,9 @@
 
 #include "array_view.hpp"
 #include "options.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 // The arguments that say where and how a call runs.
 struct LaunchArguments {
@@ -37,7 +37,7 @@ class Arguments {
   // The same, or nullptr for None.
   void* optional_like_x(nb::handle object, const char* name, Access access) const;
   // [C], contiguous, of a floating dtype; absent for None.
-  syncbn_vector vector(nb::handle object, const char* name, Access access) const;
+  syncnorm_vector vector(nb::handle object, const char* name, Access access) const;
   // float64, contiguous, `length` values.
   double* wire(nb::handle object, const char* name, std::int64_t length, Access access) const;
   double* optional_wire(nb::handle object, const char* name, std::int64_t length,
@@ -47,10 +47,10 @@ class Arguments {
   // One int64 value; nullptr for None.
   std::int64_t* counter(nb::handle object, const char* name) const;
 
-  const syncbn_shape* shape() const noexcept { return &shape_; }
-  const syncbn_options* options() const noexcept { return &options_; }
-  const syncbn_launch* launch() const noexcept { return &launch_; }
-  const syncbn_sizes& sizes() const noexcept { return sizes_; }
+  const syncnorm_shape* shape() const noexcept { return &shape_; }
+  const syncnorm_options* options() const noexcept { return &options_; }
+  const syncnorm_launch* launch() const noexcept { return &launch_; }
+  const syncnorm_sizes& sizes() const noexcept { return sizes_; }
 
  private:
   void read_shape();
@@ -59,18 +59,18 @@ class Arguments {
   ArrayView on_device(nb::handle object, const char* name, Access access) const;
 
   ArrayView x_;
-  syncbn_shape shape_ = SYNCBN_SHAPE_INIT;
-  syncbn_options options_;
-  syncbn_launch launch_ = SYNCBN_LAUNCH_INIT;
-  syncbn_sizes sizes_ = SYNCBN_SIZES_INIT;
+  syncnorm_shape shape_ = SYNCNORM_SHAPE_INIT;
+  syncnorm_options options_;
+  syncnorm_launch launch_ = SYNCNORM_LAUNCH_INIT;
+  syncnorm_sizes sizes_ = SYNCNORM_SIZES_INIT;
 };
 
 // A contiguous float64 array of any length, wherever it is.
 ArrayView doubles(nb::handle object, const char* name, Access access);
-// Raises UnsupportedError for a device that syncbn does not know.
-syncbn_device device_kind(DLDevice device, const char* name);
+// Raises UnsupportedError for a device that syncnorm does not know.
+syncnorm_device device_kind(DLDevice device, const char* name);
 
 // Sizes as Python sees them, and the function that makes them.
 void bind_sizes(nb::module_& module);
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -9,7 +9,7 @@
 #include "docstrings.hpp"
 #include "errors.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 struct NamedDtype {
@@ -211,9 +211,10 @@ ArrayView view_of(nb::handle object, const char* name) {
   if (reinterpret_cast<PyObject*>(type) == array_type) return nb::inst_ptr<Array>(object)->view();
   table = exchange_tables.look_up(type);
   if (table != nullptr) return view_of_dlpack(object, table, name);
-  fail_type(name, ": got ", nb::inst_name(object).c_str(),
-            ", expected a syncbn._core.Array or an array with __dlpack_c_exchange_api__ (such as a "
-            "torch.Tensor)");
+  fail_type(
+      name, ": got ", nb::inst_name(object).c_str(),
+      ", expected a syncnorm._core.Array or an array with __dlpack_c_exchange_api__ (such as a "
+      "torch.Tensor)");
 }
 
 std::string dtype_name(DLDataType dtype) {
@@ -262,4 +263,4 @@ void bind_array(nb::module_& module) {
   array_type = array.ptr();
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -10,7 +10,7 @@
 
 #include "vendor/dlpack.h"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
@@ -79,4 +79,4 @@ std::string tuple_text(const std::int64_t* values, int count);
 
 void bind_array(nb::module_& module);
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

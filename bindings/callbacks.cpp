@@ -6,7 +6,7 @@
 
 #include "errors.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 // A memoryview of float64 values that is taken back from Python when the callback is over.
@@ -47,29 +47,29 @@ class LentDoubles {
 
 // Runs Python code for a callback; its exception waits for check_status in this thread.
 template <class Body>
-syncbn_status guarded(Body&& body) noexcept {
+syncnorm_status guarded(Body&& body) noexcept {
   nb::gil_scoped_acquire acquired;
   try {
     return body();
   } catch (...) {
     keep_callback_exception(std::current_exception());
-    return SYNCBN_INTERNAL;
+    return SYNCNORM_INTERNAL;
   }
 }
 
-syncbn_status sum(void* context, const double* src, double* dst, std::int64_t count, void*) {
+syncnorm_status sum(void* context, const double* src, double* dst, std::int64_t count, void*) {
   return guarded([&] {
     // Held here: the communicator may be closed, or collected, by what the callable does.
     const nb::object callable = static_cast<PythonCallbacks*>(context)->sum;
     const LentDoubles in(const_cast<double*>(src), count, true);
     const LentDoubles out(dst, count, false);
     callable(in.view(), out.view());
-    return SYNCBN_OK;
+    return SYNCNORM_OK;
   });
 }
 
-syncbn_status split(void* context, std::int32_t color, std::int32_t key, void** new_context,
-                    std::int32_t* new_rank, std::int32_t* new_size) {
+syncnorm_status split(void* context, std::int32_t color, std::int32_t key, void** new_context,
+                      std::int32_t* new_rank, std::int32_t* new_size) {
   return guarded([&] {
     auto* own = static_cast<PythonCallbacks*>(context);
     const nb::object callable = own->split;
@@ -77,7 +77,7 @@ syncbn_status split(void* context, std::int32_t color, std::int32_t key, void** 
     if (part.is_none() != (color < 0))
       fail_argument("split callable: got ", part.is_none() ? "None" : "a group", " for color ",
                     color, ", expected (rank, size, sum, split) for color >= 0 and None for less");
-    if (part.is_none()) return SYNCBN_OK;
+    if (part.is_none()) return SYNCNORM_OK;
     const std::size_t given = nb::len(part);
     if (given != 4 && given != 5)
       fail_argument("split callable: got ", given,
@@ -90,7 +90,7 @@ syncbn_status split(void* context, std::int32_t color, std::int32_t key, void** 
     made->split = part[3];
     made->abort = given == 5 ? nb::object(part[4]) : nb::none();
     *new_context = own->new_part = made.release();
-    return SYNCBN_OK;
+    return SYNCNORM_OK;
   });
 }
 
@@ -101,8 +101,8 @@ void release(void* context) {
 
 }  // namespace
 
-syncbn_callbacks python_callbacks(PythonCallbacks* context) noexcept {
-  syncbn_callbacks callbacks{};
+syncnorm_callbacks python_callbacks(PythonCallbacks* context) noexcept {
+  syncnorm_callbacks callbacks{};
   callbacks.struct_size = sizeof(callbacks);
   callbacks.context = context;
   callbacks.sum = &sum;
@@ -111,4 +111,4 @@ syncbn_callbacks python_callbacks(PythonCallbacks* context) noexcept {
   return callbacks;
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -3,9 +3,9 @@
 
 #include <nanobind/nanobind.h>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
@@ -18,6 +18,6 @@ struct PythonCallbacks {
 };
 
 // Functions of the C interface over `context`, which they own: release deletes it.
-syncbn_callbacks python_callbacks(PythonCallbacks* context) noexcept;
+syncnorm_callbacks python_callbacks(PythonCallbacks* context) noexcept;
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -7,22 +7,22 @@
 #include "docstrings.hpp"
 #include "errors.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 // Where the core library that answers was loaded from.
 nb::object library_path() {
   Dl_info found{};
-  const void* symbol = reinterpret_cast<const void*>(&syncbn_version);
+  const void* symbol = reinterpret_cast<const void*>(&syncnorm_version);
   if (dladdr(symbol, &found) == 0 || found.dli_fname == nullptr) return nb::none();
   return nb::str(found.dli_fname);
 }
 
 nb::dict capabilities() {
-  syncbn_capabilities values = SYNCBN_CAPABILITIES_INIT;
-  run([&] { return syncbn_query_capabilities(&values); });
+  syncnorm_capabilities values = SYNCNORM_CAPABILITIES_INIT;
+  run([&] { return syncnorm_query_capabilities(&values); });
   nb::dict result;
-  result["version"] = syncbn_version();
+  result["version"] = syncnorm_version();
   result["library"] = library_path();
   result["cpu_isa"] = values.cpu_isa;
   result["cuda_built"] = values.cuda_built != 0;
@@ -39,7 +39,7 @@ nb::dict capabilities() {
 void bind_capabilities(nb::module_& module) {
   module.def("capabilities", &capabilities, nb::sig("def capabilities() -> dict[str, typing.Any]"),
              doc::kCapabilities);
-  module.def("version", [] { return syncbn_version(); }, doc::kVersion);
+  module.def("version", [] { return syncnorm_version(); }, doc::kVersion);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

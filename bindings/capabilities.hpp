@@ -3,8 +3,8 @@
 
 #include <nanobind/nanobind.h>
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 void bind_capabilities(nanobind::module_& module);
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -15,32 +15,33 @@
 #include "docstrings.hpp"
 #include "errors.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 class CommHandle {
  public:
-  CommHandle(syncbn_comm* comm, PythonCallbacks* callbacks) : comm_(comm), callbacks_(callbacks) {}
+  CommHandle(syncnorm_comm* comm, PythonCallbacks* callbacks)
+      : comm_(comm), callbacks_(callbacks) {}
   // Runs under the GIL, which is released: to destroy a handle may mean to wait.
   ~CommHandle() {
     nb::gil_scoped_release released;
-    syncbn_comm_destroy(comm_);
+    syncnorm_comm_destroy(comm_);
   }
   CommHandle(const CommHandle&) = delete;
   CommHandle& operator=(const CommHandle&) = delete;
 
-  syncbn_comm* comm() const noexcept { return comm_; }
+  syncnorm_comm* comm() const noexcept { return comm_; }
   PythonCallbacks* callbacks() const noexcept { return callbacks_; }
 
  private:
-  syncbn_comm* comm_;
+  syncnorm_comm* comm_;
   PythonCallbacks* callbacks_;  // owned by comm_; nullptr where no Python is called
 };
 
-syncbn_comm* get(const CommHold& hold) noexcept { return hold ? hold->comm() : nullptr; }
+syncnorm_comm* get(const CommHold& hold) noexcept { return hold ? hold->comm() : nullptr; }
 
 Communicator::Communicator(CommHold handle) : handle_(std::move(handle)) {
   info_.struct_size = sizeof(info_);
-  check_status(syncbn_comm_query(get(handle_), &info_));
+  check_status(syncnorm_comm_query(get(handle_), &info_));
 }
 
 CommHold Communicator::hold() const {
@@ -60,14 +61,14 @@ int Communicator::traverse(visitproc visit, void* arg) const {
 
 void Communicator::clear() noexcept { close(); }
 
-Communicator adopt(syncbn_comm* comm) {
+Communicator adopt(syncnorm_comm* comm) {
   return Communicator(std::make_shared<CommHandle>(comm, nullptr));
 }
 
-std::vector<Communicator> adopt(const std::vector<syncbn_comm*>& comms) {
+std::vector<Communicator> adopt(const std::vector<syncnorm_comm*>& comms) {
   std::vector<Communicator> group;
   group.reserve(comms.size());
-  for (syncbn_comm* comm : comms) group.push_back(adopt(comm));
+  for (syncnorm_comm* comm : comms) group.push_back(adopt(comm));
   return group;
 }
 
@@ -82,12 +83,12 @@ void sum(const Communicator& self, nb::handle src, nb::handle dst, std::uintptr_
       in.device.device_id != out.device.device_id)
     fail_argument("dst: is on ", device_name(out.device), ", expected ", device_name(in.device),
                   " where src is");
-  const syncbn_device device = device_kind(in.device, "src");
+  const syncnorm_device device = device_kind(in.device, "src");
   const CommHold hold = self.hold();
   run([&] {
-    return syncbn_comm_sum(get(hold), static_cast<const double*>(in.data),
-                           static_cast<double*>(out.data), in.count(), device,
-                           reinterpret_cast<void*>(stream));
+    return syncnorm_comm_sum(get(hold), static_cast<const double*>(in.data),
+                             static_cast<double*>(out.data), in.count(), device,
+                             reinterpret_cast<void*>(stream));
   });
 }
 
@@ -95,10 +96,10 @@ nb::object split(const Communicator& self, std::int32_t color, std::int32_t key)
   const CommHold hold = self.hold();
   PythonCallbacks* own = hold->callbacks();
   if (own != nullptr && own->split.is_none())
-    raise(SYNCBN_UNSUPPORTED,
+    raise(SYNCNORM_UNSUPPORTED,
           "this callback communicator cannot be split: it was made without a split callable");
-  syncbn_comm* part = nullptr;
-  run([&] { return syncbn_comm_split(get(hold), color, key, &part); });
+  syncnorm_comm* part = nullptr;
+  run([&] { return syncnorm_comm_split(get(hold), color, key, &part); });
   if (part == nullptr) return nb::none();
   PythonCallbacks* callbacks = own == nullptr ? nullptr : std::exchange(own->new_part, nullptr);
   return nb::cast(Communicator(std::make_shared<CommHandle>(part, callbacks)));
@@ -106,17 +107,17 @@ nb::object split(const Communicator& self, std::int32_t color, std::int32_t key)
 
 void poll(const Communicator& self) {
   const CommHold hold = self.hold();
-  run([&] { return syncbn_comm_poll(get(hold)); });
+  run([&] { return syncnorm_comm_poll(get(hold)); });
 }
 
 void wait(const Communicator& self, std::uintptr_t stream, double timeout) {
   const CommHold hold = self.hold();
-  run([&] { return syncbn_comm_wait(get(hold), reinterpret_cast<void*>(stream), timeout); });
+  run([&] { return syncnorm_comm_wait(get(hold), reinterpret_cast<void*>(stream), timeout); });
 }
 
 void abort(const Communicator& self, const std::string& reason) {
   const CommHold hold = self.hold();
-  run([&] { return syncbn_comm_abort(get(hold), reason.c_str()); });
+  run([&] { return syncnorm_comm_abort(get(hold), reason.c_str()); });
   const PythonCallbacks* own = hold->callbacks();
   if (own == nullptr || own->abort.is_none()) return;
   const nb::object callable = own->abort;
@@ -145,8 +146,8 @@ void leave(Communicator& self, nb::handle type, nb::handle value, nb::handle) {
 
 nb::tuple device_memory(const Communicator& self) {
   nb::list names;
-  if (self.info().device_memory & 1 << SYNCBN_CPU) names.append("cpu");
-  if (self.info().device_memory & 1 << SYNCBN_CUDA) names.append("cuda");
+  if (self.info().device_memory & 1 << SYNCNORM_CPU) names.append("cpu");
+  if (self.info().device_memory & 1 << SYNCNORM_CUDA) names.append("cuda");
   return nb::tuple(names);
 }
 
@@ -156,8 +157,8 @@ std::string repr(const Communicator& self) {
 }
 
 std::vector<Communicator> thread_group(std::int32_t n, double timeout) {
-  std::vector<syncbn_comm*> comms(static_cast<std::size_t>(std::max(n, 1)), nullptr);
-  check_status(syncbn_comm_create_threads(n, timeout, comms.data()));
+  std::vector<syncnorm_comm*> comms(static_cast<std::size_t>(std::max(n, 1)), nullptr);
+  check_status(syncnorm_comm_create_threads(n, timeout, comms.data()));
   return adopt(comms);
 }
 
@@ -168,9 +169,9 @@ Communicator callback_communicator(std::int32_t rank, std::int32_t size, nb::cal
   context->sum = std::move(sum);
   context->split = split ? nb::object(*split) : nb::none();
   context->abort = abort ? nb::object(*abort) : nb::none();
-  const syncbn_callbacks callbacks = python_callbacks(context.get());
-  syncbn_comm* comm = nullptr;
-  check_status(syncbn_comm_create_callback(rank, size, &callbacks, &comm));
+  const syncnorm_callbacks callbacks = python_callbacks(context.get());
+  syncnorm_comm* comm = nullptr;
+  check_status(syncnorm_comm_create_callback(rank, size, &callbacks, &comm));
   return Communicator(std::make_shared<CommHandle>(comm, context.release()));
 }
 
@@ -239,4 +240,4 @@ void bind_communicator(nb::module_& module) {
              nb::arg("abort").none() = nb::none(), nb::sig(kSignature), doc::kCallbackCommunicator);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
@@ -17,7 +17,7 @@ class CommHandle;
 
 // Keeps a handle while a call uses it, also if Python closes the communicator meanwhile.
 using CommHold = std::shared_ptr<CommHandle>;
-syncbn_comm* get(const CommHold& hold) noexcept;
+syncnorm_comm* get(const CommHold& hold) noexcept;
 
 class Communicator {
  public:
@@ -30,7 +30,7 @@ class Communicator {
   bool closed() const noexcept { return handle_ == nullptr; }
 
   // Known also after close().
-  const syncbn_comm_info& info() const noexcept { return info_; }
+  const syncnorm_comm_info& info() const noexcept { return info_; }
 
   // For the cycle collector: a callable may refer to the communicator that it serves.
   int traverse(visitproc visit, void* arg) const;
@@ -38,13 +38,13 @@ class Communicator {
 
  private:
   CommHold handle_;
-  syncbn_comm_info info_{};
+  syncnorm_comm_info info_{};
 };
 
 // Communicators over handles of the C interface, which they own from here on.
-Communicator adopt(syncbn_comm* comm);
-std::vector<Communicator> adopt(const std::vector<syncbn_comm*>& comms);
+Communicator adopt(syncnorm_comm* comm);
+std::vector<Communicator> adopt(const std::vector<syncnorm_comm*>& comms);
 
 void bind_communicator(nb::module_& module);
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -1,11 +1,11 @@
-// The documentation that Python shows. An "array" below is a syncbn._core.Array or an object of a
+// The documentation that Python shows. An "array" below is a syncnorm._core.Array or an object of a
 // type with __dlpack_c_exchange_api__, such as a torch.Tensor.
 #pragma once
 
-namespace syncbn::bindings::doc {
+namespace syncnorm::bindings::doc {
 
 inline constexpr const char* kModule =
-    R"(The core of syncbn: the C interface of syncbn.h as functions on arrays.
+    R"(The core of syncnorm: the C interface of syncnorm.h as functions on arrays.
 
 An array argument is an Array, or an object whose type offers DLPack's C exchange table
 (__dlpack_c_exchange_api__), such as a torch.Tensor; where a default of None is shown it may be left
@@ -134,7 +134,7 @@ forward.)";
 inline constexpr const char* kCommunicator =
     R"(One rank's handle on a group that can sum a small vector.
 
-Made by the functions of syncbn.comm, or by split(). Serves one call at a time. After a failure it
+Made by the functions of syncnorm.comm, or by split(). Serves one call at a time. After a failure it
 stays failed with its first reason.
 
 Usable as a context manager, which closes it. Where an exception leaves the with-block, the
@@ -176,28 +176,28 @@ InvalidArgumentError.)";
 
 inline constexpr const char* kThreadGroup = R"(n communicators of one group; item i is rank i.
 
-See syncbn.comm.thread_group.)";
+See syncnorm.comm.thread_group.)";
 
 inline constexpr const char* kCallbackCommunicator = R"(A communicator over Python callables.
 
-See syncbn.comm.from_callback.)";
+See syncnorm.comm.from_callback.)";
 
 inline constexpr const char* kNcclUniqueId = R"(The bytes by which the ranks of a new group meet.
 
-See syncbn.comm.nccl_unique_id.)";
+See syncnorm.comm.nccl_unique_id.)";
 
 inline constexpr const char* kNcclCommunicator = R"(Rank `rank` of a new group over NCCL.
 
-See syncbn.comm.from_nccl_id.)";
+See syncnorm.comm.from_nccl_id.)";
 
 inline constexpr const char* kNcclGroup =
     R"(All ranks of a new group over NCCL, item i on devices[i].
 
-See syncbn.comm.nccl_group.)";
+See syncnorm.comm.nccl_group.)";
 
 inline constexpr const char* kBorrowNccl = R"(A communicator over an ncclComm_t of the caller's.
 
-See syncbn.comm.borrow_nccl.)";
+See syncnorm.comm.borrow_nccl.)";
 
 inline constexpr const char* kXlaFfiHandlers =
     R"(The phases as handlers of XLA's typed FFI, by name.
@@ -208,8 +208,8 @@ called stands in bindings/xla_ffi_call.hpp. Raises InvalidArgumentError for anot
 inline constexpr const char* kCapabilities =
     R"(What was built and what was found.
 
-See syncbn.capabilities, which adds what the process has loaded.)";
+See syncnorm.capabilities, which adds what the process has loaded.)";
 
 inline constexpr const char* kVersion = R"(major.minor.patch of the core library that is loaded.)";
 
-}  // namespace syncbn::bindings::doc
+}  // namespace syncnorm::bindings::doc

@@ -7,9 +7,9 @@
 #include <sstream>
 #include <string>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
@@ -17,12 +17,12 @@ namespace nb = nanobind;
 void bind_errors(nb::module_& module);
 
 // Raises the class that belongs to `status`. Needs the GIL.
-[[noreturn]] void raise(syncbn_status status, const std::string& message);
+[[noreturn]] void raise(syncnorm_status status, const std::string& message);
 
-// Returns if `status` is SYNCBN_OK. Otherwise raises the exception that a Python callback left
-// behind in this thread, unchanged, or else the class of `status` with syncbn_last_error(). Needs
+// Returns if `status` is SYNCNORM_OK. Otherwise raises the exception that a Python callback left
+// behind in this thread, unchanged, or else the class of `status` with syncnorm_last_error(). Needs
 // the GIL.
-void check_status(syncbn_status status);
+void check_status(syncnorm_status status);
 
 // Keeps the exception of a Python callback for the check_status that follows in this thread.
 void keep_callback_exception(std::exception_ptr exception) noexcept;
@@ -38,7 +38,7 @@ std::string concat(const Parts&... parts) {
 // Raises InvalidArgumentError. The message should say what was got, what was expected, what to do.
 template <class... Parts>
 [[noreturn]] void fail_argument(const Parts&... parts) {
-  raise(SYNCBN_INVALID_ARGUMENT, concat(parts...));
+  raise(SYNCNORM_INVALID_ARGUMENT, concat(parts...));
 }
 
 // Raises TypeError, for an object that is not of the kind at all.
@@ -50,7 +50,7 @@ template <class... Parts>
 // Runs a call of the C interface with the GIL released, and raises if it failed.
 template <class Call>
 void run(Call&& call) {
-  syncbn_status status;
+  syncnorm_status status;
   {
     nb::gil_scoped_release released;
     status = call();
@@ -58,4 +58,4 @@ void run(Call&& call) {
   check_status(status);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -1,4 +1,4 @@
-// The module syncbn._core: the C interface as Python functions. Conversions only; what is allowed
+// The module syncnorm._core: the C interface as Python functions. Conversions only; what is allowed
 // and what is computed is decided below the C interface.
 #include <cstdlib>
 
@@ -15,11 +15,11 @@
 #include "xla_ffi.hpp"
 
 NB_MODULE(_core, module) {
-  using namespace syncbn::bindings;
+  using namespace syncnorm::bindings;
   module.doc() = doc::kModule;
   // Frameworks keep what is registered with them, such as operators, until the process ends; that
   // is no leak. Our tests look for those that are.
-  nb::set_leak_warnings(std::getenv("SYNCBN_LEAK_WARNINGS") != nullptr);
+  nb::set_leak_warnings(std::getenv("SYNCNORM_LEAK_WARNINGS") != nullptr);
   bind_errors(module);
   bind_array(module);
   bind_options(module);

@@ -11,7 +11,7 @@
 #include "docstrings.hpp"
 #include "errors.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 // The C interface's marks for "default" and "no watchdog" must not be reached by a number that is
@@ -20,13 +20,13 @@ void require_positive(const char* name, double seconds, const char* alternative 
   if (!(seconds > 0)) fail_argument(name, ": got ", seconds, ", expected seconds > 0", alternative);
 }
 
-syncbn_nccl_options nccl_options(double init_timeout, std::optional<double> sum_timeout,
-                                 std::optional<std::int32_t> max_ctas) {
+syncnorm_nccl_options nccl_options(double init_timeout, std::optional<double> sum_timeout,
+                                   std::optional<std::int32_t> max_ctas) {
   require_positive("init_timeout", init_timeout);
   if (sum_timeout) require_positive("sum_timeout", *sum_timeout, ", or None for no watchdog");
   if (max_ctas && *max_ctas < 1)
     fail_argument("max_ctas: got ", *max_ctas, ", expected >= 1, or None for NCCL's choice");
-  syncbn_nccl_options options = SYNCBN_NCCL_OPTIONS_INIT;
+  syncnorm_nccl_options options = SYNCNORM_NCCL_OPTIONS_INIT;
   options.init_timeout_s = init_timeout;
   options.sum_timeout_s = sum_timeout.value_or(-1.0);
   options.max_ctas = max_ctas.value_or(0);
@@ -34,15 +34,15 @@ syncbn_nccl_options nccl_options(double init_timeout, std::optional<double> sum_
 }
 
 nb::bytes nccl_unique_id() {
-  std::uint8_t id[SYNCBN_NCCL_ID_SIZE];
-  run([&] { return syncbn_nccl_unique_id(id); });
+  std::uint8_t id[SYNCNORM_NCCL_ID_SIZE];
+  run([&] { return syncnorm_nccl_unique_id(id); });
   return nb::bytes(id, sizeof(id));
 }
 
 const std::uint8_t* id_of(const std::optional<nb::bytes>& id) {
   if (!id) return nullptr;
-  if (id->size() != SYNCBN_NCCL_ID_SIZE)
-    fail_argument("id: got ", id->size(), " bytes, expected the ", SYNCBN_NCCL_ID_SIZE,
+  if (id->size() != SYNCNORM_NCCL_ID_SIZE)
+    fail_argument("id: got ", id->size(), " bytes, expected the ", SYNCNORM_NCCL_ID_SIZE,
                   " that nccl_unique_id() gave on one rank");
   return static_cast<const std::uint8_t*>(id->data());
 }
@@ -51,30 +51,30 @@ Communicator nccl_communicator(const std::optional<nb::bytes>& id, std::int32_t 
                                std::int32_t size, std::int32_t device, double init_timeout,
                                std::optional<double> sum_timeout,
                                std::optional<std::int32_t> max_ctas) {
-  const syncbn_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
+  const syncnorm_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
   const std::uint8_t* bytes = id_of(id);
-  syncbn_comm* comm = nullptr;
-  run([&] { return syncbn_comm_create_nccl(bytes, rank, size, device, &options, &comm); });
+  syncnorm_comm* comm = nullptr;
+  run([&] { return syncnorm_comm_create_nccl(bytes, rank, size, device, &options, &comm); });
   return adopt(comm);
 }
 
 std::vector<Communicator> nccl_group(const std::vector<std::int32_t>& devices, double init_timeout,
                                      std::optional<double> sum_timeout,
                                      std::optional<std::int32_t> max_ctas) {
-  const syncbn_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
+  const syncnorm_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
   if (devices.empty()) fail_argument("devices: got none, expected a device for each rank");
   const auto size = static_cast<std::int32_t>(devices.size());
-  std::vector<syncbn_comm*> comms(devices.size(), nullptr);
-  run([&] { return syncbn_comm_create_nccl_all(size, devices.data(), &options, comms.data()); });
+  std::vector<syncnorm_comm*> comms(devices.size(), nullptr);
+  run([&] { return syncnorm_comm_create_nccl_all(size, devices.data(), &options, comms.data()); });
   return adopt(comms);
 }
 
 // The owner is kept alive by what is bound.
 Communicator borrow_nccl(std::uintptr_t pointer, nb::handle /*owner*/, double init_timeout,
                          std::optional<double> sum_timeout, std::optional<std::int32_t> max_ctas) {
-  const syncbn_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
-  syncbn_comm* comm = nullptr;
-  run([&] { return syncbn_comm_borrow_nccl(reinterpret_cast<void*>(pointer), &options, &comm); });
+  const syncnorm_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
+  syncnorm_comm* comm = nullptr;
+  run([&] { return syncnorm_comm_borrow_nccl(reinterpret_cast<void*>(pointer), &options, &comm); });
   return adopt(comm);
 }
 
@@ -97,4 +97,4 @@ void bind_nccl(nb::module_& module) {
              doc::kBorrowNccl);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

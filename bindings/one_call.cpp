@@ -5,7 +5,7 @@
 #include "errors.hpp"
 #include "struct_args.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 using nb::handle;
@@ -15,11 +15,11 @@ void forward(const Options& options, const Communicator* comm, handle x, handle 
              handle running_var, handle num_batches_tracked, handle workspace, handle control,
              std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
-  syncbn_forward_args args = normalizing(in, y, saved, weight, bias, residual);
+  syncnorm_forward_args args = normalizing(in, y, saved, weight, bias, residual);
   args.mask = in.mask(mask);
   set_running(args, in, running_mean, running_var, num_batches_tracked);
   const CommHold hold = comm == nullptr ? nullptr : comm->hold();
-  run([&] { return syncbn_forward(in.shape(), in.options(), &args, get(hold), in.launch()); });
+  run([&] { return syncnorm_forward(in.shape(), in.options(), &args, get(hold), in.launch()); });
 }
 
 void backward(const Options& options, const Communicator* comm, handle x, handle dy, handle saved,
@@ -27,21 +27,21 @@ void backward(const Options& options, const Communicator* comm, handle x, handle
               handle mask, handle y, handle workspace, handle control, std::int32_t num_threads,
               std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
-  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
+  syncnorm_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   args.mask = in.mask(mask);
   set_gradients(args, in, dx, dresidual, dweight, dbias);
   const CommHold hold = comm == nullptr ? nullptr : comm->hold();
-  run([&] { return syncbn_backward(in.shape(), in.options(), &args, get(hold), in.launch()); });
+  run([&] { return syncnorm_backward(in.shape(), in.options(), &args, get(hold), in.launch()); });
 }
 
 void infer(const Options& options, handle x, handle running_mean, handle running_var, handle y,
            handle weight, handle bias, handle residual, handle saved, handle workspace,
            handle control, std::int32_t num_threads, std::uintptr_t stream) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, nb::handle(Py_None), 0});
-  syncbn_forward_args args = normalizing(in, y, saved, weight, bias, residual);
+  syncnorm_forward_args args = normalizing(in, y, saved, weight, bias, residual);
   args.running_mean = in.vector(running_mean, "running_mean", Access::kRead);
   args.running_var = in.vector(running_var, "running_var", Access::kRead);
-  run([&] { return syncbn_infer(in.shape(), in.options(), &args, in.launch()); });
+  run([&] { return syncnorm_infer(in.shape(), in.options(), &args, in.launch()); });
 }
 
 void infer_backward(const Options& options, handle x, handle dy, handle saved, handle dx,
@@ -49,9 +49,9 @@ void infer_backward(const Options& options, handle x, handle dy, handle saved, h
                     handle y, handle workspace, handle control, std::int32_t num_threads,
                     std::uintptr_t stream) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, nb::handle(Py_None), 0});
-  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
+  syncnorm_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   set_gradients(args, in, dx, dresidual, dweight, dbias);
-  run([&] { return syncbn_infer_backward(in.shape(), in.options(), &args, in.launch()); });
+  run([&] { return syncnorm_infer_backward(in.shape(), in.options(), &args, in.launch()); });
 }
 
 }  // namespace
@@ -84,4 +84,4 @@ void bind_one_call(nb::module_& m) {
         doc::kInferBackward);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -1,4 +1,4 @@
-// The names by which Python and XLA say the choices of syncbn_options; the position is the value.
+// The names by which Python and XLA say the choices of syncnorm_options; the position is the value.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 inline constexpr const char* kWeightings[] = {"count", "equal", "batch"};
 inline constexpr const char* kEpsModes[] = {"add", "max"};
@@ -31,4 +31,4 @@ std::string listed(const char* const (&names)[Count]) {
   return text;
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

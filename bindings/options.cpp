@@ -12,7 +12,7 @@
 #include "errors.hpp"
 #include "option_names.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 template <class Enum, std::size_t Count>
@@ -22,7 +22,7 @@ Enum choice(const char* option, const std::string& name, const char* const (&nam
 }
 
 double momentum_of(std::optional<double> momentum) {
-  if (!momentum) return SYNCBN_MOMENTUM_CUMULATIVE;
+  if (!momentum) return SYNCNORM_MOMENTUM_CUMULATIVE;
   // The C interface's mark for None must not be reached by a number that is out of range.
   if (*momentum < 0)
     fail_argument("momentum: got ", *momentum,
@@ -31,11 +31,11 @@ double momentum_of(std::optional<double> momentum) {
 }
 
 // The core knows what is allowed; a shape that is always right makes it look at the options alone.
-void validate(const syncbn_options& options) {
-  syncbn_shape shape = SYNCBN_SHAPE_INIT;
+void validate(const syncnorm_options& options) {
+  syncnorm_shape shape = SYNCNORM_SHAPE_INIT;
   shape.c = 1;
-  syncbn_sizes sizes = SYNCBN_SIZES_INIT;
-  check_status(syncbn_query_sizes(&shape, &options, SYNCBN_CPU, &sizes));
+  syncnorm_sizes sizes = SYNCNORM_SIZES_INIT;
+  check_status(syncnorm_query_sizes(&shape, &options, SYNCNORM_CPU, &sizes));
 }
 
 void construct(Options* self, double eps, std::optional<double> momentum,
@@ -43,18 +43,18 @@ void construct(Options* self, double eps, std::optional<double> momentum,
                const std::string& variance_factor, const std::string& grad_reduction,
                const std::string& centering, const std::string& activation, double negative_slope,
                bool in_place) {
-  syncbn_options values = SYNCBN_OPTIONS_INIT;
+  syncnorm_options values = SYNCNORM_OPTIONS_INIT;
   values.eps = eps;
   values.momentum = momentum_of(momentum);
   values.negative_slope = negative_slope;
-  values.weighting = choice<syncbn_weighting>("weighting", weighting, kWeightings);
-  values.eps_mode = choice<syncbn_eps_mode>("eps_mode", eps_mode, kEpsModes);
+  values.weighting = choice<syncnorm_weighting>("weighting", weighting, kWeightings);
+  values.eps_mode = choice<syncnorm_eps_mode>("eps_mode", eps_mode, kEpsModes);
   values.variance_factor =
-      choice<syncbn_variance_factor>("variance_factor", variance_factor, kVarianceFactors);
+      choice<syncnorm_variance_factor>("variance_factor", variance_factor, kVarianceFactors);
   values.grad_reduction =
-      choice<syncbn_grad_reduction>("grad_reduction", grad_reduction, kGradReductions);
-  values.centering = choice<syncbn_centering>("centering", centering, kCenterings);
-  values.activation = choice<syncbn_activation>("activation", activation, kActivations);
+      choice<syncnorm_grad_reduction>("grad_reduction", grad_reduction, kGradReductions);
+  values.centering = choice<syncnorm_centering>("centering", centering, kCenterings);
+  values.activation = choice<syncnorm_activation>("activation", activation, kActivations);
   values.in_place = in_place ? 1 : 0;
   validate(values);
   new (self) Options(values);
@@ -64,34 +64,36 @@ void construct(Options* self, double eps, std::optional<double> momentum,
 struct Keyword {
   const char* name;
   const char* signature;  // of the property
-  nb::object (*value)(const syncbn_options&);
+  nb::object (*value)(const syncnorm_options&);
 };
 
 constexpr Keyword kKeywords[] = {
     {"eps", "def eps(self) -> float",
-     [](const syncbn_options& values) { return nb::cast(values.eps); }},
+     [](const syncnorm_options& values) { return nb::cast(values.eps); }},
     {"momentum", "def momentum(self) -> float | None",
-     [](const syncbn_options& values) {
+     [](const syncnorm_options& values) {
        return values.momentum < 0 ? nb::none() : nb::cast(values.momentum);
      }},
     {"weighting", "def weighting(self) -> str",
-     [](const syncbn_options& values) { return nb::cast(kWeightings[values.weighting]); }},
+     [](const syncnorm_options& values) { return nb::cast(kWeightings[values.weighting]); }},
     {"eps_mode", "def eps_mode(self) -> str",
-     [](const syncbn_options& values) { return nb::cast(kEpsModes[values.eps_mode]); }},
+     [](const syncnorm_options& values) { return nb::cast(kEpsModes[values.eps_mode]); }},
     {"variance_factor", "def variance_factor(self) -> str",
-     [](const syncbn_options& values) {
+     [](const syncnorm_options& values) {
        return nb::cast(kVarianceFactors[values.variance_factor]);
      }},
     {"grad_reduction", "def grad_reduction(self) -> str",
-     [](const syncbn_options& values) { return nb::cast(kGradReductions[values.grad_reduction]); }},
+     [](const syncnorm_options& values) {
+       return nb::cast(kGradReductions[values.grad_reduction]);
+     }},
     {"centering", "def centering(self) -> str",
-     [](const syncbn_options& values) { return nb::cast(kCenterings[values.centering]); }},
+     [](const syncnorm_options& values) { return nb::cast(kCenterings[values.centering]); }},
     {"activation", "def activation(self) -> str",
-     [](const syncbn_options& values) { return nb::cast(kActivations[values.activation]); }},
+     [](const syncnorm_options& values) { return nb::cast(kActivations[values.activation]); }},
     {"negative_slope", "def negative_slope(self) -> float",
-     [](const syncbn_options& values) { return nb::cast(values.negative_slope); }},
+     [](const syncnorm_options& values) { return nb::cast(values.negative_slope); }},
     {"in_place", "def in_place(self) -> bool",
-     [](const syncbn_options& values) { return nb::cast(values.in_place != 0); }},
+     [](const syncnorm_options& values) { return nb::cast(values.in_place != 0); }},
 };
 
 std::string repr(const Options& self) {
@@ -151,4 +153,4 @@ void bind_options(nb::module_& module) {
         nb::for_getter(nb::sig(keyword.signature)));
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

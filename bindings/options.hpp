@@ -3,29 +3,29 @@
 
 #include <nanobind/nanobind.h>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
 class Options {
  public:
-  explicit Options(const syncbn_options& values) : values_(values) {}
+  explicit Options(const syncnorm_options& values) : values_(values) {}
 
-  syncbn_options with_tag(std::uint64_t tag) const noexcept {
-    syncbn_options tagged = values_;
+  syncnorm_options with_tag(std::uint64_t tag) const noexcept {
+    syncnorm_options tagged = values_;
     tagged.tag = tag;
     return tagged;
   }
-  const syncbn_options& values() const noexcept { return values_; }
+  const syncnorm_options& values() const noexcept { return values_; }
   // The constructor's keywords and their values.
   nb::dict keywords() const;
 
  private:
-  syncbn_options values_;
+  syncnorm_options values_;
 };
 
 void bind_options(nb::module_& module);
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -4,7 +4,7 @@
 #include "errors.hpp"
 #include "struct_args.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace {
 
 using nb::handle;
@@ -13,25 +13,25 @@ void moments(const Options& options, handle x, handle wire, handle mask, handle 
              handle workspace, handle control, std::int32_t num_threads, std::uintptr_t stream,
              handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.x = in.x();
   args.mask = in.mask(mask);
   double* out = in.wire(wire, "wire", in.sizes().wire_length, Access::kWrite);
   double* var = in.optional_wire(local_var, "local_var", in.shape()->c, Access::kWrite);
-  run([&] { return syncbn_moments(in.shape(), in.options(), &args, out, var, in.launch()); });
+  run([&] { return syncnorm_moments(in.shape(), in.options(), &args, out, var, in.launch()); });
 }
 
 void center(const Options& options, handle x, std::int64_t group_size, handle wire, handle total,
             handle local_var, handle center_wire, handle workspace, handle control,
             std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
-  const syncbn_sizes& sizes = in.sizes();
+  const syncnorm_sizes& sizes = in.sizes();
   const double* own = in.wire(wire, "wire", sizes.wire_length, Access::kRead);
   const double* sum = in.wire(total, "total", sizes.wire_length, Access::kRead);
   const double* var = in.wire(local_var, "local_var", in.shape()->c, Access::kRead);
   double* out = in.wire(center_wire, "center_wire", sizes.center_wire_length, Access::kWrite);
   run([&] {
-    return syncbn_center(in.shape(), in.options(), group_size, own, sum, var, out, in.launch());
+    return syncnorm_center(in.shape(), in.options(), group_size, own, sum, var, out, in.launch());
   });
 }
 
@@ -42,7 +42,7 @@ struct Totals {
 };
 
 Totals forward_totals(const Arguments& in, handle wire, handle total, handle center_total) {
-  const syncbn_sizes& sizes = in.sizes();
+  const syncnorm_sizes& sizes = in.sizes();
   return {in.wire(wire, "wire", sizes.wire_length, Access::kRead),
           in.wire(total, "total", sizes.wire_length, Access::kRead),
           in.optional_wire(center_total, "center_total", sizes.center_wire_length, Access::kRead)};
@@ -55,11 +55,11 @@ void normalize(const Options& options, handle x, std::int64_t group_size, handle
                handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   const Totals totals = forward_totals(in, wire, total, center_total);
-  syncbn_forward_args args = normalizing(in, y, saved, weight, bias, residual);
+  syncnorm_forward_args args = normalizing(in, y, saved, weight, bias, residual);
   set_running(args, in, running_mean, running_var, num_batches_tracked);
   run([&] {
-    return syncbn_normalize(in.shape(), in.options(), &args, group_size, totals.wire, totals.total,
-                            totals.center_total, in.launch());
+    return syncnorm_normalize(in.shape(), in.options(), &args, group_size, totals.wire,
+                              totals.total, totals.center_total, in.launch());
   });
 }
 
@@ -70,11 +70,11 @@ void update_running(const Options& options, handle x, std::int64_t group_size, h
                     std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   const Totals totals = forward_totals(in, wire, total, center_total);
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   set_running(args, in, running_mean, running_var, num_batches_tracked);
   run([&] {
-    return syncbn_update_running(in.shape(), in.options(), &args, group_size, totals.wire,
-                                 totals.total, totals.center_total, in.launch());
+    return syncnorm_update_running(in.shape(), in.options(), &args, group_size, totals.wire,
+                                   totals.total, totals.center_total, in.launch());
   });
 }
 
@@ -83,9 +83,9 @@ void grad_moments(const Options& options, handle x, handle dy, handle saved, han
                   std::int32_t num_threads, std::uintptr_t stream, handle status,
                   std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
-  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
+  syncnorm_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   double* out = in.wire(wire, "wire", in.sizes().grad_wire_length, Access::kWrite);
-  run([&] { return syncbn_grad_moments(in.shape(), in.options(), &args, out, in.launch()); });
+  run([&] { return syncnorm_grad_moments(in.shape(), in.options(), &args, out, in.launch()); });
 }
 
 void grad_input(const Options& options, handle x, handle dy, handle saved, std::int64_t group_size,
@@ -94,13 +94,13 @@ void grad_input(const Options& options, handle x, handle dy, handle saved, std::
                 handle control, std::int32_t num_threads, std::uintptr_t stream, handle status,
                 std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
-  syncbn_backward_args args = differentiating(in, dy, saved, weight, bias, y);
+  syncnorm_backward_args args = differentiating(in, dy, saved, weight, bias, y);
   args.mask = in.mask(mask);
   set_gradients(args, in, dx, dresidual, dweight, dbias);
   const double* own = in.wire(wire, "wire", in.sizes().grad_wire_length, Access::kRead);
   const double* sum = in.wire(total, "total", in.sizes().grad_wire_length, Access::kRead);
   run([&] {
-    return syncbn_grad_input(in.shape(), in.options(), &args, group_size, own, sum, in.launch());
+    return syncnorm_grad_input(in.shape(), in.options(), &args, group_size, own, sum, in.launch());
   });
 }
 
@@ -143,4 +143,4 @@ void bind_phases(nb::module_& m) {
         arg("tag") = 0, doc::kGradInput);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

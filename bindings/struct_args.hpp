@@ -3,12 +3,12 @@
 
 #include "arguments.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 
 // What every function that writes y reads, and where it writes.
-inline syncbn_forward_args normalizing(const Arguments& in, nb::handle y, nb::handle saved,
-                                       nb::handle weight, nb::handle bias, nb::handle residual) {
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+inline syncnorm_forward_args normalizing(const Arguments& in, nb::handle y, nb::handle saved,
+                                         nb::handle weight, nb::handle bias, nb::handle residual) {
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.x = in.x();
   args.residual = in.optional_like_x(residual, "residual", Access::kRead);
   args.weight = in.vector(weight, "weight", Access::kRead);
@@ -18,7 +18,7 @@ inline syncbn_forward_args normalizing(const Arguments& in, nb::handle y, nb::ha
   return args;
 }
 
-inline void set_running(syncbn_forward_args& args, const Arguments& in, nb::handle mean,
+inline void set_running(syncnorm_forward_args& args, const Arguments& in, nb::handle mean,
                         nb::handle var, nb::handle num_batches_tracked) {
   args.running_mean = in.vector(mean, "running_mean", Access::kWrite);
   args.running_var = in.vector(var, "running_var", Access::kWrite);
@@ -26,9 +26,9 @@ inline void set_running(syncbn_forward_args& args, const Arguments& in, nb::hand
 }
 
 // What every backward function reads.
-inline syncbn_backward_args differentiating(const Arguments& in, nb::handle dy, nb::handle saved,
-                                            nb::handle weight, nb::handle bias, nb::handle y) {
-  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
+inline syncnorm_backward_args differentiating(const Arguments& in, nb::handle dy, nb::handle saved,
+                                              nb::handle weight, nb::handle bias, nb::handle y) {
+  syncnorm_backward_args args = SYNCNORM_BACKWARD_ARGS_INIT;
   args.x = in.x();
   args.dy = in.like_x(dy, "dy", Access::kRead);
   args.y = in.optional_like_x(y, "y", Access::kRead);
@@ -38,7 +38,7 @@ inline syncbn_backward_args differentiating(const Arguments& in, nb::handle dy, 
   return args;
 }
 
-inline void set_gradients(syncbn_backward_args& args, const Arguments& in, nb::handle dx,
+inline void set_gradients(syncnorm_backward_args& args, const Arguments& in, nb::handle dx,
                           nb::handle dresidual, nb::handle dweight, nb::handle dbias) {
   args.dx = in.optional_like_x(dx, "dx", Access::kWrite);
   args.dresidual = in.optional_like_x(dresidual, "dresidual", Access::kWrite);
@@ -46,4 +46,4 @@ inline void set_gradients(syncbn_backward_args& args, const Arguments& in, nb::h
   args.dbias = in.vector(dbias, "dbias", Access::kWrite);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

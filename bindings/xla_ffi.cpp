@@ -6,44 +6,45 @@
 #include "errors.hpp"
 #include "xla_ffi_call.hpp"
 
-namespace syncbn::bindings {
+namespace syncnorm::bindings {
 namespace xla {
 namespace {
 
 // --------------------------------------------------------- what each handler calls, and with what
 
-syncbn_status moments(const Frame& frame) {
+syncnorm_status moments(const Frame& frame) {
   const Call in(frame);
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.x = in.x();
   args.mask = in.mask();
-  return syncbn_moments(in.shape(), in.options(), &args, in.doubles("wire", in.sizes().wire_length),
-                        in.doubles("local_var", in.shape()->c), in.launch());
+  return syncnorm_moments(in.shape(), in.options(), &args,
+                          in.doubles("wire", in.sizes().wire_length),
+                          in.doubles("local_var", in.shape()->c), in.launch());
 }
 
-syncbn_status center(const Frame& frame) {
+syncnorm_status center(const Frame& frame) {
   const Call in(frame);
-  const syncbn_sizes& sizes = in.sizes();
-  return syncbn_center(
+  const syncnorm_sizes& sizes = in.sizes();
+  return syncnorm_center(
       in.shape(), in.options(), in.group_size(), in.doubles("wire", sizes.wire_length),
       in.doubles("total", sizes.wire_length), in.doubles("local_var", in.shape()->c),
       in.doubles("center_wire", sizes.center_wire_length), in.launch());
 }
 
 // The signature of what comes after the sum of the forward pass.
-using AfterSum = syncbn_status(const syncbn_shape*, const syncbn_options*,
-                               const syncbn_forward_args*, std::int64_t, const double*,
-                               const double*, const double*, const syncbn_launch*);
+using AfterSum = syncnorm_status(const syncnorm_shape*, const syncnorm_options*,
+                                 const syncnorm_forward_args*, std::int64_t, const double*,
+                                 const double*, const double*, const syncnorm_launch*);
 
-syncbn_status after_sum(AfterSum* function, const Call& in, const syncbn_forward_args& args) {
-  const syncbn_sizes& sizes = in.sizes();
+syncnorm_status after_sum(AfterSum* function, const Call& in, const syncnorm_forward_args& args) {
+  const syncnorm_sizes& sizes = in.sizes();
   return function(in.shape(), in.options(), &args, in.group_size(),
                   in.doubles("wire", sizes.wire_length), in.doubles("total", sizes.wire_length),
                   in.doubles("center_total", sizes.center_wire_length), in.launch());
 }
 
-syncbn_forward_args normalizing(const Call& in) {
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+syncnorm_forward_args normalizing(const Call& in) {
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.x = in.x();
   args.residual = in.like_x("residual");
   args.weight = in.vector("weight");
@@ -53,24 +54,24 @@ syncbn_forward_args normalizing(const Call& in) {
   return args;
 }
 
-syncbn_status normalize(const Frame& frame) {
+syncnorm_status normalize(const Frame& frame) {
   const Call in(frame);
-  return after_sum(syncbn_normalize, in, normalizing(in));
+  return after_sum(syncnorm_normalize, in, normalizing(in));
 }
 
 // The running statistics are operands and results: changed in place, and copied by XLA before that
 // if somebody still reads the old ones.
-syncbn_status update_running(const Frame& frame) {
+syncnorm_status update_running(const Frame& frame) {
   const Call in(frame);
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.running_mean = in.vector("running_mean");
   args.running_var = in.vector("running_var");
   args.num_batches_tracked = in.counter("num_batches_tracked");
-  return after_sum(syncbn_update_running, in, args);
+  return after_sum(syncnorm_update_running, in, args);
 }
 
-syncbn_backward_args differentiating(const Call& in) {
-  syncbn_backward_args args = SYNCBN_BACKWARD_ARGS_INIT;
+syncnorm_backward_args differentiating(const Call& in) {
+  syncnorm_backward_args args = SYNCNORM_BACKWARD_ARGS_INIT;
   args.x = in.x();
   args.dy = in.like_x("dy");
   args.y = in.like_x("y");
@@ -85,45 +86,45 @@ syncbn_backward_args differentiating(const Call& in) {
   return args;
 }
 
-syncbn_status grad_moments(const Frame& frame) {
+syncnorm_status grad_moments(const Frame& frame) {
   const Call in(frame);
-  const syncbn_backward_args args = differentiating(in);
-  return syncbn_grad_moments(in.shape(), in.options(), &args,
-                             in.doubles("wire", in.sizes().grad_wire_length), in.launch());
+  const syncnorm_backward_args args = differentiating(in);
+  return syncnorm_grad_moments(in.shape(), in.options(), &args,
+                               in.doubles("wire", in.sizes().grad_wire_length), in.launch());
 }
 
-syncbn_status grad_input(const Frame& frame) {
+syncnorm_status grad_input(const Frame& frame) {
   const Call in(frame);
-  const syncbn_backward_args args = differentiating(in);
-  return syncbn_grad_input(in.shape(), in.options(), &args, in.group_size(),
-                           in.doubles("wire", in.sizes().grad_wire_length),
-                           in.doubles("total", in.sizes().grad_wire_length), in.launch());
+  const syncnorm_backward_args args = differentiating(in);
+  return syncnorm_grad_input(in.shape(), in.options(), &args, in.group_size(),
+                             in.doubles("wire", in.sizes().grad_wire_length),
+                             in.doubles("total", in.sizes().grad_wire_length), in.launch());
 }
 
-syncbn_status infer(const Frame& frame) {
+syncnorm_status infer(const Frame& frame) {
   const Call in(frame);
-  syncbn_forward_args args = normalizing(in);
+  syncnorm_forward_args args = normalizing(in);
   args.running_mean = in.vector("running_mean");
   args.running_var = in.vector("running_var");
-  return syncbn_infer(in.shape(), in.options(), &args, in.launch());
+  return syncnorm_infer(in.shape(), in.options(), &args, in.launch());
 }
 
-syncbn_status infer_backward(const Frame& frame) {
+syncnorm_status infer_backward(const Frame& frame) {
   const Call in(frame);
-  const syncbn_backward_args args = differentiating(in);
-  return syncbn_infer_backward(in.shape(), in.options(), &args, in.launch());
+  const syncnorm_backward_args args = differentiating(in);
+  return syncnorm_infer_backward(in.shape(), in.options(), &args, in.launch());
 }
 
 // What psum is where JAX has float64: the sum of the ranks' wires, gathered as [rank][value], in
 // the order of the ranks.
-syncbn_status add_up(const Frame& frame) {
+syncnorm_status add_up(const Frame& frame) {
   const XLA_FFI_Buffer& gathered = frame.at("gathered");
   const XLA_FFI_Buffer& sum = frame.at("total");
   const std::int64_t ranks = gathered.rank > 0 ? gathered.dims[0] : 0;
   const std::int64_t length = doubles_in(sum);
-  const syncbn_launch launch = where(frame);
-  return syncbn_add_wires(as_doubles(gathered, "gathered", ranks * length), ranks, length,
-                          as_doubles(sum, "total", length), &launch);
+  const syncnorm_launch launch = where(frame);
+  return syncnorm_add_wires(as_doubles(gathered, "gathered", ranks * length), ranks, length,
+                            as_doubles(sum, "total", length), &launch);
 }
 
 // ------------------------------------------------------------------------------- handlers of XLA
@@ -144,18 +145,18 @@ XLA_FFI_Error* error(const XLA_FFI_Api& api, XLA_FFI_Error_Code code, const std:
   return api.XLA_FFI_Error_Create(&args);
 }
 
-using Phase = syncbn_status(const Frame&);
+using Phase = syncnorm_status(const Frame&);
 
-template <Phase phase, syncbn_device device>
+template <Phase phase, syncnorm_device device>
 XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) noexcept {
   if (answer_metadata(*frame)) return nullptr;
   try {
     check(phase(Frame(*frame, device)));
     return nullptr;
   } catch (const Failure& failure) {
-    return error(*frame->api, failure.code(), concat("syncbn: ", failure.what()));
+    return error(*frame->api, failure.code(), concat("syncnorm: ", failure.what()));
   } catch (const std::exception& exception) {
-    return error(*frame->api, XLA_FFI_Error_Code_INTERNAL, concat("syncbn: ", exception.what()));
+    return error(*frame->api, XLA_FFI_Error_Code_INTERNAL, concat("syncnorm: ", exception.what()));
   }
 }
 
@@ -167,7 +168,7 @@ struct NamedHandler {
 
 template <Phase phase>
 constexpr NamedHandler named(const char* name) {
-  return {name, handler<phase, SYNCBN_CPU>, handler<phase, SYNCBN_CUDA>};
+  return {name, handler<phase, SYNCNORM_CPU>, handler<phase, SYNCNORM_CUDA>};
 }
 
 constexpr NamedHandler kHandlers[] = {
@@ -201,4 +202,4 @@ void bind_xla_ffi(nb::module_& module) {
              doc::kXlaFfiHandlers);
 }
 
-}  // namespace syncbn::bindings
+}  // namespace syncnorm::bindings

@@ -3,7 +3,7 @@
 #include "errors.hpp"
 #include "option_names.hpp"
 
-namespace syncbn::bindings::xla {
+namespace syncnorm::bindings::xla {
 namespace {
 
 template <class... Parts>
@@ -11,12 +11,12 @@ template <class... Parts>
   throw Failure(XLA_FFI_Error_Code_INVALID_ARGUMENT, concat(parts...));
 }
 
-syncbn_dtype dtype_of(const XLA_FFI_Buffer& buffer, std::string_view name) {
+syncnorm_dtype dtype_of(const XLA_FFI_Buffer& buffer, std::string_view name) {
   switch (buffer.dtype) {
-    case XLA_FFI_DataType_F16: return SYNCBN_FLOAT16;
-    case XLA_FFI_DataType_BF16: return SYNCBN_BFLOAT16;
-    case XLA_FFI_DataType_F32: return SYNCBN_FLOAT32;
-    case XLA_FFI_DataType_F64: return SYNCBN_FLOAT64;
+    case XLA_FFI_DataType_F16: return SYNCNORM_FLOAT16;
+    case XLA_FFI_DataType_BF16: return SYNCNORM_BFLOAT16;
+    case XLA_FFI_DataType_F32: return SYNCNORM_FLOAT32;
+    case XLA_FFI_DataType_F64: return SYNCNORM_FLOAT64;
     default:
       fail(name, ": got XLA's type ", static_cast<int>(buffer.dtype),
            ", expected float16, bfloat16, float32 or float64");
@@ -48,10 +48,10 @@ Enum choice(const Frame& frame, const char* option, const char* const (&names)[C
 
 }  // namespace
 
-syncbn_launch where(const Frame& frame) {
-  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
+syncnorm_launch where(const Frame& frame) {
+  syncnorm_launch launch = SYNCNORM_LAUNCH_INIT;
   launch.device = frame.device();
-  if (launch.device == SYNCBN_CUDA) {
+  if (launch.device == SYNCNORM_CUDA) {
     launch.stream = frame.stream();
     launch.device_index = frame.device_index();
   }
@@ -70,21 +70,21 @@ Call::Call(const Frame& frame) : frame_(frame) {
   read_options();
   read_shape();
   read_launch();
-  check(syncbn_query_sizes(&shape_, &options_, launch_.device, &sizes_));
+  check(syncnorm_query_sizes(&shape_, &options_, launch_.device, &sizes_));
 }
 
 void Call::read_options() {
   options_.eps = frame_.number("eps");
-  options_.momentum = frame_.optional_number("momentum").value_or(SYNCBN_MOMENTUM_CUMULATIVE);
+  options_.momentum = frame_.optional_number("momentum").value_or(SYNCNORM_MOMENTUM_CUMULATIVE);
   options_.negative_slope = frame_.number("negative_slope");
-  options_.weighting = choice<syncbn_weighting>(frame_, "weighting", kWeightings);
-  options_.eps_mode = choice<syncbn_eps_mode>(frame_, "eps_mode", kEpsModes);
+  options_.weighting = choice<syncnorm_weighting>(frame_, "weighting", kWeightings);
+  options_.eps_mode = choice<syncnorm_eps_mode>(frame_, "eps_mode", kEpsModes);
   options_.variance_factor =
-      choice<syncbn_variance_factor>(frame_, "variance_factor", kVarianceFactors);
+      choice<syncnorm_variance_factor>(frame_, "variance_factor", kVarianceFactors);
   options_.grad_reduction =
-      choice<syncbn_grad_reduction>(frame_, "grad_reduction", kGradReductions);
-  options_.centering = choice<syncbn_centering>(frame_, "centering", kCenterings);
-  options_.activation = choice<syncbn_activation>(frame_, "activation", kActivations);
+      choice<syncnorm_grad_reduction>(frame_, "grad_reduction", kGradReductions);
+  options_.centering = choice<syncnorm_centering>(frame_, "centering", kCenterings);
+  options_.activation = choice<syncnorm_activation>(frame_, "activation", kActivations);
   options_.in_place = frame_.flag("in_place") ? 1 : 0;
   options_.tag = static_cast<std::uint64_t>(frame_.integer("tag"));
 }
@@ -97,7 +97,7 @@ void Call::read_shape() {
   shape_.c = x.dims[last ? 2 : 1];
   shape_.s = x.dims[last ? 1 : 2];
   shape_.dtype = dtype_of(x, "x");
-  shape_.layout = last ? SYNCBN_CHANNELS_LAST : SYNCBN_CHANNELS_FIRST;
+  shape_.layout = last ? SYNCNORM_CHANNELS_LAST : SYNCNORM_CHANNELS_FIRST;
 }
 
 void Call::read_launch() {
@@ -117,9 +117,9 @@ void* Call::like_x(std::string_view name) const {
   return buffer->data;
 }
 
-syncbn_vector Call::vector(std::string_view name) const {
+syncnorm_vector Call::vector(std::string_view name) const {
   const XLA_FFI_Buffer* buffer = frame_.find(name);
-  if (buffer == nullptr) return {nullptr, SYNCBN_FLOAT32};
+  if (buffer == nullptr) return {nullptr, SYNCNORM_FLOAT32};
   require_count(*buffer, name, shape_.c);
   return {buffer->data, dtype_of(*buffer, name)};
 }
@@ -144,4 +144,4 @@ std::int64_t* Call::counter(std::string_view name) const {
   return static_cast<std::int64_t*>(bits64(*buffer, name, XLA_FFI_DataType_S64, 1));
 }
 
-}  // namespace syncbn::bindings::xla
+}  // namespace syncnorm::bindings::xla

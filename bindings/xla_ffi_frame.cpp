@@ -2,17 +2,17 @@
 
 #include "errors.hpp"
 
-namespace syncbn::bindings::xla {
+namespace syncnorm::bindings::xla {
 namespace {
 
-XLA_FFI_Error_Code code_of(syncbn_status status) noexcept {
+XLA_FFI_Error_Code code_of(syncnorm_status status) noexcept {
   switch (status) {
-    case SYNCBN_OK: return XLA_FFI_Error_Code_OK;
-    case SYNCBN_INVALID_ARGUMENT: return XLA_FFI_Error_Code_INVALID_ARGUMENT;
-    case SYNCBN_UNSUPPORTED: return XLA_FFI_Error_Code_UNIMPLEMENTED;
-    case SYNCBN_DESYNC: return XLA_FFI_Error_Code_FAILED_PRECONDITION;
-    case SYNCBN_TIMEOUT: return XLA_FFI_Error_Code_DEADLINE_EXCEEDED;
-    case SYNCBN_OUT_OF_MEMORY: return XLA_FFI_Error_Code_RESOURCE_EXHAUSTED;
+    case SYNCNORM_OK: return XLA_FFI_Error_Code_OK;
+    case SYNCNORM_INVALID_ARGUMENT: return XLA_FFI_Error_Code_INVALID_ARGUMENT;
+    case SYNCNORM_UNSUPPORTED: return XLA_FFI_Error_Code_UNIMPLEMENTED;
+    case SYNCNORM_DESYNC: return XLA_FFI_Error_Code_FAILED_PRECONDITION;
+    case SYNCNORM_TIMEOUT: return XLA_FFI_Error_Code_DEADLINE_EXCEEDED;
+    case SYNCNORM_OUT_OF_MEMORY: return XLA_FFI_Error_Code_RESOURCE_EXHAUSTED;
     default: return XLA_FFI_Error_Code_INTERNAL;
   }
 }
@@ -51,12 +51,12 @@ Args ask(const XLA_FFI_CallFrame& frame, XLA_FFI_Error* (*get)(Args*), std::size
 
 }  // namespace
 
-void check(syncbn_status status) {
-  if (status == SYNCBN_OK) return;
-  throw Failure(code_of(status), concat(syncbn_status_name(status), ": ", syncbn_last_error()));
+void check(syncnorm_status status) {
+  if (status == SYNCNORM_OK) return;
+  throw Failure(code_of(status), concat(syncnorm_status_name(status), ": ", syncnorm_last_error()));
 }
 
-Frame::Frame(const XLA_FFI_CallFrame& frame, syncbn_device device)
+Frame::Frame(const XLA_FFI_CallFrame& frame, syncnorm_device device)
     : frame_(frame), device_(device) {
   const XLA_FFI_Api_Version& version = frame.api->api_version;
   if (version.major_version != XLA_FFI_API_MAJOR)
@@ -152,4 +152,4 @@ std::int64_t count_of(const XLA_FFI_Buffer& buffer) noexcept {
   return product;
 }
 
-}  // namespace syncbn::bindings::xla
+}  // namespace syncnorm::bindings::xla

@@ -10,10 +10,10 @@
 #include <string>
 #include <string_view>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 #include "vendor/xla_ffi.h"
 
-namespace syncbn::bindings::xla {
+namespace syncnorm::bindings::xla {
 
 // Thrown by a handler; what XLA reports in place of results.
 class Failure : public std::runtime_error {
@@ -27,15 +27,15 @@ class Failure : public std::runtime_error {
   XLA_FFI_Error_Code code_;
 };
 
-// Throws for a status other than SYNCBN_OK, with its name and syncbn_last_error().
-void check(syncbn_status status);
+// Throws for a status other than SYNCNORM_OK, with its name and syncnorm_last_error().
+void check(syncnorm_status status);
 
 class Frame {
  public:
   // Throws Failure, as all members do, for a version of the interface that is not this header's.
-  Frame(const XLA_FFI_CallFrame& frame, syncbn_device device);
+  Frame(const XLA_FFI_CallFrame& frame, syncnorm_device device);
 
-  syncbn_device device() const noexcept { return device_; }
+  syncnorm_device device() const noexcept { return device_; }
   // Where a CUDA call runs.
   void* stream() const;
   std::int32_t device_index() const;
@@ -58,10 +58,10 @@ class Frame {
   std::optional<Value> scalar(std::string_view name, XLA_FFI_DataType dtype) const;
 
   const XLA_FFI_CallFrame& frame_;
-  syncbn_device device_;
+  syncnorm_device device_;
   std::string_view operands_, results_;
 };
 
 std::int64_t count_of(const XLA_FFI_Buffer& buffer) noexcept;
 
-}  // namespace syncbn::bindings::xla
+}  // namespace syncnorm::bindings::xla

@@ -12,7 +12,7 @@
 #
 # and by request, each too long to go with all of these:
 #
-#   nccl       the tests of NCCL again, with the library that SYNCBN_NCCL_LIBRARY names
+#   nccl       the tests of NCCL again, with the library that SYNCNORM_NCCL_LIBRARY names
 #   full       the benchmark with all its shapes, layers under a CUDA graph
 #   counters   Nsight Compute's counters of every kernel
 #   resnet     whole training steps of ResNet-50
@@ -22,7 +22,7 @@
 # nothing was verified.
 #
 # Results go to the folder OUT (gpu-check-results): summary.md, results.json, benchmark.md, .json and
-# .png, training.png, logs.tar.gz. SYNCBN_NCCL_LIBRARY: a libnccl.so.2, a wheel that has one, or a
+# .png, training.png, logs.tar.gz. SYNCNORM_NCCL_LIBRARY: a libnccl.so.2, a wheel that has one, or a
 # folder with parts of either, as tools/nccl_library makes them; it is used in the stage nccl only.
 # The build goes to BUILD (build/gpu-check). PYTHON: the interpreter with torch.
 # The exit status is 1 where a stage failed; what a machine lacks is named, and its stage not run.
@@ -39,8 +39,8 @@ for argument in "$@"; do
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
 done
-export NAMED_NCCL=${SYNCBN_NCCL_LIBRARY:-}
-unset SYNCBN_NCCL_LIBRARY
+export NAMED_NCCL=${SYNCNORM_NCCL_LIBRARY:-}
+unset SYNCNORM_NCCL_LIBRARY
 [ ${#stages[@]} -gt 0 ] || stages=(build tests python ${NAMED_NCCL:+nccl} example sanitizer bench)
 
 export BUILD=${BUILD:-$PWD/build/gpu-check}
@@ -77,11 +77,11 @@ stage_build() {
   local ninja=() architectures=native
   if command -v ninja > /dev/null; then ninja=(-G Ninja); fi
   if [ "$DRY" = yes ]; then architectures=90; fi
-  cmake -S . -B "$BUILD" "${ninja[@]}" -DCMAKE_BUILD_TYPE=Release -DSYNCBN_CUDA=ON \
-    -DCMAKE_CUDA_ARCHITECTURES=$architectures -DSYNCBN_BUILD_PYTHON=ON -DSYNCBN_BUILD_TESTS=ON \
+  cmake -S . -B "$BUILD" "${ninja[@]}" -DCMAKE_BUILD_TYPE=Release -DSYNCNORM_CUDA=ON \
+    -DCMAKE_CUDA_ARCHITECTURES=$architectures -DSYNCNORM_BUILD_PYTHON=ON -DSYNCNORM_BUILD_TESTS=ON \
     -DPython_EXECUTABLE="$PYTHON" -DPython3_EXECUTABLE="$PYTHON"
   cmake --build "$BUILD" --parallel "${JOBS:-$(nproc)}"
-  "$PYTHON" -m syncbn info
+  "$PYTHON" -m syncnorm info
 }
 
 stage_tests() {
@@ -106,7 +106,7 @@ stage_nccl() {
   local library collect=()
   library=$("$PYTHON" tools/nccl_library "$NAMED_NCCL" "$BUILD/nccl")
   if [ "$DRY" = yes ]; then collect=(--collect-only); fi
-  LD_PRELOAD=$library SYNCBN_NCCL_LIBRARY=$library "$PYTHON" -m pytest tests/python/gpu/test_nccl.py \
+  LD_PRELOAD=$library SYNCNORM_NCCL_LIBRARY=$library "$PYTHON" -m pytest tests/python/gpu/test_nccl.py \
     -v -p no:cacheprovider -W default "${collect[@]}"
 }
 
@@ -121,7 +121,7 @@ stage_example() {
 sanitize() {
   local test
   # initcheck is to see the workspace as it was allocated.
-  if [ "$1" = initcheck ]; then export SYNCBN_TEST_INITCHECK=1; fi
+  if [ "$1" = initcheck ]; then export SYNCNORM_TEST_INITCHECK=1; fi
   for test in $SUITES; do
     if ! "$BUILD/tests/cpp/$test" --test-suite=small --count | grep -q 'filters: [1-9]'; then
       echo "$test has no test in the suite 'small'"
@@ -205,7 +205,7 @@ lacks() {
     sanitizer) if [ $dry = yes ]; then set -- "" ""; else set -- "compute-sanitizer" ""; fi ;;
     nccl)
       set -- "" "torch numpy pytest pytest_timeout"
-      [ -n "$NAMED_NCCL" ] || echo "SYNCBN_NCCL_LIBRARY, to name an NCCL from 2.30 on" ;;
+      [ -n "$NAMED_NCCL" ] || echo "SYNCNORM_NCCL_LIBRARY, to name an NCCL from 2.30 on" ;;
     counters) set -- "$([ $dry = yes ] || echo ncu)" "torch" ;;
     bench | full | resnet) set -- "" "torch" ;;
   esac
@@ -228,7 +228,7 @@ run() { # stage, limit in seconds
   local stage=$1 limit=$2 left=$((deadline - SECONDS)) missing start=$SECONDS status
   missing=$(lacks "$stage" | paste -sd ',')
   if [ -n "$missing" ]; then record "$stage" "not run" 0 "missing: $missing"; return; fi
-  if [ "$stage" != build ] && [ ! -e "$BUILD/python/syncbn" ]; then
+  if [ "$stage" != build ] && [ ! -e "$BUILD/python/syncnorm" ]; then
     record "$stage" "not run" 0 "nothing is built"; return
   fi
   if [ "$left" -lt 10 ]; then record "$stage" "not run" 0 "no time is left"; return; fi

@@ -18,8 +18,8 @@ from .training import IMAGES
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
-        description="Time syncbn on a GPU beside torch's kernels of SyncBatchNorm, F.batch_norm and"
-        " a copy from device to device; layers; training steps of ResNet-50.",
+        description="Time syncnorm on a GPU beside torch's kernels of SyncBatchNorm, F.batch_norm"
+        " and a copy from device to device; layers; training steps of ResNet-50.",
     )
     add = parser.add_argument
     add("--output", type=Path, default=Path("bench-results"), help="folder (bench-results)")

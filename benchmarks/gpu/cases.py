@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from syncbn.bench.cases import Inputs
+from syncnorm.bench.cases import Inputs
 
 Shape = tuple[int, ...]
 

@@ -98,7 +98,7 @@ def measure_counters(
 ) -> list[KernelCounters]:
     """What ncu prints stays in the folder, as counters.csv. seconds: as of profiled.run."""
     ncu, log = find_ncu(), folder / "counters.csv"
-    with tempfile.TemporaryDirectory(prefix="syncbn-counters-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="syncnorm-counters-") as scratch:
         listed = Path(scratch) / "sequence.json"
         options = ["--sequence", str(listed), "--seconds", str(seconds)]
         options += ["--groups", *groups, "--dtypes", *dtypes, "--layouts", *layouts]

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-import syncbn
-from syncbn._cli.machine import machine_facts
+import syncnorm
+from syncnorm._cli.machine import machine_facts
 
 
 def _said(*command: str) -> str:
@@ -29,7 +29,7 @@ def facts(device: str) -> dict[str, Any]:
         **machine_facts(),
         "device": device,
         "torch_cuda": torch.version.cuda or "none",
-        "nccl": syncbn.capabilities()["nccl"] or "none",
+        "nccl": syncnorm.capabilities()["nccl"] or "none",
         "commit": _said("git", "rev-parse", "HEAD"),
     }
     if device != "cuda":
@@ -58,7 +58,7 @@ def line(found: dict[str, Any]) -> str:
             ("torch", "torch"),
             ("cuDNN", "cudnn"),
             ("NCCL", "torch_nccl"),
-            ("syncbn", "syncbn"),
+            ("syncnorm", "syncnorm"),
         )
         if key in found
     )

@@ -125,9 +125,9 @@ def _subjects(device: str) -> dict[str, Subject]:
 def _array_functions(device: str) -> dict[str, Subject]:
     """Of CuPy, where it is installed; those of NumPy rehearse them."""
     if device == "cpu":
-        from syncbn import numpy as functions
+        from syncnorm import numpy as functions
     elif importlib.util.find_spec("cupy"):
-        from syncbn import cupy as functions
+        from syncnorm import cupy as functions
     else:
         return {}
     return {functions.__name__: _ArrayFunctions(device, functions)}

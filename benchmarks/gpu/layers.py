@@ -19,16 +19,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import _functions
 
-from syncbn.torch import SyncBatchNorm, entry
-from syncbn.torch.group import Group, TorchGroup
+from syncnorm.torch import SyncBatchNorm, entry
+from syncnorm.torch.group import Group, TorchGroup
 
 from . import rehearsal
 from .cases import Case, make_inputs
 
 TORCH_SYNC = "torch.nn.SyncBatchNorm"
 BATCH_NORM = "torch.nn.BatchNorm2d"
-ALONE = "syncbn"
-EXCHANGING = "syncbn, exchanging"
+ALONE = "syncnorm"
+EXCHANGING = "syncnorm, exchanging"
 
 
 class ForcedSyncBatchNorm(nn.SyncBatchNorm):
@@ -71,7 +71,7 @@ def group_of_one(device: str) -> Iterator[None]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="syncbn-group-"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="syncnorm-group-"))
         backend = "nccl" if device == "cuda" else "gloo"
         meeting = f"file://{folder}/meeting"
         dist.init_process_group(backend, init_method=meeting, rank=0, world_size=1)

@@ -44,7 +44,7 @@ def write_plot(results: Results, path: Path) -> None:
         axes[row][1].axhline(1, color="black", linewidth=1)
     for axis in axes[1]:
         axis.set_xlabel("size of x in MB; caches cold")
-    figure.suptitle(f"syncbn. {line(results.facts)}", fontsize=9)
+    figure.suptitle(f"syncnorm. {line(results.facts)}", fontsize=9)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
@@ -78,7 +78,7 @@ def write_training_plot(results: Results, path: Path) -> None:
     axes[0].invert_yaxis()
     axes[0].set_xlabel("a training step of ResNet-50, ms")
     axes[1].set_xlabel("its peak memory, GB")
-    figure.suptitle(f"syncbn. {line(results.facts)}", fontsize=9)
+    figure.suptitle(f"syncnorm. {line(results.facts)}", fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)

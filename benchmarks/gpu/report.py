@@ -14,7 +14,7 @@ NAMES = ("phases", "one call", KERNELS, CUDNN)
 
 
 def markdown(results: Results) -> str:
-    parts = ["# syncbn on a GPU", line(results.facts), *_runs(results)]
+    parts = ["# syncnorm on a GPU", line(results.facts), *_runs(results)]
     if results.copy_bandwidth:
         parts.append(
             f"Copy from device to device: {results.copy_bandwidth / 1e9:.0f} GB/s, read and"

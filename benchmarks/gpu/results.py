@@ -20,7 +20,7 @@ KERNELS, CUDNN = "torch kernels", "F.batch_norm"
 # What is measured by itself, in the order in which it is.
 PARTS = ("kernels", "host", "graphs", "training", "counters")
 # Numbers stand beside each other only if these are the same.
-SAME = ("gpu", "driver", "torch", "torch_cuda", "cudnn", "syncbn")
+SAME = ("gpu", "driver", "torch", "torch_cuda", "cudnn", "syncnorm")
 
 
 @dataclasses.dataclass
@@ -62,7 +62,7 @@ def together(earlier: Results, later: Results) -> Results:
 
 
 def document(results: Results) -> dict[str, Any]:
-    """The points are as of `python -m syncbn bench`, so that benchmarks/compare.py reads them."""
+    """The points are as of `python -m syncnorm bench`, so that benchmarks/compare.py reads them."""
     return {
         "machine": results.facts,
         "runs": results.runs,

@@ -1,4 +1,4 @@
-"""What is timed beside each other: syncbn, torch's SyncBatchNorm kernels, torch's batch_norm.
+"""What is timed beside each other: syncnorm, torch's SyncBatchNorm kernels, torch's batch_norm.
 
 Every call allocates its outputs, records nothing for autograd, and updates running statistics.
 """
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import syncbn
-from syncbn._core import CONTROL_SIZE
-from syncbn.torch import bridge
+import syncnorm
+from syncnorm._core import CONTROL_SIZE
+from syncnorm.torch import bridge
 
 from .cases import Inputs
 
@@ -33,7 +33,7 @@ class _Ours:
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
         x = inputs.x
-        self._options = syncbn.Options(eps=EPS, momentum=MOMENTUM)
+        self._options = syncnorm.Options(eps=EPS, momentum=MOMENTUM)
         self._sizes = bridge.sizes(x, self._options)
         channels = x.shape[1]
         self._running = (

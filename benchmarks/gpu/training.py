@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 from .cases import LAYOUTS
 from .layers import ALONE, BATCH_NORM, EXCHANGING, LAYERS, exchanging, group_of_one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syncbn._cli.machine import machine_facts
+from syncnorm._cli.machine import machine_facts
 
 from .cases import TIMED_SHAPES
 from .ranks import measure_on_ranks

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
-from syncbn.bench.measure import interleaved
-from syncbn.torch import SyncBatchNorm
+from syncnorm.bench.measure import interleaved
+from syncnorm.torch import SyncBatchNorm
 
 from . import theirs
 from .cases import (
@@ -82,15 +82,15 @@ def count(case: Counted) -> dict[str, dict[str, Counts]]:
     x = values(COUNTED_SHAPE, 2, case.dtype).requires_grad_()
     dy = values(COUNTED_SHAPE, 3, case.dtype)
     counts = {}
-    for name, kind in (("torch", nn.SyncBatchNorm), ("syncbn", SyncBatchNorm)):
+    for name, kind in (("torch", nn.SyncBatchNorm), ("syncnorm", SyncBatchNorm)):
         layer = made(kind, x.shape[1], 1e-5, case.momentum, dtype=case.dtype)
         counts[name] = {
             "forward": counted(functools.partial(layer, x)),
             "forward+backward": counted(training_step(layer, x, dy)),
         }
     # The library's kernels do not pass the dispatcher: tests/cpp/test_backend_cuda_streams.cpp.
-    counts["syncbn"]["forward"].launches += case.forward_kernels
-    counts["syncbn"]["forward+backward"].launches += case.forward_kernels + BACKWARD_KERNELS
+    counts["syncnorm"]["forward"].launches += case.forward_kernels
+    counts["syncnorm"]["forward+backward"].launches += case.forward_kernels + BACKWARD_KERNELS
     return counts
 
 
@@ -107,7 +107,7 @@ def memory(block: Block) -> dict[str, dict[str, float]]:
     """Bytes at the end of forward and at most, input and output included, over those of x."""
     return {
         name: _memory_of(made(kind, MEMORY_SHAPE[1], dtype=torch.float32), block.adds)
-        for name, kind in (("torch", block.torch), ("syncbn", block.ours))
+        for name, kind in (("torch", block.torch), ("syncnorm", block.ours))
     }
 
 
@@ -135,7 +135,7 @@ def _memory_of(layer: nn.Module, adds: bool) -> dict[str, float]:
 def saved_per_channel() -> dict[str, float]:
     """Bytes saved for backward beside x and weight, over the number of channels."""
     found = {}
-    for name, kind in (("torch", nn.SyncBatchNorm), ("syncbn", SyncBatchNorm)):
+    for name, kind in (("torch", nn.SyncBatchNorm), ("syncnorm", SyncBatchNorm)):
         layer = made(kind, MEMORY_SHAPE[1], dtype=torch.float32)
         x = values(MEMORY_SHAPE, 2).requires_grad_()
         kept: list[int] = []
@@ -159,12 +159,12 @@ def host_seconds(repeat: int) -> dict[str, dict[str, float]]:
     with free_collectives(), theirs.as_over_nccl(), theirs.without_kernels(channels):
         return {
             "forward": seconds_of(
-                {"torch": lambda: torch_layer(x), "syncbn": lambda: ours(x)}, repeat
+                {"torch": lambda: torch_layer(x), "syncnorm": lambda: ours(x)}, repeat
             ),
             "forward+backward": seconds_of(
                 {
                     "torch": training_step(torch_layer, x, dy),
-                    "syncbn": training_step(ours, x, dy),
+                    "syncnorm": training_step(ours, x, dy),
                 },
                 repeat,
             ),
@@ -189,15 +189,15 @@ class LocalBatchNorm(NaiveSyncBatchNorm):
 
 def layer_seconds(shape: Shape, repeat: int) -> dict[str, float]:
     """Forward and backward over gloo."""
-    kinds = {"local": LocalBatchNorm, "naive": NaiveSyncBatchNorm, "syncbn": SyncBatchNorm}
+    kinds = {"local": LocalBatchNorm, "naive": NaiveSyncBatchNorm, "syncnorm": SyncBatchNorm}
     return seconds_of(_steps(kinds, shape), repeat)
 
 
 def alone_seconds(shape: Shape, repeat: int) -> dict[str, float]:
     """Forward and backward in a process without a group."""
-    steps = _steps({"local": LocalBatchNorm, "syncbn": SyncBatchNorm}, shape)
-    timing = interleaved(steps["local"], steps["syncbn"], repeat)
-    return {"local": timing.torch, "syncbn": timing.ours}
+    steps = _steps({"local": LocalBatchNorm, "syncnorm": SyncBatchNorm}, shape)
+    timing = interleaved(steps["local"], steps["syncnorm"], repeat)
+    return {"local": timing.torch, "syncnorm": timing.ours}
 
 
 def _steps(kinds: dict[str, type[nn.Module]], shape: Shape) -> dict[str, Callable[[], Any]]:

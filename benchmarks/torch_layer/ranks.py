@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from syncbn.bench import allocator
+from syncnorm.bench import allocator
 
 from .cases import RANKS
 from .measure import Shape, alone_seconds, measure
@@ -23,7 +23,7 @@ from .measure import Shape, alone_seconds, measure
 
 def measure_on_ranks(shapes: Sequence[Shape], repeat: int) -> dict[str, Any]:
     """What the first rank measured, with its group and then without."""
-    with tempfile.TemporaryDirectory(prefix="syncbn-torch-layer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="syncnorm-torch-layer-") as folder:
         # The ranks find this when they start; docs/benchmarks.md says why.
         with mock.patch.dict(os.environ, allocator.REUSE):
             multiprocessing.spawn(_rank, (folder, shapes, repeat), nprocs=RANKS)

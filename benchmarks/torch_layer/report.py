@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from syncbn._cli.machine import machine_line
+from syncnorm._cli.machine import machine_line
 
 from .cases import COUNTED, HOST_SHAPE, MEMORY_SHAPE, OPERATIONS, RANKS
 
@@ -56,7 +56,7 @@ def _counts(counts: dict[str, Any]) -> str:
     rows = []
     for name, of_layers in counts.items():
         for operation in OPERATIONS:
-            torch, ours = of_layers["torch"][operation], of_layers["syncbn"][operation]
+            torch, ours = of_layers["torch"][operation], of_layers["syncnorm"][operation]
             rows.append(
                 (
                     name,
@@ -68,7 +68,7 @@ def _counts(counts: dict[str, Any]) -> str:
                 )
             )
     head = (
-        "torch / syncbn",
+        "torch / syncnorm",
         "",
         "operations dispatched",
         "launches on a device",
@@ -89,12 +89,12 @@ def _operations(of_layers: dict[str, Any]) -> str:
 def _memory(ranks: dict[str, Any]) -> str:
     rows = []
     for name, of_layers in ranks["memory"].items():
-        torch, ours = of_layers["torch"], of_layers["syncbn"]
+        torch, ours = of_layers["torch"], of_layers["syncnorm"]
         rows.append((name, *(f"{torch[key]:.2f} / {ours[key]:.2f}" for key in torch)))
-    saved = " / ".join(f"{ranks['saved'][name]:.0f}" for name in ("torch", "syncbn"))
+    saved = " / ".join(f"{ranks['saved'][name]:.0f}" for name in ("torch", "syncnorm"))
     return (
         f"### Memory, over that of x ({_size(MEMORY_SHAPE)}, float32)\n\n"
-        f"{_table(('torch / syncbn', 'kept', 'peak of forward', 'peak of backward'), rows)}\n\n"
+        f"{_table(('torch / syncnorm', 'kept', 'peak of forward', 'peak of backward'), rows)}\n\n"
         f"Saved for backward beside x and weight: {saved} bytes per channel."
     )
 
@@ -108,12 +108,12 @@ def _host(host: dict[str, dict[str, float]]) -> str:
         (
             operation,
             _microseconds(seconds["torch"]),
-            _microseconds(seconds["syncbn"]),
-            f"{seconds['syncbn'] / seconds['torch']:.2f}",
+            _microseconds(seconds["syncnorm"]),
+            f"{seconds['syncnorm'] / seconds['torch']:.2f}",
         )
         for operation, seconds in host.items()
     ]
-    head = ("", "torch without its kernels, us", "syncbn, us", "syncbn / torch")
+    head = ("", "torch without its kernels, us", "syncnorm, us", "syncnorm / torch")
     title = f"### Time of the host per call ({_size(HOST_SHAPE)}), without the exchange"
     return f"{title}\n\n{_table(head, rows)}"
 
@@ -121,7 +121,7 @@ def _host(host: dict[str, dict[str, float]]) -> str:
 def _seconds(ranks: dict[str, Any]) -> str:
     rows = []
     for shape, seconds in ranks["seconds"].items():
-        local, naive, ours = (seconds[name] for name in ("local", "naive", "syncbn"))
+        local, naive, ours = (seconds[name] for name in ("local", "naive", "syncnorm"))
         alone = ranks["alone"][shape]
         rows.append(
             (
@@ -129,14 +129,14 @@ def _seconds(ranks: dict[str, Any]) -> str:
                 f"{1e3 * ours:.2f}",
                 f"{ours / naive:.2f}",
                 f"{ours / local:.2f}",
-                f"{alone['syncbn'] / alone['local']:.2f}",
+                f"{alone['syncnorm'] / alone['local']:.2f}",
             )
         )
     head = (
         "x on each rank",
-        "syncbn, ms",
-        "syncbn / naive",
-        "syncbn / `F.batch_norm`",
+        "syncnorm, ms",
+        "syncnorm / naive",
+        "syncnorm / `F.batch_norm`",
         "the same in one process without a group",
     )
     title = f"### CPU time of forward+backward, float32, {RANKS} ranks over gloo, a thread each"

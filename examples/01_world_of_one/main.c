@@ -2,14 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
 #define ALIGNMENT 64
 
 /* [doc: status] */
-static void require_ok(syncbn_status status) {
-  if (status == SYNCBN_OK) return;
-  fprintf(stderr, "%s: %s\n", syncbn_status_name(status), syncbn_last_error());
+static void require_ok(syncnorm_status status) {
+  if (status == SYNCNORM_OK) return;
+  fprintf(stderr, "%s: %s\n", syncnorm_status_name(status), syncnorm_last_error());
   exit(EXIT_FAILURE);
 }
 /* [end] */
@@ -19,25 +19,25 @@ int main(void) {
   float y[8], mean[2] = {0, 0}, var[2] = {1, 1};
 
   /* [doc: one-layer] */
-  syncbn_shape shape = SYNCBN_SHAPE_INIT;
+  syncnorm_shape shape = SYNCNORM_SHAPE_INIT;
   shape.n = 1;
   shape.c = 2;
   shape.s = 4;
-  syncbn_options options = SYNCBN_OPTIONS_INIT;
+  syncnorm_options options = SYNCNORM_OPTIONS_INIT;
 
-  syncbn_sizes sizes = SYNCBN_SIZES_INIT;
-  require_ok(syncbn_query_sizes(&shape, &options, SYNCBN_CPU, &sizes));
-  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
+  syncnorm_sizes sizes = SYNCNORM_SIZES_INIT;
+  require_ok(syncnorm_query_sizes(&shape, &options, SYNCNORM_CPU, &sizes));
+  syncnorm_launch launch = SYNCNORM_LAUNCH_INIT;
   launch.workspace_size = (sizes.workspace_size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
   launch.workspace = aligned_alloc(ALIGNMENT, launch.workspace_size);
   if (launch.workspace == NULL) return EXIT_FAILURE;
 
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.x = x;
   args.y = y;
   args.running_mean.data = mean;
   args.running_var.data = var;
-  require_ok(syncbn_forward(&shape, &options, &args, NULL, &launch));
+  require_ok(syncnorm_forward(&shape, &options, &args, NULL, &launch));
   /* [end] */
 
   for (int c = 0; c < 2; ++c) {

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
 namespace {
 
@@ -26,35 +26,35 @@ struct Shard {
   std::vector<float> running_var = std::vector<float>(kChannels, 1.0F);
 };
 
-void train(Shard& shard, syncbn::Communicator& comm) {
-  const syncbn::Options options;
-  const syncbn::Shape shape{shard.n, kChannels, kPositions};
-  const syncbn::Sizes sizes = syncbn::query_sizes(shape, options);
-  const syncbn::Workspace workspace(sizes.workspace);
-  const syncbn::Launch launch = syncbn::Launch::cpu(workspace);
+void train(Shard& shard, syncnorm::Communicator& comm) {
+  const syncnorm::Options options;
+  const syncnorm::Shape shape{shard.n, kChannels, kPositions};
+  const syncnorm::Sizes sizes = syncnorm::query_sizes(shape, options);
+  const syncnorm::Workspace workspace(sizes.workspace);
+  const syncnorm::Launch launch = syncnorm::Launch::cpu(workspace);
   std::vector<double> saved(sizes.saved);
 
-  syncbn::ForwardArgs forward;
+  syncnorm::ForwardArgs forward;
   forward.x = {shard.x.data(), shape};
   forward.y = {shard.y.data(), shape};
   forward.running_mean = shard.running_mean.data();
   forward.running_var = shard.running_var.data();
   forward.saved = saved;
-  syncbn::forward(options, forward, comm, launch);
+  syncnorm::forward(options, forward, comm, launch);
 
-  syncbn::BackwardArgs backward;
+  syncnorm::BackwardArgs backward;
   backward.x = forward.x;
   backward.dy = {shard.dy.data(), shape};
   backward.saved = saved;
   backward.dx = {shard.dx.data(), shape};
-  syncbn::backward(options, backward, comm, launch);
+  syncnorm::backward(options, backward, comm, launch);
 }
 
 // Every rank in its own thread.
 // [doc: threads]
 void train_together(std::vector<Shard>& shards) {
-  auto comms =
-      syncbn::Communicator::thread_group(static_cast<int>(shards.size()), std::chrono::seconds(10));
+  auto comms = syncnorm::Communicator::thread_group(static_cast<int>(shards.size()),
+                                                    std::chrono::seconds(10));
   std::vector<std::thread> ranks;
   for (std::size_t r = 0; r < shards.size(); ++r) {
     ranks.emplace_back([&, r] { train(shards[r], comms[r]); });

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
 using Values = std::vector<double>;
 using Random = std::mt19937_64;
@@ -99,7 +99,7 @@ class Convolution {
 class BatchNorm {
  public:
   BatchNorm(const std::string& name, std::size_t channels, std::size_t positions,
-            syncbn::Communicator& comm)
+            syncnorm::Communicator& comm)
       : weight(name + ".weight", channels, 1),
         bias(name + ".bias", channels, 0),
         running_mean(name + ".running_mean", channels, 0),
@@ -107,20 +107,20 @@ class BatchNorm {
         comm_(comm) {
     shape_.c = static_cast<std::int64_t>(channels);
     shape_.s = static_cast<std::int64_t>(positions);
-    shape_.dtype = SYNCBN_FLOAT64;
-    options_.activation = SYNCBN_RELU;
+    shape_.dtype = SYNCNORM_FLOAT64;
+    options_.activation = SYNCNORM_RELU;
   }
 
   // [doc: layer]
   Values forward(Values x, bool training) {
     x_ = std::move(x);
     shape_.n = static_cast<std::int64_t>(x_.size()) / (shape_.c * shape_.s);
-    const syncbn::Sizes sizes = syncbn::query_sizes(shape_, options_);
+    const syncnorm::Sizes sizes = syncnorm::query_sizes(shape_, options_);
     workspace_.reserve(sizes.workspace);
     saved_.resize(sizes.saved);
     Values y(x_.size());
 
-    syncbn::ForwardArgs args;
+    syncnorm::ForwardArgs args;
     args.x = {x_.data(), shape_};
     args.y = {y.data(), shape_};
     args.weight = weight.value.data();
@@ -129,15 +129,15 @@ class BatchNorm {
     args.running_var = running_var.value.data();
     if (training) {
       args.saved = saved_;
-      syncbn::forward(options_, args, comm_, syncbn::Launch::cpu(workspace_));
+      syncnorm::forward(options_, args, comm_, syncnorm::Launch::cpu(workspace_));
     } else {
-      syncbn::infer(options_, args, syncbn::Launch::cpu(workspace_));
+      syncnorm::infer(options_, args, syncnorm::Launch::cpu(workspace_));
     }
     return y;
   }
 
   Values backward(Values dy) {
-    syncbn::BackwardArgs args;
+    syncnorm::BackwardArgs args;
     args.x = {x_.data(), shape_};
     args.dy = {dy.data(), shape_};
     args.weight = weight.value.data();
@@ -146,7 +146,7 @@ class BatchNorm {
     args.dx = {dy.data(), shape_};  // dx may take dy's place
     args.dweight = weight.gradient.data();
     args.dbias = bias.gradient.data();
-    syncbn::backward(options_, args, comm_, syncbn::Launch::cpu(workspace_));
+    syncnorm::backward(options_, args, comm_, syncnorm::Launch::cpu(workspace_));
     return dy;
   }
   // [end]
@@ -155,9 +155,9 @@ class BatchNorm {
   Parameter running_mean, running_var;  // of which there are no gradients
 
  private:
-  syncbn::Options options_;
-  syncbn::Shape shape_;
-  syncbn::Communicator& comm_;
-  syncbn::Workspace workspace_;
+  syncnorm::Options options_;
+  syncnorm::Shape shape_;
+  syncnorm::Communicator& comm_;
+  syncnorm::Workspace workspace_;
   Values x_, saved_;
 };

@@ -1,5 +1,6 @@
-// A trainer over MPI, with a network and gradients of its own, that lets syncbn normalize over all
-// ranks: each has a part of every batch, and the result is that of one rank with the whole batches.
+// A trainer over MPI, with a network and gradients of its own, that lets syncnorm normalize over
+// all ranks: each has a part of every batch, and the result is that of one rank with the whole
+// batches.
 //
 //   03_mpi_trainer digits.csv
 //   mpirun -n 4 03_mpi_trainer digits.csv
@@ -19,7 +20,7 @@
 
 #include "digits.hpp"
 #include "network.hpp"
-#include "syncbn/mpi.hpp"
+#include "syncnorm/mpi.hpp"
 
 namespace {
 
@@ -169,7 +170,7 @@ void run(const Settings& settings) {
   }
   const World world;
   // [doc: mpi]
-  auto comm = syncbn::mpi_communicator(settings.local ? MPI_COMM_SELF : MPI_COMM_WORLD);
+  auto comm = syncnorm::mpi_communicator(settings.local ? MPI_COMM_SELF : MPI_COMM_WORLD);
   Random random(0);  // the same parameters on every rank
   Network network(random, comm);
   // [end]

@@ -12,7 +12,7 @@
 
 class Network {
  public:
-  Network(Random& random, syncbn::Communicator& comm)
+  Network(Random& random, syncnorm::Communicator& comm)
       : conv1_("conv1", {1, 8, kSide, 3, 1, 1}, random),
         norm1_("norm1", 8, kPixels, comm),
         conv2_("conv2", {8, 16, kSide, 3, 2, 1}, random),

@@ -52,7 +52,7 @@ class Arena {
     memory_.reset(static_cast<std::byte*>(memory));
   }
 
-  // syncbn wants 64 bytes for its workspace; 256 suit every vectorized load.
+  // syncnorm wants 64 bytes for its workspace; 256 suit every vectorized load.
   template <class T>
   T* take(std::size_t count) {
     const std::size_t bytes = (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;

@@ -4,25 +4,25 @@
 #include <cstdint>
 
 #include "device.hpp"
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
 // Everything that lies on the device is the trainer's memory. Calls enqueue, and return.
 class BatchNorm {
  public:
   // [doc: cuda-layer]
-  BatchNorm(const syncbn::Shape& x, int device, cudaStream_t stream, Arena& arena)
+  BatchNorm(const syncnorm::Shape& x, int device, cudaStream_t stream, Arena& arena)
       : weight(arena.take<float>(channels(x))),
         bias(arena.take<float>(channels(x))),
         gradients(arena.take<float>(2 * channels(x))),
         running(arena.take<float>(2 * channels(x))),
         status(arena.take<std::int32_t>(1)),
         shape_(x),
-        sizes_(syncbn::query_sizes(x, options(), SYNCBN_CUDA)),
+        sizes_(syncnorm::query_sizes(x, options(), SYNCNORM_CUDA)),
         saved_(arena.take<double>(sizes_.saved)),
-        launch_(syncbn::Launch::cuda(device, stream, workspace(arena)).status(status)) {}
+        launch_(syncnorm::Launch::cuda(device, stream, workspace(arena)).status(status)) {}
 
-  void forward(const float* x, float* y, syncbn::Communicator& comm) {
-    syncbn::ForwardArgs args;
+  void forward(const float* x, float* y, syncnorm::Communicator& comm) {
+    syncnorm::ForwardArgs args;
     args.x = {x, shape_};
     args.y = {y, shape_};
     args.weight = weight;
@@ -30,11 +30,11 @@ class BatchNorm {
     args.running_mean = running;
     args.running_var = running + shape_.c;
     args.saved = {saved_, sizes_.saved};
-    syncbn::forward(options(), args, comm, launch_);
+    syncnorm::forward(options(), args, comm, launch_);
   }
 
-  void backward(const float* x, const float* dy, float* dx, syncbn::Communicator& comm) {
-    syncbn::BackwardArgs args;
+  void backward(const float* x, const float* dy, float* dx, syncnorm::Communicator& comm) {
+    syncnorm::BackwardArgs args;
     args.x = {x, shape_};
     args.dy = {dy, shape_};
     args.weight = weight;
@@ -43,7 +43,7 @@ class BatchNorm {
     args.dx = {dx, shape_};
     args.dweight = gradients;
     args.dbias = gradients + shape_.c;
-    syncbn::backward(options(), args, comm, launch_);
+    syncnorm::backward(options(), args, comm, launch_);
   }
   // [end]
 
@@ -51,25 +51,25 @@ class BatchNorm {
   float* bias;
   float* gradients;      // of the weight, then of the bias, so that one sum reduces both
   float* running;        // mean, then variance
-  std::int32_t* status;  // becomes SYNCBN_DESYNC where the ranks disagree
+  std::int32_t* status;  // becomes SYNCNORM_DESYNC where the ranks disagree
 
  private:
-  static std::size_t channels(const syncbn::Shape& x) { return static_cast<std::size_t>(x.c); }
+  static std::size_t channels(const syncnorm::Shape& x) { return static_cast<std::size_t>(x.c); }
 
   // The tag is the layer's own number: in a graph the communicator's count of calls stands still.
-  static syncbn::Options options() {
-    syncbn::Options options;
+  static syncnorm::Options options() {
+    syncnorm::Options options;
     options.tag = 1;
     return options;
   }
 
   // One would do for all layers on this stream: nothing in it outlives a call.
-  syncbn::WorkspaceView workspace(Arena& arena) const {
+  syncnorm::WorkspaceView workspace(Arena& arena) const {
     return {arena.take<std::byte>(sizes_.workspace), sizes_.workspace};
   }
 
-  syncbn::Shape shape_;
-  syncbn::Sizes sizes_;
+  syncnorm::Shape shape_;
+  syncnorm::Sizes sizes_;
   double* saved_;  // from forward to backward
-  syncbn::Launch launch_;
+  syncnorm::Launch launch_;
 };

@@ -1,5 +1,5 @@
 // A trainer on CUDA devices, with a stream, an allocator and an NCCL communicator of its own, that
-// lets syncbn normalize over all of its ranks: one step at once, then two as a CUDA graph. One
+// lets syncnorm normalize over all of its ranks: one step at once, then two as a CUDA graph. One
 // process, with a thread for each device: 04_cuda_nccl [ranks], by default as many as there are.
 //
 // With a process for each device all is the same, but that the id must be carried to the others.
@@ -15,7 +15,7 @@
 #include "device.hpp"
 #include "layer.hpp"
 #include "reference.hpp"
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
 namespace {
 
@@ -65,7 +65,7 @@ class Trainer {
         stream_(make_stream()),
         arena_(kMemory),
         nccl_(make_nccl(id, rank, size)),
-        comm_(syncbn::Communicator::borrow_nccl(nccl_.get())),
+        comm_(syncnorm::Communicator::borrow_nccl(nccl_.get())),
         layer_(shape(), /*device=*/rank, stream_.get(), arena_) {}
   // [end]
 
@@ -80,7 +80,7 @@ class Trainer {
   }
 
  private:
-  syncbn::Shape shape() const {
+  syncnorm::Shape shape() const {
     return {static_cast<std::int64_t>(samples(rank_)), kChannels, kPositions};
   }
   std::size_t values() const { return samples(rank_) * kChannels * kPositions; }
@@ -93,7 +93,7 @@ class Trainer {
     std::vector<float> running(2 * kChannels, 0.0F);
     std::fill(running.begin() + kChannels, running.end(), 1.0F);
     upload(running, layer_.running, stream_.get());
-    upload(std::vector<std::int32_t>{SYNCBN_OK}, layer_.status, stream_.get());
+    upload(std::vector<std::int32_t>{SYNCNORM_OK}, layer_.status, stream_.get());
   }
 
   // [doc: step]
@@ -132,7 +132,8 @@ class Trainer {
     download(layer_.gradients, results.gradients, stream_.get());
     download(layer_.running, results.running, stream_.get());
     download(layer_.status, results.status, stream_.get());
-    if (results.status[0] != SYNCBN_OK) throw syncbn::Desync("the ranks were in different layers");
+    if (results.status[0] != SYNCNORM_OK)
+      throw syncnorm::Desync("the ranks were in different layers");
     return results;
   }
   // [end]
@@ -142,7 +143,7 @@ class Trainer {
   Stream stream_;
   Arena arena_;
   NcclComm nccl_;
-  syncbn::Communicator comm_;
+  syncnorm::Communicator comm_;
   BatchNorm layer_;
   float* x_ = arena_.take<float>(values());
   float* y_ = arena_.take<float>(values());
@@ -227,7 +228,7 @@ int main(int argc, char** argv) try {
   const Batch batch = make_batch(ranks);
   const std::vector<Results> results = train_together(ranks, batch);
   std::printf("ranks: %d, NCCL: %s\nbeside one batch of %zu in float64, largest difference:\n",
-              ranks, syncbn::query_capabilities().nccl, batch.n);
+              ranks, syncnorm::query_capabilities().nccl, batch.n);
   return compare(batch, results) ? EXIT_SUCCESS : EXIT_FAILURE;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());

@@ -16,7 +16,7 @@ struct Expected {
   std::vector<double> y, dx, gradients, running;
 };
 
-constexpr double kEps = 1e-5, kMomentum = 0.1;  // as in syncbn::Options
+constexpr double kEps = 1e-5, kMomentum = 0.1;  // as in syncnorm::Options
 
 // Calls visit(i) for every value of channel c.
 template <class Visit>

@@ -45,8 +45,8 @@ void train(Layer& layer, Shard& shard) {
 // Where a rank throws its layer ends, and with it its handle: the others do not wait for it.
 // [doc: torch-threads]
 void train_together(std::vector<Shard>& shards) {
-  auto comms =
-      syncbn::Communicator::thread_group(static_cast<int>(shards.size()), std::chrono::seconds(60));
+  auto comms = syncnorm::Communicator::thread_group(static_cast<int>(shards.size()),
+                                                    std::chrono::seconds(60));
   std::vector<std::future<void>> ranks;
   for (std::size_t r = 0; r < shards.size(); ++r) {
     ranks.push_back(std::async(std::launch::async, [&, r] {

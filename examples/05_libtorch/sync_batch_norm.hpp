@@ -10,23 +10,23 @@
 #include <cstdint>
 #include <utility>
 
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
 // One rank's handle on its group. The layer holds it, and so does every graph that will go backward
 // through the layer.
 struct Rank : torch::CustomClassHolder {
-  explicit Rank(syncbn::Communicator handle) : comm(std::move(handle)) {}
-  syncbn::Communicator comm;
+  explicit Rank(syncnorm::Communicator handle) : comm(std::move(handle)) {}
+  syncnorm::Communicator comm;
 };
 using RankPtr = c10::intrusive_ptr<Rank>;
 
 // [doc: torch-views]
-inline syncbn_dtype dtype_of(const at::Tensor& tensor) {
+inline syncnorm_dtype dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case at::kHalf: return SYNCBN_FLOAT16;
-    case at::kBFloat16: return SYNCBN_BFLOAT16;
-    case at::kFloat: return SYNCBN_FLOAT32;
-    case at::kDouble: return SYNCBN_FLOAT64;
+    case at::kHalf: return SYNCNORM_FLOAT16;
+    case at::kBFloat16: return SYNCNORM_BFLOAT16;
+    case at::kFloat: return SYNCNORM_FLOAT32;
+    case at::kDouble: return SYNCNORM_FLOAT64;
     default:
       TORCH_CHECK(false, "SyncBatchNorm: got ", tensor.scalar_type(),
                   ", expected Half, BFloat16, Float or Double");
@@ -34,19 +34,21 @@ inline syncbn_dtype dtype_of(const at::Tensor& tensor) {
 }
 
 // Of a dense tensor (n, c, ...), in one of torch's memory formats.
-inline syncbn::Shape shape_of(const at::Tensor& x) {
+inline syncnorm::Shape shape_of(const at::Tensor& x) {
   const bool channels_first = x.suggest_memory_format() == at::MemoryFormat::Contiguous;
   return {x.size(0), x.size(1), c10::multiply_integers(x.sizes().slice(2)), dtype_of(x),
-          channels_first ? SYNCBN_CHANNELS_FIRST : SYNCBN_CHANNELS_LAST};
+          channels_first ? SYNCNORM_CHANNELS_FIRST : SYNCNORM_CHANNELS_LAST};
 }
 
-inline syncbn::ConstVector input(const at::Tensor& v) { return {v.const_data_ptr(), dtype_of(v)}; }
-inline syncbn::Vector output(at::Tensor& v) { return {v.mutable_data_ptr(), dtype_of(v)}; }
+inline syncnorm::ConstVector input(const at::Tensor& v) {
+  return {v.const_data_ptr(), dtype_of(v)};
+}
+inline syncnorm::Vector output(at::Tensor& v) { return {v.mutable_data_ptr(), dtype_of(v)}; }
 
 // Memory from torch's allocator, which gives 64-byte aligned blocks.
-inline syncbn::Launch launch_on_cpu(at::Tensor& workspace, std::size_t size) {
+inline syncnorm::Launch launch_on_cpu(at::Tensor& workspace, std::size_t size) {
   workspace = at::empty(static_cast<std::int64_t>(size), at::kByte);
-  return syncbn::Launch::cpu({workspace.mutable_data_ptr(), size}, at::get_num_threads());
+  return syncnorm::Launch::cpu({workspace.mutable_data_ptr(), size}, at::get_num_threads());
 }
 // [end]
 
@@ -57,13 +59,13 @@ class Normalize : public torch::autograd::Function<Normalize> {
                             const at::Tensor& weight, const at::Tensor& bias,
                             at::Tensor running_mean, at::Tensor running_var, const RankPtr& rank) {
     const at::Tensor x = given.contiguous(given.suggest_memory_format());
-    const syncbn::Shape shape = shape_of(x);
-    const syncbn::Sizes sizes = syncbn::query_sizes(shape, {});
+    const syncnorm::Shape shape = shape_of(x);
+    const syncnorm::Sizes sizes = syncnorm::query_sizes(shape, {});
     at::Tensor y = at::empty_like(x);
     at::Tensor saved = at::empty(static_cast<std::int64_t>(sizes.saved), at::kDouble);
     at::Tensor workspace;
 
-    syncbn::ForwardArgs args;
+    syncnorm::ForwardArgs args;
     args.x = {x.const_data_ptr(), shape};
     args.y = {y.mutable_data_ptr(), shape};
     args.weight = input(weight);
@@ -71,7 +73,7 @@ class Normalize : public torch::autograd::Function<Normalize> {
     args.running_mean = output(running_mean);
     args.running_var = output(running_var);
     args.saved = {saved.mutable_data_ptr<double>(), sizes.saved};
-    syncbn::forward({}, args, rank->comm, launch_on_cpu(workspace, sizes.workspace));
+    syncnorm::forward({}, args, rank->comm, launch_on_cpu(workspace, sizes.workspace));
 
     // Torch has not seen that they were written. mark_dirty is for what is returned as well.
     torch::autograd::impl::bump_version(running_mean);
@@ -90,13 +92,13 @@ class Normalize : public torch::autograd::Function<Normalize> {
     const torch::autograd::variable_list kept = context->get_saved_variables();
     const at::Tensor &x = kept[0], &weight = kept[1], &bias = kept[2], &saved = kept[3];
     const auto rank = context->saved_data["rank"].toCapsule();
-    const syncbn::Shape shape = shape_of(x);
+    const syncnorm::Shape shape = shape_of(x);
     const at::Tensor dy = gradients[0].contiguous(x.suggest_memory_format());
     at::Tensor dx = at::empty_like(x);
     at::Tensor dweight = at::empty_like(weight), dbias = at::empty_like(bias);
     at::Tensor workspace;
 
-    syncbn::BackwardArgs args;
+    syncnorm::BackwardArgs args;
     args.x = {x.const_data_ptr(), shape};
     args.dy = {dy.const_data_ptr(), shape};
     args.weight = input(weight);
@@ -105,8 +107,8 @@ class Normalize : public torch::autograd::Function<Normalize> {
     args.dx = {dx.mutable_data_ptr(), shape};
     args.dweight = output(dweight);
     args.dbias = output(dbias);
-    const std::size_t size = syncbn::query_sizes(shape, {}).workspace;
-    syncbn::backward({}, args, static_cast<Rank&>(*rank).comm, launch_on_cpu(workspace, size));
+    const std::size_t size = syncnorm::query_sizes(shape, {}).workspace;
+    syncnorm::backward({}, args, static_cast<Rank&>(*rank).comm, launch_on_cpu(workspace, size));
     return {dx, dweight, dbias, {}, {}, {}};
   }
 };

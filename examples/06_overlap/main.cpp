@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "ring.hpp"
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
 namespace {
 
@@ -31,20 +31,20 @@ struct Shard {
     }
   }
   std::size_t size() const { return n * kChannels * kPositions; }
-  syncbn::Shape shape() const {
-    return {static_cast<std::int64_t>(n), kChannels, kPositions, SYNCBN_FLOAT32};
+  syncnorm::Shape shape() const {
+    return {static_cast<std::int64_t>(n), kChannels, kPositions, SYNCNORM_FLOAT32};
   }
 
-  syncbn::ForwardArgs forward() {
-    syncbn::ForwardArgs args;
+  syncnorm::ForwardArgs forward() {
+    syncnorm::ForwardArgs args;
     args.x = {x.data(), shape()};
     args.residual = {projected.data(), shape()};
     args.y = {y.data(), shape()};
     args.saved = saved;
     return args;
   }
-  syncbn::BackwardArgs backward() {
-    syncbn::BackwardArgs args;
+  syncnorm::BackwardArgs backward() {
+    syncnorm::BackwardArgs args;
     args.x = {x.data(), shape()};
     args.dy = {dy.data(), shape()};
     args.saved = saved;
@@ -56,7 +56,7 @@ struct Shard {
   Values x, dy;
   Values projected = Values(size()), y = Values(size()), dx = Values(size());
   Values weight = Values(kChannels * kChannels, 0.25F), dweight = Values(weight.size());
-  std::vector<double> saved = std::vector<double>(syncbn::query_sizes(shape(), {}).saved);
+  std::vector<double> saved = std::vector<double>(syncnorm::query_sizes(shape(), {}).saved);
 };
 
 // Every product of the projection, which is projected[i_out] = sum of weight[i_w] * x[i_in].
@@ -88,46 +88,46 @@ void finish(std::future<bool>& sum) {
 }
 
 void train_overlapped(Shard& shard, Ring& ring) {
-  const syncbn::Options options;
-  const syncbn::Sizes sizes = syncbn::query_sizes(shard.shape(), options);
-  const syncbn::Workspace workspace(sizes.workspace);
-  const syncbn::Launch launch = syncbn::Launch::cpu(workspace);
+  const syncnorm::Options options;
+  const syncnorm::Sizes sizes = syncnorm::query_sizes(shard.shape(), options);
+  const syncnorm::Workspace workspace(sizes.workspace);
+  const syncnorm::Launch launch = syncnorm::Launch::cpu(workspace);
 
   // [doc: phases]
   std::vector<double> wire(sizes.wire), total(sizes.wire);
-  syncbn::moments(options, shard.forward(), wire, launch);
+  syncnorm::moments(options, shard.forward(), wire, launch);
   std::future<bool> sum = ring.start(wire, total);
   project(shard);
   finish(sum);
-  syncbn::normalize(options, shard.forward(), ring.size(), wire, total, launch);
+  syncnorm::normalize(options, shard.forward(), ring.size(), wire, total, launch);
 
   std::vector<double> grad_wire(sizes.grad_wire), grad_total(sizes.grad_wire);
-  syncbn::grad_moments(options, shard.backward(), grad_wire, launch);
+  syncnorm::grad_moments(options, shard.backward(), grad_wire, launch);
   std::future<bool> grad_sum = ring.start(grad_wire, grad_total);
   project_backward(shard);
   finish(grad_sum);
-  syncbn::grad_input(options, shard.backward(), ring.size(), grad_wire, grad_total, launch);
+  syncnorm::grad_input(options, shard.backward(), ring.size(), grad_wire, grad_total, launch);
   // [end]
 }
 
 // The ring as a communicator: a function and its context.
 // [doc: callback]
-syncbn_status sum_over_ring(void* ring, const double* src, double* dst, std::int64_t n, void*) {
+syncnorm_status sum_over_ring(void* ring, const double* src, double* dst, std::int64_t n, void*) {
   const bool done = static_cast<Ring*>(ring)->all_reduce(src, dst, static_cast<std::size_t>(n));
-  return done ? SYNCBN_OK : SYNCBN_INTERNAL;
+  return done ? SYNCNORM_OK : SYNCNORM_INTERNAL;
 }
 
 void train_in_one_call(Shard& shard, Ring& ring) {
-  const syncbn_callbacks own{sizeof(own), &ring, sum_over_ring, nullptr, nullptr, 0};
-  syncbn_comm* handle = nullptr;
-  syncbn::require_ok(syncbn_comm_create_callback(ring.rank(), ring.size(), &own, &handle));
-  auto comm = syncbn::Communicator::adopt(handle);
+  const syncnorm_callbacks own{sizeof(own), &ring, sum_over_ring, nullptr, nullptr, 0};
+  syncnorm_comm* handle = nullptr;
+  syncnorm::require_ok(syncnorm_comm_create_callback(ring.rank(), ring.size(), &own, &handle));
+  auto comm = syncnorm::Communicator::adopt(handle);
 
-  const syncbn::Workspace workspace(syncbn::query_sizes(shard.shape(), {}).workspace);
+  const syncnorm::Workspace workspace(syncnorm::query_sizes(shard.shape(), {}).workspace);
   project(shard);
-  syncbn::forward({}, shard.forward(), comm, syncbn::Launch::cpu(workspace));
+  syncnorm::forward({}, shard.forward(), comm, syncnorm::Launch::cpu(workspace));
   project_backward(shard);
-  syncbn::backward({}, shard.backward(), comm, syncbn::Launch::cpu(workspace));
+  syncnorm::backward({}, shard.backward(), comm, syncnorm::Launch::cpu(workspace));
 }
 // [end]
 

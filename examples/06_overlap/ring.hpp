@@ -1,5 +1,5 @@
 // The all-reduce of a trainer whose ranks are threads: a ring, in which each rank hands on to the
-// next. The partial sums go round once, then the total. Nothing here knows syncbn.
+// next. The partial sums go round once, then the total. Nothing here knows syncnorm.
 #pragma once
 
 #include <algorithm>

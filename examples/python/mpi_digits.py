@@ -5,7 +5,7 @@ of one process with the whole batches.
     mpirun -n 4 python examples/python/mpi_digits.py
     mpirun -n 4 python examples/python/mpi_digits.py --local    # not synchronized, to compare
 
-On CUDA devices, one for each rank, with one import changed: from syncbn import cupy as bn.
+On CUDA devices, one for each rank, with one import changed: from syncnorm import cupy as bn.
 Needs scikit-learn, mpi4py with an MPI, and NumPy or CuPy.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 from mpi4py import MPI
 from sklearn.datasets import load_digits
 
-import syncbn.comm
-from syncbn import numpy as bn
+import syncnorm.comm
+from syncnorm import numpy as bn
 
 xp = bn.xp  # numpy or cupy: the network's arrays. The data set stays NumPy's, in the host's memory.
 
@@ -121,7 +121,7 @@ def main():
 
     world = MPI.COMM_WORLD
     device = bn.select_device(world.Split_type(MPI.COMM_TYPE_SHARED).rank)
-    with syncbn.comm.from_mpi(world, device=device) as comm:
+    with syncnorm.comm.from_mpi(world, device=device) as comm:
         network = Network(None if settings.local else comm, settings.dtype)
         losses = train(world, network, images[TEST_SAMPLES:], targets[TEST_SAMPLES:], settings)
 

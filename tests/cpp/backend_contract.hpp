@@ -14,7 +14,7 @@
 #include "backend_reference.hpp"
 #include "doctest/doctest.h"
 #include "math/float16.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
 namespace contract {
 
@@ -22,7 +22,7 @@ namespace contract {
 class Device {
  public:
   virtual ~Device() = default;
-  virtual syncbn_device kind() const = 0;
+  virtual syncnorm_device kind() const = 0;
   virtual void* stream() const = 0;
   virtual std::shared_ptr<void> allocate(std::size_t bytes) = 0;  // 64-byte aligned
   virtual void upload(void* to, const void* from, std::size_t bytes) = 0;
@@ -36,38 +36,40 @@ class Device {
   virtual bool one_call_has_the_bits_of_the_phases() const { return true; }
 };
 
-inline std::size_t size_of(syncbn_dtype dtype) {
-  return dtype == SYNCBN_FLOAT64 ? 8 : dtype == SYNCBN_FLOAT32 ? 4 : 2;
+inline std::size_t size_of(syncnorm_dtype dtype) {
+  return dtype == SYNCNORM_FLOAT64 ? 8 : dtype == SYNCNORM_FLOAT32 ? 4 : 2;
 }
 
-inline double epsilon(syncbn_dtype dtype) {
+inline double epsilon(syncnorm_dtype dtype) {
   const double bits[] = {0x1p-10, 0x1p-7, 0x1p-23, 0x1p-52};
   return bits[dtype];
 }
 
-inline int digits(syncbn_dtype dtype) { return 1 - std::ilogb(epsilon(dtype)); }
+inline int digits(syncnorm_dtype dtype) { return 1 - std::ilogb(epsilon(dtype)); }
 
-inline void encode(syncbn_dtype dtype, double value, unsigned char* to) {
+inline void encode(syncnorm_dtype dtype, double value, unsigned char* to) {
   const auto put = [to](auto v) { std::memcpy(to, &v, sizeof(v)); };
-  if (dtype == SYNCBN_FLOAT64) return put(value);
+  if (dtype == SYNCNORM_FLOAT64) return put(value);
   const auto single = static_cast<float>(value);
-  if (dtype == SYNCBN_FLOAT32) return put(single);
-  put(dtype == SYNCBN_FLOAT16 ? syncbn::to_half(single).bits : syncbn::to_bfloat16(single).bits);
+  if (dtype == SYNCNORM_FLOAT32) return put(single);
+  put(dtype == SYNCNORM_FLOAT16 ? syncnorm::to_half(single).bits
+                                : syncnorm::to_bfloat16(single).bits);
 }
 
-inline double decode(syncbn_dtype dtype, const unsigned char* from) {
+inline double decode(syncnorm_dtype dtype, const unsigned char* from) {
   const auto get = [from](auto v) {
     std::memcpy(&v, from, sizeof(v));
     return v;
   };
-  if (dtype == SYNCBN_FLOAT64) return get(0.0);
-  if (dtype == SYNCBN_FLOAT32) return static_cast<double>(get(0.0f));
+  if (dtype == SYNCNORM_FLOAT64) return get(0.0);
+  if (dtype == SYNCNORM_FLOAT32) return static_cast<double>(get(0.0f));
   const std::uint16_t bits = get(std::uint16_t{});
-  return static_cast<double>(dtype == SYNCBN_FLOAT16 ? syncbn::to_float(syncbn::Half{bits})
-                                                     : syncbn::to_float(syncbn::BFloat16{bits}));
+  return static_cast<double>(dtype == SYNCNORM_FLOAT16
+                                 ? syncnorm::to_float(syncnorm::Half{bits})
+                                 : syncnorm::to_float(syncnorm::BFloat16{bits}));
 }
 
-inline double rounded(syncbn_dtype dtype, double value) {
+inline double rounded(syncnorm_dtype dtype, double value) {
   unsigned char bytes[8];
   encode(dtype, value, bytes);
   return decode(dtype, bytes);
@@ -77,7 +79,7 @@ inline double rounded(syncbn_dtype dtype, double value) {
 // aligned address.
 class Buffer {
  public:
-  Buffer(Device& device, syncbn_dtype dtype, std::size_t count, std::size_t shift = 0)
+  Buffer(Device& device, syncnorm_dtype dtype, std::size_t count, std::size_t shift = 0)
       : device_(&device),
         dtype_(dtype),
         count_(count),
@@ -91,7 +93,7 @@ class Buffer {
   }
   void* data() const { return static_cast<unsigned char*>(memory_.get()) + before_; }
   double* doubles() const { return static_cast<double*>(data()); }
-  syncbn_vector vector() const { return {data(), dtype_}; }
+  syncnorm_vector vector() const { return {data(), dtype_}; }
 
   void set(const std::vector<double>& values) {
     std::vector<unsigned char> raw(bytes());
@@ -120,21 +122,21 @@ class Buffer {
   std::size_t bytes() const { return count_ * size_of(dtype_); }
 
   Device* device_;
-  syncbn_dtype dtype_;
+  syncnorm_dtype dtype_;
   std::size_t count_;
   std::size_t before_;  // bytes in front of the first value
   std::shared_ptr<void> memory_;
 };
 
 struct Case {
-  syncbn_dtype dtype = SYNCBN_FLOAT32;
-  syncbn_layout layout = SYNCBN_CHANNELS_FIRST;
+  syncnorm_dtype dtype = SYNCNORM_FLOAT32;
+  syncnorm_layout layout = SYNCNORM_CHANNELS_FIRST;
   std::int64_t c = 3;
   std::int64_t s = 7;
   std::vector<std::int64_t> samples = {4, 2, 3};  // per rank
   bool masked = false;
   bool residual = false;
-  syncbn_options options = SYNCBN_OPTIONS_INIT;
+  syncnorm_options options = SYNCNORM_OPTIONS_INIT;
   int threads = 2;
   double offset = 3.0;
   // Values past an aligned address at which x begins, and the other tensors of its shape.
@@ -147,7 +149,7 @@ struct Case {
 // Between (n, c, s) in channels-first order and the order of the case's layout.
 inline std::vector<double> in_layout(const Case& k, const std::vector<double>& values,
                                      std::int64_t n, bool back) {
-  if (k.layout == SYNCBN_CHANNELS_FIRST) return values;
+  if (k.layout == SYNCNORM_CHANNELS_FIRST) return values;
   std::vector<double> moved(values.size());
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t c = 0; c < k.c; ++c)
@@ -182,17 +184,17 @@ inline std::vector<reference::Shard> make_shards(const Case& k, unsigned seed) {
 
 // One rank's buffers and the C structs that point at them.
 struct Rank {
-  syncbn_shape shape = SYNCBN_SHAPE_INIT;
-  syncbn_forward_args forward = SYNCBN_FORWARD_ARGS_INIT;
-  syncbn_backward_args backward = SYNCBN_BACKWARD_ARGS_INIT;
-  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
-  syncbn_sizes sizes = SYNCBN_SIZES_INIT;
+  syncnorm_shape shape = SYNCNORM_SHAPE_INIT;
+  syncnorm_forward_args forward = SYNCNORM_FORWARD_ARGS_INIT;
+  syncnorm_backward_args backward = SYNCNORM_BACKWARD_ARGS_INIT;
+  syncnorm_launch launch = SYNCNORM_LAUNCH_INIT;
+  syncnorm_sizes sizes = SYNCNORM_SIZES_INIT;
   Buffer x, residual, y, dy, dx, dresidual, weight, bias, running_mean, running_var, dweight, dbias;
   Buffer wire, total, local_var, center_wire, center_total, grad_wire, grad_total, saved;
   std::shared_ptr<void> mask, workspace, batches, control;
 
   Rank(Device& d, const Case& k, const reference::Shard& shard, const reference::Problem& problem,
-       syncbn_dtype parameters)
+       syncnorm_dtype parameters)
       : x(d, k.dtype, shard.x.size(), k.shift_of_x),
         residual(d, k.dtype, shard.x.size(), k.shift_of_others),
         y(d, k.dtype, shard.x.size(), k.shift_of_others),
@@ -205,23 +207,23 @@ struct Rank {
         running_var(d, parameters, channels(k)),
         dweight(d, parameters, channels(k)),
         dbias(d, parameters, channels(k)),
-        wire(d, SYNCBN_FLOAT64, 2 * channels(k) + 4),
-        total(d, SYNCBN_FLOAT64, 2 * channels(k) + 4),
-        local_var(d, SYNCBN_FLOAT64, channels(k)),
-        center_wire(d, SYNCBN_FLOAT64, channels(k) + 2 + channels(k) % 2),
-        center_total(d, SYNCBN_FLOAT64, channels(k) + 2 + channels(k) % 2),
-        grad_wire(d, SYNCBN_FLOAT64, 2 * channels(k) + 2),
-        grad_total(d, SYNCBN_FLOAT64, 2 * channels(k) + 2),
-        saved(d, SYNCBN_FLOAT64, 3 * channels(k) + 2) {
+        wire(d, SYNCNORM_FLOAT64, 2 * channels(k) + 4),
+        total(d, SYNCNORM_FLOAT64, 2 * channels(k) + 4),
+        local_var(d, SYNCNORM_FLOAT64, channels(k)),
+        center_wire(d, SYNCNORM_FLOAT64, channels(k) + 2 + channels(k) % 2),
+        center_total(d, SYNCNORM_FLOAT64, channels(k) + 2 + channels(k) % 2),
+        grad_wire(d, SYNCNORM_FLOAT64, 2 * channels(k) + 2),
+        grad_total(d, SYNCNORM_FLOAT64, 2 * channels(k) + 2),
+        saved(d, SYNCNORM_FLOAT64, 3 * channels(k) + 2) {
     shape.n = shard.n, shape.c = shard.c, shape.s = shard.s;
     shape.dtype = k.dtype, shape.layout = k.layout;
-    REQUIRE(syncbn_query_sizes(&shape, &k.options, d.kind(), &sizes) == SYNCBN_OK);
+    REQUIRE(syncnorm_query_sizes(&shape, &k.options, d.kind(), &sizes) == SYNCNORM_OK);
     workspace = d.allocate(sizes.workspace_size);
     if (k.masked) mask = d.allocate(std::max<std::size_t>(shard.mask.size(), 1));
     batches = d.allocate(sizeof(std::int64_t));
     if (k.control) {
-      control = d.allocate(SYNCBN_CONTROL_SIZE);
-      const std::vector<unsigned char> zeros(SYNCBN_CONTROL_SIZE);
+      control = d.allocate(SYNCNORM_CONTROL_SIZE);
+      const std::vector<unsigned char> zeros(SYNCNORM_CONTROL_SIZE);
       d.upload(control.get(), zeros.data(), zeros.size());
     }
     launch.device = d.kind(), launch.stream = d.stream(), launch.num_threads = k.threads;
@@ -261,7 +263,7 @@ struct Rank {
     forward.num_batches_tracked = static_cast<std::int64_t*>(batches.get());
     forward.saved = saved.doubles();
     backward.x = x.data(), backward.dy = dy.data(), backward.mask = flags;
-    backward.y = k.residual && k.options.activation != SYNCBN_IDENTITY ? y.data() : nullptr;
+    backward.y = k.residual && k.options.activation != SYNCNORM_IDENTITY ? y.data() : nullptr;
     backward.weight = weight.vector(), backward.bias = bias.vector();
     backward.saved = saved.doubles(), backward.dx = dx.data();
     backward.dresidual = dresidual.data();

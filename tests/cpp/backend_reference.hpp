@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
 namespace reference {
 
@@ -31,7 +31,7 @@ struct Result {
 };
 
 struct Problem {
-  syncbn_options options;
+  syncnorm_options options;
   std::vector<double> weight, bias, running_mean, running_var;
   int digits;  // significant bits of y
 };
@@ -54,11 +54,11 @@ inline double count_of(const Shard& shard) {
   return count;
 }
 
-inline double weight_of(const Shard& shard, syncbn_weighting weighting) {
+inline double weight_of(const Shard& shard, syncnorm_weighting weighting) {
   const double count = count_of(shard);
   if (count == 0) return 0;
-  if (weighting == SYNCBN_WEIGHT_EQUAL) return 1;
-  return weighting == SYNCBN_WEIGHT_BATCH ? static_cast<double>(shard.n) : count;
+  if (weighting == SYNCNORM_WEIGHT_EQUAL) return 1;
+  return weighting == SYNCNORM_WEIGHT_BATCH ? static_cast<double>(shard.n) : count;
 }
 
 // Every value with the weight of its rank shared among the rank's values.
@@ -81,23 +81,23 @@ inline void statistics(const Problem& problem, const std::vector<Shard>& shards,
   var = static_cast<double>(square);
 }
 
-inline double activation(const syncbn_options& options, double z) {
-  if (options.activation == SYNCBN_IDENTITY || z > 0) return z;
-  if (options.activation == SYNCBN_ELU) return std::expm1(z);
-  return options.activation == SYNCBN_RELU ? 0.0 : options.negative_slope * z;
+inline double activation(const syncnorm_options& options, double z) {
+  if (options.activation == SYNCNORM_IDENTITY || z > 0) return z;
+  if (options.activation == SYNCNORM_ELU) return std::expm1(z);
+  return options.activation == SYNCNORM_RELU ? 0.0 : options.negative_slope * z;
 }
 
-inline double activation_slope(const syncbn_options& options, double z) {
-  if (options.activation == SYNCBN_IDENTITY || z > 0) return 1;
-  if (options.activation == SYNCBN_ELU) return std::exp(z);
-  return options.activation == SYNCBN_RELU ? 0.0 : options.negative_slope;
+inline double activation_slope(const syncnorm_options& options, double z) {
+  if (options.activation == SYNCNORM_IDENTITY || z > 0) return 1;
+  if (options.activation == SYNCNORM_ELU) return std::exp(z);
+  return options.activation == SYNCNORM_RELU ? 0.0 : options.negative_slope;
 }
 
 // What went into the activation; -1 came out of elu where that is rounded to it.
 inline double inverse(const Problem& problem, double y) {
-  const syncbn_options& options = problem.options;
-  if (options.activation == SYNCBN_IDENTITY || y > 0) return y;
-  if (options.activation == SYNCBN_LEAKY_RELU) return y / options.negative_slope;
+  const syncnorm_options& options = problem.options;
+  if (options.activation == SYNCNORM_IDENTITY || y > 0) return y;
+  if (options.activation == SYNCNORM_LEAKY_RELU) return y / options.negative_slope;
   return y > -1 ? std::log1p(y) : -(problem.digits + 1) * std::log(2.0);
 }
 
@@ -117,7 +117,7 @@ inline Linearized linearized(const Problem& problem, const Shard& shard, std::si
                              std::size_t c, double xhat, double z) {
   if (shard.output.empty()) return {xhat, activation_slope(problem.options, z)};
   const double y = shard.output[i];
-  const bool curved = problem.options.activation == SYNCBN_ELU && y <= 0;
+  const bool curved = problem.options.activation == SYNCNORM_ELU && y <= 0;
   const double slope = curved ? y + 1 : activation_slope(problem.options, y);
   if (problem.options.in_place == 0) return {xhat, slope};
   return {(inverse(problem, y) - problem.bias[c]) / weight(problem, c), slope};
@@ -126,13 +126,13 @@ inline Linearized linearized(const Problem& problem, const Shard& shard, std::si
 inline void channel(const Problem& problem, const std::vector<Shard>& shards, std::int64_t c,
                     Result& result) {
   const auto at = static_cast<std::size_t>(c);
-  const syncbn_options& options = problem.options;
+  const syncnorm_options& options = problem.options;
   double mean = 0, var = 0, total = 0, count = 0, sum_bias = 0, sum_weight = 0;
   statistics(problem, shards, c, mean, var);
-  const bool clamped = options.eps_mode == SYNCBN_EPS_MAX && var < options.eps;
-  const double invstd = 1 / std::sqrt(clamped                              ? options.eps
-                                      : options.eps_mode == SYNCBN_EPS_MAX ? var
-                                                                           : var + options.eps);
+  const bool clamped = options.eps_mode == SYNCNORM_EPS_MAX && var < options.eps;
+  const double invstd = 1 / std::sqrt(clamped                                ? options.eps
+                                      : options.eps_mode == SYNCNORM_EPS_MAX ? var
+                                                                             : var + options.eps);
   const double gamma = weight(problem, at), beta = problem.bias[at];
   std::vector<std::vector<double>> grads(shards.size()), xhats(shards.size());
   for (std::size_t r = 0; r < shards.size(); ++r) {

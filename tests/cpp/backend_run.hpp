@@ -24,36 +24,36 @@ inline void sum_wires(std::vector<Rank>& ranks, Buffer Rank::* from, Buffer Rank
 // One phase of every rank, without the sum that follows.
 inline void moments(const Case& k, std::vector<Rank>& ranks) {
   for (Rank& r : ranks)
-    REQUIRE(syncbn_moments(&r.shape, &k.options, &r.forward, r.wire.doubles(),
-                           r.local_var.doubles(), &r.launch) == SYNCBN_OK);
+    REQUIRE(syncnorm_moments(&r.shape, &k.options, &r.forward, r.wire.doubles(),
+                             r.local_var.doubles(), &r.launch) == SYNCNORM_OK);
 }
 
 inline void center(const Case& k, std::vector<Rank>& ranks) {
   for (Rank& r : ranks)
-    REQUIRE(syncbn_center(&r.shape, &k.options, static_cast<std::int64_t>(ranks.size()),
-                          r.wire.doubles(), r.total.doubles(), r.local_var.doubles(),
-                          r.center_wire.doubles(), &r.launch) == SYNCBN_OK);
+    REQUIRE(syncnorm_center(&r.shape, &k.options, static_cast<std::int64_t>(ranks.size()),
+                            r.wire.doubles(), r.total.doubles(), r.local_var.doubles(),
+                            r.center_wire.doubles(), &r.launch) == SYNCNORM_OK);
 }
 
 inline void normalize(const Case& k, std::vector<Rank>& ranks) {
   for (Rank& r : ranks)
-    REQUIRE(syncbn_normalize(&r.shape, &k.options, &r.forward,
-                             static_cast<std::int64_t>(ranks.size()), r.wire.doubles(),
-                             r.total.doubles(), r.centered() ? r.center_total.doubles() : nullptr,
-                             &r.launch) == SYNCBN_OK);
+    REQUIRE(syncnorm_normalize(&r.shape, &k.options, &r.forward,
+                               static_cast<std::int64_t>(ranks.size()), r.wire.doubles(),
+                               r.total.doubles(), r.centered() ? r.center_total.doubles() : nullptr,
+                               &r.launch) == SYNCNORM_OK);
 }
 
 inline void grad_moments(const Case& k, std::vector<Rank>& ranks) {
   for (Rank& r : ranks)
-    REQUIRE(syncbn_grad_moments(&r.shape, &k.options, &r.backward, r.grad_wire.doubles(),
-                                &r.launch) == SYNCBN_OK);
+    REQUIRE(syncnorm_grad_moments(&r.shape, &k.options, &r.backward, r.grad_wire.doubles(),
+                                  &r.launch) == SYNCNORM_OK);
 }
 
 inline void grad_input(const Case& k, std::vector<Rank>& ranks) {
   for (Rank& r : ranks)
-    REQUIRE(syncbn_grad_input(&r.shape, &k.options, &r.backward,
-                              static_cast<std::int64_t>(ranks.size()), r.grad_wire.doubles(),
-                              r.grad_total.doubles(), &r.launch) == SYNCBN_OK);
+    REQUIRE(syncnorm_grad_input(&r.shape, &k.options, &r.backward,
+                                static_cast<std::int64_t>(ranks.size()), r.grad_wire.doubles(),
+                                r.grad_total.doubles(), &r.launch) == SYNCNORM_OK);
 }
 
 inline void run_phases(const Case& k, std::vector<Rank>& ranks) {
@@ -71,10 +71,10 @@ inline void run_phases(const Case& k, std::vector<Rank>& ranks) {
 
 // A group of one.
 inline void run_one_call(const Case& k, Rank& rank) {
-  REQUIRE(syncbn_forward(&rank.shape, &k.options, &rank.forward, nullptr, &rank.launch) ==
-          SYNCBN_OK);
-  REQUIRE(syncbn_backward(&rank.shape, &k.options, &rank.backward, nullptr, &rank.launch) ==
-          SYNCBN_OK);
+  REQUIRE(syncnorm_forward(&rank.shape, &k.options, &rank.forward, nullptr, &rank.launch) ==
+          SYNCNORM_OK);
+  REQUIRE(syncnorm_backward(&rank.shape, &k.options, &rank.backward, nullptr, &rank.launch) ==
+          SYNCNORM_OK);
 }
 
 // |got - expected| <= relative*|expected| + absolute, with NaN never within it. The absolute part
@@ -99,8 +99,8 @@ inline double largest(const std::vector<double>& values) {
 }
 
 inline void compare(const Case& k, std::vector<Rank>& ranks, const reference::Result& expected,
-                    syncbn_dtype parameters) {
-  const double arithmetic = k.dtype == SYNCBN_FLOAT64 ? 0x1p-52 : 0x1p-23;
+                    syncnorm_dtype parameters) {
+  const double arithmetic = k.dtype == SYNCNORM_FLOAT64 ? 0x1p-52 : 0x1p-23;
   const double stored = epsilon(k.dtype) / 2, kept = epsilon(parameters) / 2;
   for (std::size_t r = 0; r < ranks.size(); ++r) {
     Rank& rank = ranks[r];
@@ -119,7 +119,7 @@ inline void compare(const Case& k, std::vector<Rank>& ranks, const reference::Re
     const double terms_of_dx = largest(expected.scale) * largest(want.dresidual);
     check_close("dx", in_layout(k, rank.dx.get(), n, true), want.dx, 2 * stored,
                 64 * arithmetic * std::max(scale, terms_of_dx));
-    const bool curved = k.options.activation == SYNCBN_ELU;
+    const bool curved = k.options.activation == SYNCNORM_ELU;
     if (k.options.in_place == 0)
       check_close("dresidual", in_layout(k, rank.dresidual.get(), n, true), want.dresidual,
                   2 * stored, curved ? 64 * arithmetic * scale : 0);
@@ -135,7 +135,7 @@ inline void compare(const Case& k, std::vector<Rank>& ranks, const reference::Re
   }
 }
 
-inline reference::Problem make_problem(const Case& k, syncbn_dtype parameters) {
+inline reference::Problem make_problem(const Case& k, syncnorm_dtype parameters) {
   reference::Problem problem{k.options, {}, {}, {}, {}, digits(k.dtype)};
   for (std::int64_t i = 0; i < k.c; ++i) {
     const double t = static_cast<double>(i % 7);
@@ -148,7 +148,7 @@ inline reference::Problem make_problem(const Case& k, syncbn_dtype parameters) {
 }
 
 inline std::vector<Rank> make_ranks(const Case& k, const std::vector<reference::Shard>& shards,
-                                    const reference::Problem& problem, syncbn_dtype parameters) {
+                                    const reference::Problem& problem, syncnorm_dtype parameters) {
   std::vector<Rank> ranks;
   for (const reference::Shard& shard : shards)
     ranks.emplace_back(device_under_test(), k, shard, problem, parameters);
@@ -160,14 +160,14 @@ inline reference::Result expected_of(const Case& k, const std::vector<Rank>& ran
                                      const reference::Problem& problem,
                                      std::vector<reference::Shard> shards) {
   const bool from_output =
-      k.options.in_place != 0 || (k.residual && k.options.activation == SYNCBN_ELU);
+      k.options.in_place != 0 || (k.residual && k.options.activation == SYNCNORM_ELU);
   for (std::size_t r = 0; from_output && r < shards.size(); ++r)
     shards[r].output = in_layout(k, ranks[r].output(k).get(), shards[r].n, true);
   return reference::run(problem, shards);
 }
 
 // By the phases; a group of one also in one call.
-inline void check_case(const Case& k, syncbn_dtype parameters) {
+inline void check_case(const Case& k, syncnorm_dtype parameters) {
   INFO("dtype ", k.dtype, " layout ", k.layout, " N ", k.samples[0], " C ", k.c, " S ", k.s,
        " masked ", k.masked, " residual ", k.residual, " activation ", k.options.activation,
        " weighting ", k.options.weighting, " eps_mode ", k.options.eps_mode, " in_place ",
@@ -184,8 +184,8 @@ inline void check_case(const Case& k, syncbn_dtype parameters) {
   compare(k, alone, expected_of(k, alone, problem, shards), parameters);
 }
 
-inline syncbn_dtype parameters_of(syncbn_dtype dtype) {
-  return dtype == SYNCBN_FLOAT64 ? SYNCBN_FLOAT64 : SYNCBN_FLOAT32;
+inline syncnorm_dtype parameters_of(syncnorm_dtype dtype) {
+  return dtype == SYNCNORM_FLOAT64 ? SYNCNORM_FLOAT64 : SYNCNORM_FLOAT32;
 }
 
 }  // namespace contract

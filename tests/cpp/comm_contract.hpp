@@ -11,7 +11,7 @@
 
 #include "comm_contract_shared.hpp"
 
-namespace syncbn::contract {
+namespace syncnorm::contract {
 
 inline void a_missing_rank_is_named(const Implementation& of) {
   Ranks ranks = of.make(4, kShort);
@@ -19,15 +19,16 @@ inline void a_missing_rank_is_named(const Implementation& of) {
   const auto outcomes = on_every_rank(ranks, [](Communicator& rank) {
     if (rank.rank() == 0 || rank.rank() == 2) sum(rank, {1.0, 2.0, 3.0});
   });
-  check_blamed(of, outcomes[0], SYNCBN_TIMEOUT, {"ranks 1, 3", "0.4 s", "call 2", "3 values", "4"});
-  check_blamed(of, outcomes[2], SYNCBN_TIMEOUT, {"ranks 1, 3"});
+  check_blamed(of, outcomes[0], SYNCNORM_TIMEOUT,
+               {"ranks 1, 3", "0.4 s", "call 2", "3 values", "4"});
+  check_blamed(of, outcomes[2], SYNCNORM_TIMEOUT, {"ranks 1, 3"});
 
   // Who comes too late, or asks again, or only asks how things stand, hears the same.
   const std::string reason = outcomes[0]->what();
   for (auto& rank : ranks) {
-    check_blamed(of, outcome_of([&] { sum(*rank, {1.0, 2.0, 3.0}); }), SYNCBN_TIMEOUT, {reason});
-    check_blamed(of, outcome_of([&] { rank->split(0, 0); }), SYNCBN_TIMEOUT, {reason});
-    check_blamed(of, outcome_of([&] { rank->poll(); }), SYNCBN_TIMEOUT, {reason});
+    check_blamed(of, outcome_of([&] { sum(*rank, {1.0, 2.0, 3.0}); }), SYNCNORM_TIMEOUT, {reason});
+    check_blamed(of, outcome_of([&] { rank->split(0, 0); }), SYNCNORM_TIMEOUT, {reason});
+    check_blamed(of, outcome_of([&] { rank->poll(); }), SYNCNORM_TIMEOUT, {reason});
   }
 }
 
@@ -39,10 +40,10 @@ inline void different_counts_are_refused(const Implementation& of) {
   const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - begin;
   CHECK(waited.count() < kAmple / 2);  // not by the deadline
   for (const Outcome& outcome : outcomes) {
-    check_blamed(of, outcome, SYNCBN_DESYNC,
+    check_blamed(of, outcome, SYNCNORM_DESYNC,
                  {"rank 0: sum of 4 values", "rank 1: sum of 5 values", "rank 2: sum of 4 values"});
   }
-  check_blamed(of, outcome_of([&] { ranks[0]->poll(); }), SYNCBN_DESYNC,
+  check_blamed(of, outcome_of([&] { ranks[0]->poll(); }), SYNCNORM_DESYNC,
                {"rank 1: sum of 5 values"});
 }
 
@@ -56,14 +57,14 @@ inline void different_operations_are_refused(const Implementation& of) {
     }
   });
   for (const Outcome& outcome : outcomes) {
-    check_blamed(of, outcome, SYNCBN_DESYNC, {"rank 0: sum of 2 values", "rank 1: split"});
+    check_blamed(of, outcome, SYNCNORM_DESYNC, {"rank 0: sum of 2 values", "rank 1: split"});
   }
 }
 
 inline void a_splitting_rank_waits_only_to_the_deadline(const Implementation& of) {
   Ranks ranks = of.make(2, kShort);
   const Outcome outcome = outcome_of([&] { ranks[1]->split(0, 0); });
-  check_blamed(of, outcome, SYNCBN_TIMEOUT, {"rank 0", "split", "call 1"});
+  check_blamed(of, outcome, SYNCNORM_TIMEOUT, {"rank 0", "split", "call 1"});
 }
 
 inline void a_destroyed_handle_fails_the_rest(const Implementation& of) {
@@ -77,8 +78,8 @@ inline void a_destroyed_handle_fails_the_rest(const Implementation& of) {
   sleep_for(0.02);  // mostly they wait by now; the outcome is the same if they come later
   ranks[1].reset();
   for (std::thread& thread : threads) thread.join();
-  check_blamed(of, outcomes[0], SYNCBN_DESYNC, {"rank 1 left", "after 1 call"});
-  check_blamed(of, outcomes[2], SYNCBN_DESYNC, {"rank 1 left", "after 1 call"});
+  check_blamed(of, outcomes[0], SYNCNORM_DESYNC, {"rank 1 left", "after 1 call"});
+  check_blamed(of, outcomes[2], SYNCNORM_DESYNC, {"rank 1 left", "after 1 call"});
 }
 
 // Two threads come with the handle of rank 0. Rank 1 comes only when one of them has been refused.
@@ -98,7 +99,7 @@ inline void a_handle_serves_one_call_at_a_time(const Implementation& of) {
   CHECK(sum(*ranks[1], {2.0})[0] == 3.0);
   for (std::thread& thread : threads) thread.join();
   const std::size_t other = outcomes[0] ? 0 : 1;
-  check_failed(outcomes[other], SYNCBN_INVALID_ARGUMENT, {"rank 0", "one call at a time"});
+  check_failed(outcomes[other], SYNCNORM_INVALID_ARGUMENT, {"rank 0", "one call at a time"});
   CHECK(!outcomes[1 - other]);
   CHECK(totals[1 - other] == 3.0);
   CHECK(roll_call(ranks) == std::vector<double>(2, 11));  // and no harm was done
@@ -114,4 +115,4 @@ inline void check_contract(const Implementation& of) {
   SUBCASE("a handle serves one call at a time") { a_handle_serves_one_call_at_a_time(of); }
 }
 
-}  // namespace syncbn::contract
+}  // namespace syncnorm::contract

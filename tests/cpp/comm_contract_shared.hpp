@@ -10,7 +10,7 @@
 
 #include "comm_ranks.hpp"
 
-namespace syncbn::contract {
+namespace syncnorm::contract {
 
 inline void identity(const Implementation& of) {
   for (const int n : {1, 2, 3, 8}) {
@@ -85,9 +85,9 @@ inline void other_memory_is_refused(const Implementation& of) {
   Ranks ranks = of.make(2, kAmple);
   double value = 1.0;
   double total = 0.0;
-  const syncbn_device other = of.device == SYNCBN_CPU ? SYNCBN_CUDA : SYNCBN_CPU;
+  const syncnorm_device other = of.device == SYNCNORM_CPU ? SYNCNORM_CUDA : SYNCNORM_CPU;
   const Outcome refused = outcome_of([&] { ranks[0]->sum(&value, &total, 1, other, nullptr); });
-  check_failed(refused, SYNCBN_UNSUPPORTED, {"memory"});
+  check_failed(refused, SYNCNORM_UNSUPPORTED, {"memory"});
   // Refused before anything happened: the group still works.
   check_all_ok(on_every_rank(ranks, [](Communicator& rank) { sum(rank, {1.0}); }));
 }
@@ -148,7 +148,7 @@ inline void a_failed_part_leaves_its_parent_alone(const Implementation& of) {
   Ranks ranks = of.make(2, kAmple);
   Ranks parts = split(ranks, {{0, 0}, {0, 0}});
   parts[0]->abort("only this part");
-  check_failed(outcome_of([&] { sum(*parts[0], {1.0}); }), SYNCBN_INTERNAL, {"only this part"});
+  check_failed(outcome_of([&] { sum(*parts[0], {1.0}); }), SYNCNORM_INTERNAL, {"only this part"});
   CHECK(roll_call(ranks) == std::vector<double>(2, 11));
 }
 
@@ -158,9 +158,9 @@ inline void abort_is_for_good(const Implementation& of) {
   ranks[0]->abort("second reason");
   for (int repeat = 0; repeat < 2; ++repeat) {
     const Outcome outcome = outcome_of([&] { sum(*ranks[0], {1.0}); });
-    check_failed(outcome, SYNCBN_INTERNAL, {"first reason", "rank 0"});
+    check_failed(outcome, SYNCNORM_INTERNAL, {"first reason", "rank 0"});
   }
-  check_failed(outcome_of([&] { ranks[0]->poll(); }), SYNCBN_INTERNAL, {"first reason"});
+  check_failed(outcome_of([&] { ranks[0]->poll(); }), SYNCNORM_INTERNAL, {"first reason"});
 }
 
 // A rank may be done, and gone, before the others have seen that the last sum is complete.
@@ -195,4 +195,4 @@ inline void check_shared_contract(const Implementation& of) {
   SUBCASE("ranks may leave after the last call") { ranks_may_leave_after_the_last_call(of); }
 }
 
-}  // namespace syncbn::contract
+}  // namespace syncnorm::contract

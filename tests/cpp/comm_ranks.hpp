@@ -16,14 +16,14 @@
 #include "doctest/doctest.h"
 #include "support/error.hpp"
 
-namespace syncbn::contract {
+namespace syncnorm::contract {
 
 using Ranks = std::vector<std::unique_ptr<Communicator>>;
 
 struct Implementation {
   Ranks (*make)(int n, double timeout_s);  // the handles of one group; element i is rank i
   bool explains;                           // its messages name the ranks that are at fault
-  syncbn_device device = SYNCBN_CPU;       // whose memory it sums
+  syncnorm_device device = SYNCNORM_CPU;   // whose memory it sums
 };
 
 inline constexpr double kAmple = 60.0;  // s: for groups in which nobody is late
@@ -59,7 +59,7 @@ inline void check_all_ok(const std::vector<Outcome>& outcomes) {
   }
 }
 
-inline void check_failed(const Outcome& outcome, syncbn_status status,
+inline void check_failed(const Outcome& outcome, syncnorm_status status,
                          const std::vector<std::string>& words) {
   REQUIRE(outcome);
   CHECK(outcome->status() == status);
@@ -70,7 +70,7 @@ inline void check_failed(const Outcome& outcome, syncbn_status status,
 }
 
 // A failure of the group as a whole: who is at fault is told where the implementation can know.
-inline void check_blamed(const Implementation& of, const Outcome& outcome, syncbn_status status,
+inline void check_blamed(const Implementation& of, const Outcome& outcome, syncnorm_status status,
                          const std::vector<std::string>& words) {
   check_failed(outcome, status, of.explains ? words : std::vector<std::string>{});
 }
@@ -80,8 +80,8 @@ inline void check_blamed(const Implementation& of, const Outcome& outcome, syncb
 inline std::vector<double> sum(Communicator& rank, const std::vector<double>& src) {
   std::vector<double> dst(src.size(), -1.0);
   const auto count = static_cast<std::int64_t>(src.size());
-  const bool on_host = rank.device_memory() & 1 << SYNCBN_CPU;
-  rank.sum(src.data(), dst.data(), count, on_host ? SYNCBN_CPU : SYNCBN_CUDA, nullptr);
+  const bool on_host = rank.device_memory() & 1 << SYNCNORM_CPU;
+  rank.sum(src.data(), dst.data(), count, on_host ? SYNCNORM_CPU : SYNCNORM_CUDA, nullptr);
   rank.wait(nullptr, kAmple);
   return dst;
 }
@@ -121,4 +121,4 @@ inline Ranks split(Ranks& ranks, const std::vector<ColorKey>& wishes) {
   return parts;
 }
 
-}  // namespace syncbn::contract
+}  // namespace syncnorm::contract

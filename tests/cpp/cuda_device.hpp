@@ -61,7 +61,7 @@ class CudaGraph {
 
 class CudaDevice final : public Device {
  public:
-  syncbn_device kind() const override { return SYNCBN_CUDA; }
+  syncnorm_device kind() const override { return SYNCNORM_CUDA; }
   void* stream() const override { return stream_.get(); }
 
   std::shared_ptr<void> allocate(std::size_t bytes) override {
@@ -78,7 +78,7 @@ class CudaDevice final : public Device {
   }
   // compute-sanitizer's initcheck is to see every read of what no kernel has written.
   void fill_with_garbage(void* memory, std::size_t bytes) override {
-    if (std::getenv("SYNCBN_TEST_INITCHECK") == nullptr) Device::fill_with_garbage(memory, bytes);
+    if (std::getenv("SYNCNORM_TEST_INITCHECK") == nullptr) Device::fill_with_garbage(memory, bytes);
   }
   // The single pass divides the tensor among all blocks at once.
   bool one_call_has_the_bits_of_the_phases() const override { return false; }

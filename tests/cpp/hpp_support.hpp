@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "doctest/doctest.h"
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
-using syncbn::Communicator;
+using syncnorm::Communicator;
 using Values = std::vector<double>;
 
 template <class Body>
@@ -48,13 +48,13 @@ struct Shard {
   Values running_mean = Values(1, 0.0), running_var = Values(1, 1.0);
   std::int64_t batches = 0;
 
-  syncbn::Shape shape() const {
-    return x.size() == 4 ? syncbn::Shape{2, 1, 2, SYNCBN_FLOAT64}
-                         : syncbn::Shape{1, 1, 1, SYNCBN_FLOAT64};
+  syncnorm::Shape shape() const {
+    return x.size() == 4 ? syncnorm::Shape{2, 1, 2, SYNCNORM_FLOAT64}
+                         : syncnorm::Shape{1, 1, 1, SYNCNORM_FLOAT64};
   }
-  syncbn::ForwardArgs forward() {
-    saved.resize(syncbn::query_sizes(shape(), {}).saved);
-    syncbn::ForwardArgs args;
+  syncnorm::ForwardArgs forward() {
+    saved.resize(syncnorm::query_sizes(shape(), {}).saved);
+    syncnorm::ForwardArgs args;
     args.x = {x.data(), shape()};
     args.y = {y.data(), shape()};
     args.running_mean = running_mean.data();
@@ -63,8 +63,8 @@ struct Shard {
     args.saved = saved;
     return args;
   }
-  syncbn::BackwardArgs backward() {
-    syncbn::BackwardArgs args;
+  syncnorm::BackwardArgs backward() {
+    syncnorm::BackwardArgs args;
     args.x = {x.data(), shape()};
     args.dy = {dy.data(), shape()};
     args.saved = saved;

@@ -15,10 +15,10 @@
 #include "doubles/nccl/nccl_double.hpp"
 #include "simt.hpp"
 
-namespace syncbn::contract {
+namespace syncnorm::contract {
 
 // Before any thread exists: the library is looked for once.
-inline const bool kDoubleIsFound = setenv("SYNCBN_NCCL_LIBRARY", SYNCBN_NCCL_DOUBLE, 1) == 0;
+inline const bool kDoubleIsFound = setenv("SYNCNORM_NCCL_LIBRARY", SYNCNORM_NCCL_DOUBLE, 1) == 0;
 
 // At the begin of every test: the double and the devices are as new. At its end every communicator
 // has ended, in good order or by an abort, and was not touched afterwards.
@@ -38,11 +38,11 @@ class NcclTest {
   NcclTest& operator=(const NcclTest&) = delete;
 };
 
-inline syncbn_nccl_options timeouts(double init_s, double sum_s) {
-  return {sizeof(syncbn_nccl_options), init_s, sum_s, 0};
+inline syncnorm_nccl_options timeouts(double init_s, double sum_s) {
+  return {sizeof(syncnorm_nccl_options), init_s, sum_s, 0};
 }
 
-using NcclId = std::array<std::uint8_t, SYNCBN_NCCL_ID_SIZE>;
+using NcclId = std::array<std::uint8_t, SYNCNORM_NCCL_ID_SIZE>;
 
 inline NcclId new_id() {
   NcclId id{};
@@ -51,7 +51,7 @@ inline NcclId new_id() {
 }
 
 // The outcomes of the ranks that come, each in a thread of its own and on the device of its number.
-inline std::vector<Outcome> create(Ranks& ranks, const syncbn_nccl_options& options,
+inline std::vector<Outcome> create(Ranks& ranks, const syncnorm_nccl_options& options,
                                    const std::vector<int>& coming) {
   const NcclId id = new_id();
   const int size = static_cast<int>(ranks.size());
@@ -95,4 +95,4 @@ void await(const Condition& condition) {
   while (!condition()) sleep_for(0.001);
 }
 
-}  // namespace syncbn::contract
+}  // namespace syncnorm::contract

@@ -1,4 +1,4 @@
-// The backend contract on the CPU. Run once per instruction set (SYNCBN_CPU_ISA).
+// The backend contract on the CPU. Run once per instruction set (SYNCNORM_CPU_ISA).
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace {
 
 class Cpu final : public contract::Device {
  public:
-  syncbn_device kind() const override { return SYNCBN_CPU; }
+  syncnorm_device kind() const override { return SYNCNORM_CPU; }
   void* stream() const override { return nullptr; }
   std::shared_ptr<void> allocate(std::size_t bytes) override {
     constexpr std::align_val_t kAlignment{64};
@@ -40,29 +40,29 @@ namespace {
 // elu(x); in place the dweight of a backward pass whose output was x, and dy 1.
 template <class T>
 std::vector<T> one_pass(std::vector<T> x, bool in_place) {
-  syncbn_shape shape = SYNCBN_SHAPE_INIT;
+  syncnorm_shape shape = SYNCNORM_SHAPE_INIT;
   shape.n = 1, shape.c = static_cast<std::int64_t>(x.size());
-  shape.dtype = sizeof(T) == 8 ? SYNCBN_FLOAT64 : SYNCBN_FLOAT32;
-  syncbn_options options = SYNCBN_OPTIONS_INIT;
-  options.eps = 0, options.activation = SYNCBN_ELU, options.in_place = in_place ? 1 : 0;
-  syncbn_sizes sizes = SYNCBN_SIZES_INIT;
-  REQUIRE(syncbn_query_sizes(&shape, &options, SYNCBN_CPU, &sizes) == SYNCBN_OK);
-  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
+  shape.dtype = sizeof(T) == 8 ? SYNCNORM_FLOAT64 : SYNCNORM_FLOAT32;
+  syncnorm_options options = SYNCNORM_OPTIONS_INIT;
+  options.eps = 0, options.activation = SYNCNORM_ELU, options.in_place = in_place ? 1 : 0;
+  syncnorm_sizes sizes = SYNCNORM_SIZES_INIT;
+  REQUIRE(syncnorm_query_sizes(&shape, &options, SYNCNORM_CPU, &sizes) == SYNCNORM_OK);
+  syncnorm_launch launch = SYNCNORM_LAUNCH_INIT;
   const auto workspace = contract::device_under_test().allocate(sizes.workspace_size);
   launch.workspace = workspace.get(), launch.workspace_size = sizes.workspace_size;
 
   std::vector<T> mean(x.size()), ones(x.size(), T(1)), out(x.size());
   std::vector<double> saved(static_cast<std::size_t>(sizes.saved_length));
-  syncbn_forward_args forward = SYNCBN_FORWARD_ARGS_INIT;
+  syncnorm_forward_args forward = SYNCNORM_FORWARD_ARGS_INIT;
   forward.x = x.data(), forward.y = out.data(), forward.saved = saved.data();
   forward.running_mean = {mean.data(), shape.dtype};
   forward.running_var = {ones.data(), shape.dtype};
-  REQUIRE(syncbn_infer(&shape, &options, &forward, &launch) == SYNCBN_OK);
+  REQUIRE(syncnorm_infer(&shape, &options, &forward, &launch) == SYNCNORM_OK);
   if (!in_place) return out;
-  syncbn_backward_args backward = SYNCBN_BACKWARD_ARGS_INIT;
+  syncnorm_backward_args backward = SYNCNORM_BACKWARD_ARGS_INIT;
   backward.x = x.data(), backward.dy = ones.data(), backward.saved = saved.data();
   backward.dweight = {out.data(), shape.dtype};
-  REQUIRE(syncbn_infer_backward(&shape, &options, &backward, &launch) == SYNCBN_OK);
+  REQUIRE(syncnorm_infer_backward(&shape, &options, &backward, &launch) == SYNCNORM_OK);
   return out;
 }
 
@@ -105,10 +105,10 @@ TEST_CASE("elu and its inverse are correct to about a unit in the last place") {
 }
 
 TEST_CASE("the instruction set that was asked for is the one in use") {
-  const char* wanted = std::getenv("SYNCBN_CPU_ISA");
+  const char* wanted = std::getenv("SYNCNORM_CPU_ISA");
   if (wanted == nullptr) return;
-  syncbn_capabilities capabilities = SYNCBN_CAPABILITIES_INIT;
-  REQUIRE(syncbn_query_capabilities(&capabilities) == SYNCBN_OK);
+  syncnorm_capabilities capabilities = SYNCNORM_CAPABILITIES_INIT;
+  REQUIRE(syncnorm_query_capabilities(&capabilities) == SYNCNORM_OK);
   if (std::string(capabilities.cpu_isa) != wanted)
     MESSAGE("this machine has no ", wanted, "; the tests ran with ", capabilities.cpu_isa);
 }

@@ -20,13 +20,13 @@ Pattern make_pattern(unsigned seed, double offset) {
   std::mt19937 random(seed);
   std::normal_distribution<double> normal(offset, 1.0);
   Pattern values(kPeriod);
-  for (double& value : values) value = rounded(SYNCBN_FLOAT16, normal(random));
+  for (double& value : values) value = rounded(SYNCNORM_FLOAT16, normal(random));
   return values;
 }
 
 std::vector<unsigned char> encoded(const Pattern& pattern) {
   std::vector<unsigned char> bytes(kPeriod * kHalf);
-  for (std::size_t i = 0; i < kPeriod; ++i) encode(SYNCBN_FLOAT16, pattern[i], &bytes[i * kHalf]);
+  for (std::size_t i = 0; i < kPeriod; ++i) encode(SYNCNORM_FLOAT16, pattern[i], &bytes[i * kHalf]);
   return bytes;
 }
 
@@ -63,7 +63,8 @@ class Repeated {
     }
     CHECK(repeats);
     Pattern values(kPeriod);
-    for (std::size_t i = 0; i < kPeriod; ++i) values[i] = decode(SYNCBN_FLOAT16, &first[i * kHalf]);
+    for (std::size_t i = 0; i < kPeriod; ++i)
+      values[i] = decode(SYNCNORM_FLOAT16, &first[i * kHalf]);
     return values;
   }
 
@@ -82,7 +83,7 @@ Expected expect(const Case& k, const Pattern& x, const Pattern& dy) {
   const std::size_t count = static_cast<std::size_t>(k.samples[0] * k.c * k.s);
   const auto c = static_cast<std::size_t>(k.c), s = static_cast<std::size_t>(k.s);
   const auto channel = [&](std::size_t i) {
-    return k.layout == SYNCBN_CHANNELS_LAST ? i % c : i / s % c;
+    return k.layout == SYNCNORM_CHANNELS_LAST ? i % c : i / s % c;
   };
   const auto times = [&](std::size_t i) {
     return static_cast<double>(count / kPeriod + (i < count % kPeriod ? 1 : 0));
@@ -116,11 +117,11 @@ void check_repeated(const Case& k) {
   // A rank of the same options without values: it knows how to lend its buffers of C values.
   Case empty = k;
   empty.samples = {0};
-  std::vector<Rank> ranks =
-      make_ranks(empty, make_shards(empty, 1), make_problem(empty, SYNCBN_FLOAT32), SYNCBN_FLOAT32);
+  std::vector<Rank> ranks = make_ranks(empty, make_shards(empty, 1),
+                                       make_problem(empty, SYNCNORM_FLOAT32), SYNCNORM_FLOAT32);
   Rank& rank = ranks[0];
   rank.shape.n = k.samples[0];
-  REQUIRE(syncbn_query_sizes(&rank.shape, &k.options, SYNCBN_CUDA, &rank.sizes) == SYNCBN_OK);
+  REQUIRE(syncnorm_query_sizes(&rank.shape, &k.options, SYNCNORM_CUDA, &rank.sizes) == SYNCNORM_OK);
   rank.workspace = device_under_test().allocate(rank.sizes.workspace_size);
   rank.launch.workspace = rank.workspace.get();
   rank.launch.workspace_size = rank.sizes.workspace_size;
@@ -139,15 +140,15 @@ void check_repeated(const Case& k) {
 TEST_CASE("more values than 32 bits can count") {
   // Samples, or a channel, of one period; and one channel that ends within a period.
   const struct {
-    syncbn_layout layout;
+    syncnorm_layout layout;
     std::int64_t n, c, s;
-  } shapes[] = {{SYNCBN_CHANNELS_FIRST, 4099, 4, 1 << 18},
-                {SYNCBN_CHANNELS_LAST, 4099, 64, 1 << 14},
-                {SYNCBN_CHANNELS_FIRST, 1, 1, (std::int64_t{1} << 32) + 12345}};
+  } shapes[] = {{SYNCNORM_CHANNELS_FIRST, 4099, 4, 1 << 18},
+                {SYNCNORM_CHANNELS_LAST, 4099, 64, 1 << 14},
+                {SYNCNORM_CHANNELS_FIRST, 1, 1, (std::int64_t{1} << 32) + 12345}};
   for (const auto& shape : shapes) {
     INFO("layout ", shape.layout, " N ", shape.n, " C ", shape.c, " S ", shape.s);
     Case k;
-    k.dtype = SYNCBN_FLOAT16, k.layout = shape.layout;
+    k.dtype = SYNCNORM_FLOAT16, k.layout = shape.layout;
     k.samples = {shape.n}, k.c = shape.c, k.s = shape.s;
     void* room = nullptr;
     const std::size_t bytes = 4 * kHalf * static_cast<std::size_t>(shape.n * shape.c * shape.s);
@@ -165,11 +166,11 @@ TEST_CASE("more values than 32 bits can count") {
 TEST_CASE("tensors that just fit the chip, and larger ones") {
   const std::array<std::array<std::int64_t, 3>, 4> shapes = {
       {{8, 64, 4096}, {16, 96, 3136}, {16, 128, 4096}, {48, 64, 4096}}};
-  for (const syncbn_layout layout : {SYNCBN_CHANNELS_FIRST, SYNCBN_CHANNELS_LAST})
+  for (const syncnorm_layout layout : {SYNCNORM_CHANNELS_FIRST, SYNCNORM_CHANNELS_LAST})
     for (const auto& [n, c, s] : shapes) {
       Case k;
       k.layout = layout, k.samples = {n}, k.c = c, k.s = s;
-      check_case(k, SYNCBN_FLOAT32);
+      check_case(k, SYNCNORM_FLOAT32);
     }
 }
 

@@ -10,13 +10,13 @@ contract::Device& contract::device_under_test() { return cuda_device(); }
 namespace contract {
 namespace {
 
-using syncbn::cuda::Geometry;
-namespace tuning = syncbn::cuda::tuning;
+using syncnorm::cuda::Geometry;
+namespace tuning = syncnorm::cuda::tuning;
 
-constexpr syncbn_layout kFirst = SYNCBN_CHANNELS_FIRST;
-constexpr syncbn_layout kLast = SYNCBN_CHANNELS_LAST;
+constexpr syncnorm_layout kFirst = SYNCNORM_CHANNELS_FIRST;
+constexpr syncnorm_layout kLast = SYNCNORM_CHANNELS_LAST;
 
-Case case_of(syncbn_dtype dtype, syncbn_layout layout, std::int64_t n, std::int64_t c,
+Case case_of(syncnorm_dtype dtype, syncnorm_layout layout, std::int64_t n, std::int64_t c,
              std::int64_t s) {
   Case k;
   k.dtype = dtype, k.layout = layout, k.samples = {n}, k.c = c, k.s = s;
@@ -25,10 +25,10 @@ Case case_of(syncbn_dtype dtype, syncbn_layout layout, std::int64_t n, std::int6
 
 // How the first pass of a case is divided on a device of 100 multiprocessors.
 Geometry geometry_of(const Case& k) {
-  const syncbn::Problem problem{k.samples[0], k.c, k.s, k.dtype, k.layout, k.options};
-  syncbn::cuda::DeviceLimits limits{};
+  const syncnorm::Problem problem{k.samples[0], k.c, k.s, k.dtype, k.layout, k.options};
+  syncnorm::cuda::DeviceLimits limits{};
   limits.multiprocessors = 100;
-  return syncbn::cuda::divide(problem, k.shift_of_x == 0, tuning::kMoments, limits);
+  return syncnorm::cuda::divide(problem, k.shift_of_x == 0, tuning::kMoments, limits);
 }
 
 std::int64_t channels_of_last_tile(const Case& k, const Geometry& geometry) {
@@ -37,20 +37,20 @@ std::int64_t channels_of_last_tile(const Case& k, const Geometry& geometry) {
 
 // With masks, residuals and activations in turn, and in place, since each is a kernel of its own.
 void check_variants(Case k) {
-  check_case(k, SYNCBN_FLOAT32);
-  k.masked = true, k.options.activation = SYNCBN_RELU;
-  check_case(k, SYNCBN_FLOAT32);
-  k.residual = true, k.options.activation = SYNCBN_LEAKY_RELU;
-  check_case(k, SYNCBN_FLOAT32);
-  k.residual = false, k.options.activation = SYNCBN_ELU;
-  check_case(k, SYNCBN_FLOAT32);
+  check_case(k, SYNCNORM_FLOAT32);
+  k.masked = true, k.options.activation = SYNCNORM_RELU;
+  check_case(k, SYNCNORM_FLOAT32);
+  k.residual = true, k.options.activation = SYNCNORM_LEAKY_RELU;
+  check_case(k, SYNCNORM_FLOAT32);
+  k.residual = false, k.options.activation = SYNCNORM_ELU;
+  check_case(k, SYNCNORM_FLOAT32);
   k.overwrite = true, k.options.in_place = 1;
-  check_case(k, SYNCBN_FLOAT32);
+  check_case(k, SYNCNORM_FLOAT32);
 }
 
 TEST_CASE("channels last: positions joined until a row is whole packs") {
   for (const std::int64_t c : {1, 2, 3, 4, 5, 8, 65, 254, 255}) {
-    const Case k = case_of(SYNCBN_FLOAT32, kLast, 3, c, 11);
+    const Case k = case_of(SYNCNORM_FLOAT32, kLast, 3, c, 11);
     const Geometry geometry = geometry_of(k);
     CHECK(geometry.by_rows);
     CHECK(geometry.pack > 1);
@@ -59,23 +59,23 @@ TEST_CASE("channels last: positions joined until a row is whole packs") {
 }
 
 TEST_CASE("channels last: a row too wide to join is read value by value") {
-  const Case k = case_of(SYNCBN_FLOAT32, kLast, 3, 257, 11);
+  const Case k = case_of(SYNCNORM_FLOAT32, kLast, 3, 257, 11);
   CHECK(geometry_of(k).pack == 1);
   check_variants(k);
-  const Case half = case_of(SYNCBN_BFLOAT16, kLast, 3, 259, 11);
+  const Case half = case_of(SYNCNORM_BFLOAT16, kLast, 3, 259, 11);
   CHECK(geometry_of(half).pack == 1);
   check_variants(half);
 }
 
 TEST_CASE("channels last: several tiles, the last one narrower" * kSmall) {
   for (const std::int64_t c : {260, 516}) {
-    const Case k = case_of(SYNCBN_FLOAT32, kLast, 4, c, 9);
+    const Case k = case_of(SYNCNORM_FLOAT32, kLast, 4, c, 9);
     const Geometry geometry = geometry_of(k);
     CHECK(geometry.rows.tiles > 1);
     CHECK(channels_of_last_tile(k, geometry) < geometry.rows.tile_channels);
     check_variants(k);
   }
-  check_variants(case_of(SYNCBN_FLOAT32, kLast, 4, 512, 9));  // tiles of one width
+  check_variants(case_of(SYNCNORM_FLOAT32, kLast, 4, 512, 9));  // tiles of one width
 }
 
 TEST_CASE("channels first: small planes as rows of whole packs") {
@@ -83,18 +83,18 @@ TEST_CASE("channels first: small planes as rows of whole packs") {
     std::int64_t c, s;
   } sizes[] = {{4, 1}, {6, 2}, {4, 3}, {4, 49}, {8, 49}, {2, 1024}, {5, 256}, {100, 4}};
   for (const auto& size : sizes) {
-    const Case k = case_of(SYNCBN_FLOAT32, kFirst, 5, size.c, size.s);
+    const Case k = case_of(SYNCNORM_FLOAT32, kFirst, 5, size.c, size.s);
     const Geometry geometry = geometry_of(k);
     CHECK(geometry.by_rows);
     CHECK(geometry.pack > 1);
     check_variants(k);
   }
-  const Case uneven = case_of(SYNCBN_FLOAT32, kFirst, 5, 100, 4);
+  const Case uneven = case_of(SYNCNORM_FLOAT32, kFirst, 5, 100, 4);
   CHECK(channels_of_last_tile(uneven, geometry_of(uneven)) < 32);
 }
 
 TEST_CASE("channels first: planes of whole packs") {
-  const Case k = case_of(SYNCBN_FLOAT32, kFirst, 3, 2, 4096);
+  const Case k = case_of(SYNCNORM_FLOAT32, kFirst, 3, 2, 4096);
   const Geometry geometry = geometry_of(k);
   CHECK_FALSE(geometry.by_rows);
   CHECK(geometry.pack > 1);
@@ -102,7 +102,7 @@ TEST_CASE("channels first: planes of whole packs") {
 }
 
 TEST_CASE("channels first: planes that begin and end within packs") {
-  for (const syncbn_dtype dtype : {SYNCBN_FLOAT32, SYNCBN_BFLOAT16})
+  for (const syncnorm_dtype dtype : {SYNCNORM_FLOAT32, SYNCNORM_BFLOAT16})
     for (const std::int64_t s : {1, 2, 3, 5, 7, 9, 15, 17, 49, 1029, 4099}) {
       const Case k = case_of(dtype, kFirst, 3, 3, s);
       if (s > 1) CHECK_FALSE(geometry_of(k).by_rows);
@@ -112,15 +112,15 @@ TEST_CASE("channels first: planes that begin and end within packs") {
 }
 
 TEST_CASE("one position, in both layouts, is one matrix") {
-  for (const syncbn_layout layout : {kFirst, kLast})
+  for (const syncnorm_layout layout : {kFirst, kLast})
     for (const std::int64_t n : {1, 2, 33, 500})
-      check_variants(case_of(SYNCBN_FLOAT32, layout, n, 24, 1));
+      check_variants(case_of(SYNCNORM_FLOAT32, layout, n, 24, 1));
 }
 
 TEST_CASE("several blocks share a channel, and the last one merges" * kSmall) {
-  const Case planes = case_of(SYNCBN_FLOAT32, kFirst, 1, 2, 40001);
-  const Case rows = case_of(SYNCBN_FLOAT32, kFirst, 300, 4, 49);
-  const Case last = case_of(SYNCBN_FLOAT32, kLast, 3, 65, 700);
+  const Case planes = case_of(SYNCNORM_FLOAT32, kFirst, 1, 2, 40001);
+  const Case rows = case_of(SYNCNORM_FLOAT32, kFirst, 300, 4, 49);
+  const Case last = case_of(SYNCNORM_FLOAT32, kLast, 3, 65, 700);
   for (Case k : {planes, rows, last}) {
     CHECK(geometry_of(k).splits() > 1);
     for (const bool control : {false, true}) {
@@ -131,32 +131,32 @@ TEST_CASE("several blocks share a channel, and the last one merges" * kSmall) {
 }
 
 TEST_CASE("more partial sums of a channel than a warp has threads") {
-  const Case planes = case_of(SYNCBN_FLOAT32, kFirst, 1, 1, 200003);
-  const Case last = case_of(SYNCBN_FLOAT32, kLast, 1, 3, 70001);
+  const Case planes = case_of(SYNCNORM_FLOAT32, kFirst, 1, 1, 200003);
+  const Case last = case_of(SYNCNORM_FLOAT32, kLast, 1, 3, 70001);
   for (const Case& k : {planes, last}) {
-    CHECK(geometry_of(k).splits() > syncbn::cuda::kWarp);
-    check_case(k, SYNCBN_FLOAT32);
+    CHECK(geometry_of(k).splits() > syncnorm::cuda::kWarp);
+    check_case(k, SYNCNORM_FLOAT32);
   }
 }
 
 TEST_CASE("as many channels as there are tickets, and more") {
-  constexpr std::int64_t kTickets = syncbn::cuda::kTickets;
+  constexpr std::int64_t kTickets = syncnorm::cuda::kTickets;
   for (const std::int64_t c : {kTickets, kTickets + 1})
-    for (const syncbn_layout layout : {kFirst, kLast}) {
-      const Case k = case_of(SYNCBN_FLOAT32, layout, 2, c, 3);
-      check_case(k, SYNCBN_FLOAT32);
+    for (const syncnorm_layout layout : {kFirst, kLast}) {
+      const Case k = case_of(SYNCNORM_FLOAT32, layout, 2, c, 3);
+      check_case(k, SYNCNORM_FLOAT32);
     }
-  Case planes = case_of(SYNCBN_FLOAT32, kFirst, 1, kTickets + 3, 9);
+  Case planes = case_of(SYNCNORM_FLOAT32, kFirst, 1, kTickets + 3, 9);
   CHECK_FALSE(geometry_of(planes).by_rows);
-  check_case(planes, SYNCBN_FLOAT32);
+  check_case(planes, SYNCNORM_FLOAT32);
 }
 
 TEST_CASE("tensors that begin anywhere" * kSmall) {
-  for (const syncbn_dtype dtype : {SYNCBN_BFLOAT16, SYNCBN_FLOAT32, SYNCBN_FLOAT64})
-    for (const syncbn_layout layout : {kFirst, kLast})
+  for (const syncnorm_dtype dtype : {SYNCNORM_BFLOAT16, SYNCNORM_FLOAT32, SYNCNORM_FLOAT64})
+    for (const syncnorm_layout layout : {kFirst, kLast})
       for (const std::int64_t s : {16, 2048}) {
         Case k = case_of(dtype, layout, 2, 8, s);
-        k.residual = true, k.options.activation = SYNCBN_RELU;
+        k.residual = true, k.options.activation = SYNCNORM_RELU;
         const struct {
           std::size_t of_x, of_others;
         } shifts[] = {{1, 0}, {0, 1}, {1, 1}};
@@ -165,7 +165,7 @@ TEST_CASE("tensors that begin anywhere" * kSmall) {
           CHECK((geometry_of(k).pack > 1) == (shift.of_x == 0));
           check_case(k, parameters_of(dtype));
           Case in_place = k;
-          in_place.residual = false, in_place.options.activation = SYNCBN_ELU;
+          in_place.residual = false, in_place.options.activation = SYNCNORM_ELU;
           in_place.overwrite = true, in_place.options.in_place = 1;
           check_case(in_place, parameters_of(dtype));
         }
@@ -173,7 +173,7 @@ TEST_CASE("tensors that begin anywhere" * kSmall) {
 }
 
 TEST_CASE("every dtype on rows, planes and tiles" * kSmall) {
-  for (const syncbn_dtype dtype : {SYNCBN_FLOAT16, SYNCBN_BFLOAT16, SYNCBN_FLOAT64}) {
+  for (const syncnorm_dtype dtype : {SYNCNORM_FLOAT16, SYNCNORM_BFLOAT16, SYNCNORM_FLOAT64}) {
     check_case(case_of(dtype, kFirst, 3, 16, 49), parameters_of(dtype));
     check_case(case_of(dtype, kFirst, 3, 3, 1029), parameters_of(dtype));
     check_case(case_of(dtype, kFirst, 3, 2, 4096), parameters_of(dtype));

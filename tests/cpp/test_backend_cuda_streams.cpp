@@ -11,7 +11,7 @@ contract::Device& contract::device_under_test() { return cuda_device(); }
 namespace contract {
 namespace {
 
-constexpr syncbn_layout kBothLayouts[] = {SYNCBN_CHANNELS_FIRST, SYNCBN_CHANNELS_LAST};
+constexpr syncnorm_layout kBothLayouts[] = {SYNCNORM_CHANNELS_FIRST, SYNCNORM_CHANNELS_LAST};
 
 // Several blocks share each channel, so that partial sums are merged.
 Case shared_channels() {
@@ -21,7 +21,7 @@ Case shared_channels() {
 }
 
 std::vector<Rank> ranks_of(const Case& k, unsigned seed = 1) {
-  return make_ranks(k, make_shards(k, seed), make_problem(k, SYNCBN_FLOAT32), SYNCBN_FLOAT32);
+  return make_ranks(k, make_shards(k, seed), make_problem(k, SYNCNORM_FLOAT32), SYNCNORM_FLOAT32);
 }
 
 bool all_nan(const Buffer& buffer) {
@@ -49,12 +49,12 @@ struct PhaseGraphs {
 };
 
 TEST_CASE("a captured graph replays on other data, with a rank that has none" * kSmall) {
-  for (const syncbn_layout layout : kBothLayouts)
+  for (const syncnorm_layout layout : kBothLayouts)
     for (const bool control : {false, true}) {
       INFO("layout ", layout, " control ", control);
       Case k = shared_channels();
       k.layout = layout, k.control = control, k.masked = true;
-      const auto problem = make_problem(k, SYNCBN_FLOAT32);
+      const auto problem = make_problem(k, SYNCNORM_FLOAT32);
       std::vector<Rank> ranks = ranks_of(k);
       auto* stream = static_cast<cudaStream_t>(device_under_test().stream());
       const PhaseGraphs graphs(k, ranks, stream);
@@ -67,9 +67,9 @@ TEST_CASE("a captured graph replays on other data, with a rank that has none" * 
         graphs.second.launch(stream);
         sum_wires(ranks, &Rank::grad_wire, &Rank::grad_total);
         graphs.third.launch(stream);
-        compare(k, ranks, reference::run(problem, shards), SYNCBN_FLOAT32);
+        compare(k, ranks, reference::run(problem, shards), SYNCNORM_FLOAT32);
         for (const Rank& rank : ranks)
-          if (control) CHECK(all_zero(rank.control, SYNCBN_CONTROL_SIZE));
+          if (control) CHECK(all_zero(rank.control, SYNCNORM_CONTROL_SIZE));
       }
     }
 }
@@ -78,7 +78,7 @@ TEST_CASE("a captured call of a group of one replays many times") {
   for (const std::int64_t n : {0, 3}) {
     Case k = shared_channels();
     k.samples = {n};
-    const auto problem = make_problem(k, SYNCBN_FLOAT32);
+    const auto problem = make_problem(k, SYNCNORM_FLOAT32);
     std::vector<Rank> ranks = ranks_of(k);
     auto* stream = static_cast<cudaStream_t>(device_under_test().stream());
     const CudaGraph graph(stream, [&] { run_one_call(k, ranks[0]); });
@@ -90,7 +90,7 @@ TEST_CASE("a captured call of a group of one replays many times") {
       ranks[0].load(device_under_test(), k, shards[0], problem);
       graph.launch(stream);
       if (first.empty()) {
-        if (n > 0) compare(k, ranks, reference::run(problem, shards), SYNCBN_FLOAT32);
+        if (n > 0) compare(k, ranks, reference::run(problem, shards), SYNCNORM_FLOAT32);
         first = ranks[0].dx.raw();
       }
       CHECK(ranks[0].dx.raw() == first);
@@ -99,7 +99,7 @@ TEST_CASE("a captured call of a group of one replays many times") {
 }
 
 TEST_CASE("two launches per pass, and a memset only without a control buffer") {
-  for (const syncbn_layout layout : kBothLayouts)
+  for (const syncnorm_layout layout : kBothLayouts)
     for (const bool control : {false, true}) {
       Case k = shared_channels();
       k.layout = layout, k.control = control, k.samples = {3};
@@ -119,17 +119,17 @@ TEST_CASE("two launches per pass, and a memset only without a control buffer") {
 }
 
 TEST_CASE("one launch each way for a group of one whose tensor fits the chip") {
-  for (const syncbn_layout layout : kBothLayouts) {
+  for (const syncnorm_layout layout : kBothLayouts) {
     Case k;
     k.layout = layout, k.c = 4, k.s = 1024, k.samples = {2};
     const auto shards = make_shards(k, 1);
-    const auto problem = make_problem(k, SYNCBN_FLOAT32);
-    std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCBN_FLOAT32);
+    const auto problem = make_problem(k, SYNCNORM_FLOAT32);
+    std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCNORM_FLOAT32);
     auto* stream = static_cast<cudaStream_t>(device_under_test().stream());
     const CudaGraph both(stream, [&] { run_one_call(k, ranks[0]); });
     CHECK(both.nodes() == 2);
     both.launch(stream);
-    compare(k, ranks, reference::run(problem, shards), SYNCBN_FLOAT32);
+    compare(k, ranks, reference::run(problem, shards), SYNCNORM_FLOAT32);
   }
 }
 
@@ -146,14 +146,14 @@ TEST_CASE("one launch per phase for a rank without values") {
 
 TEST_CASE("streams that work at the same time do not disturb each other" * kSmall) {
   const Case k = shared_channels();
-  const auto problem = make_problem(k, SYNCBN_FLOAT32);
+  const auto problem = make_problem(k, SYNCNORM_FLOAT32);
   const auto worker = [&](unsigned seed) {
     const CudaStream stream;
     const auto shards = make_shards(k, seed);
-    std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCBN_FLOAT32);
+    std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCNORM_FLOAT32);
     for (Rank& rank : ranks) rank.launch.stream = stream.get();
     run_phases(k, ranks);
-    compare(k, ranks, reference::run(problem, shards), SYNCBN_FLOAT32);
+    compare(k, ranks, reference::run(problem, shards), SYNCNORM_FLOAT32);
   };
   std::thread other(worker, 1);
   worker(2);
@@ -163,11 +163,11 @@ TEST_CASE("streams that work at the same time do not disturb each other" * kSmal
 TEST_CASE("the default stream is a stream like any other") {
   const Case k = shared_channels();
   const auto shards = make_shards(k, 1);
-  const auto problem = make_problem(k, SYNCBN_FLOAT32);
-  std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCBN_FLOAT32);
+  const auto problem = make_problem(k, SYNCNORM_FLOAT32);
+  std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCNORM_FLOAT32);
   for (Rank& rank : ranks) rank.launch.stream = nullptr;
   run_phases(k, ranks);
-  compare(k, ranks, reference::run(problem, shards), SYNCBN_FLOAT32);
+  compare(k, ranks, reference::run(problem, shards), SYNCNORM_FLOAT32);
 }
 
 TEST_CASE("a device that is not there is named, and the caller's device stays") {
@@ -179,9 +179,9 @@ TEST_CASE("a device that is not there is named, and the caller's device stays") 
   for (const int index : {-1, count, 1000}) {
     Rank& rank = ranks[0];
     rank.launch.device_index = index;
-    CHECK(syncbn_moments(&rank.shape, &k.options, &rank.forward, rank.wire.doubles(), nullptr,
-                         &rank.launch) == SYNCBN_CUDA_ERROR);
-    const std::string message = syncbn_last_error();
+    CHECK(syncnorm_moments(&rank.shape, &k.options, &rank.forward, rank.wire.doubles(), nullptr,
+                           &rank.launch) == SYNCNORM_CUDA_ERROR);
+    const std::string message = syncnorm_last_error();
     CHECK(message.find("device_index is " + std::to_string(index)) != std::string::npos);
   }
   require_cuda(cudaGetDevice(&after));
@@ -196,8 +196,8 @@ TEST_CASE("the caller's device is the current one again after work on another") 
     require_cuda(cudaSetDevice(index));
     Case k;
     const auto shards = make_shards(k, 1);
-    const auto problem = make_problem(k, SYNCBN_FLOAT32);
-    std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCBN_FLOAT32);
+    const auto problem = make_problem(k, SYNCNORM_FLOAT32);
+    std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCNORM_FLOAT32);
     for (Rank& rank : ranks) rank.launch.device_index = index, rank.launch.stream = nullptr;
     require_cuda(cudaSetDevice(0));
     moments(k, ranks);
@@ -213,20 +213,20 @@ TEST_CASE("the caller's device is the current one again after work on another") 
 }
 
 TEST_CASE("ranks in different calls: NaN and the status word, nothing else is touched" * kSmall) {
-  for (const syncbn_layout layout : kBothLayouts) {
+  for (const syncnorm_layout layout : kBothLayouts) {
     Case k = shared_channels();
-    k.layout = layout, k.residual = true, k.options.activation = SYNCBN_RELU;
+    k.layout = layout, k.residual = true, k.options.activation = SYNCNORM_RELU;
     std::vector<Rank> ranks = ranks_of(k);
     Rank& rank = ranks[0];
     const std::shared_ptr<void> status = device_under_test().allocate(sizeof(std::int32_t));
     const auto reset = [&] {
-      const std::int32_t none = SYNCBN_OK;
+      const std::int32_t none = SYNCNORM_OK;
       device_under_test().upload(status.get(), &none, sizeof(none));
     };
     const auto told = [&] {
       std::int32_t word = -1;
       device_under_test().download(&word, status.get(), sizeof(word));
-      return word == SYNCBN_DESYNC;
+      return word == SYNCNORM_DESYNC;
     };
     run_phases(k, ranks);
     const auto mean = rank.running_mean.raw(), var = rank.running_var.raw();

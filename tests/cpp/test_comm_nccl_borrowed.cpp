@@ -4,8 +4,8 @@
 
 namespace {
 
-using namespace syncbn;
-using namespace syncbn::contract;
+using namespace syncnorm;
+using namespace syncnorm::contract;
 
 // What a trainer has: n communicators that NCCL made, one per device, blocking as NCCL's default.
 class Trainer {
@@ -70,12 +70,12 @@ TEST_CASE("a borrowed communicator that failed is not aborted") {
   SUBCASE("by abort") { ranks[0]->abort("first reason"); }
   SUBCASE("by NCCL") {
     nccl_double_set("ASYNC_ERROR", "6");
-    check_failed(outcome_of([&] { ranks[0]->poll(); }), SYNCBN_NCCL_ERROR, {"remote"});
+    check_failed(outcome_of([&] { ranks[0]->poll(); }), SYNCNORM_NCCL_ERROR, {"remote"});
     nccl_double_set("ASYNC_ERROR", "");
   }
   SUBCASE("by a deadline") {
     simt::Gate gate(nullptr);
-    check_failed(outcome_of([&] { ranks[0]->wait(nullptr, kShort); }), SYNCBN_TIMEOUT, {"0.4 s"});
+    check_failed(outcome_of([&] { ranks[0]->wait(nullptr, kShort); }), SYNCNORM_TIMEOUT, {"0.4 s"});
     gate.open();
   }
   const Outcome first = outcome_of([&] { ranks[0]->poll(); });
@@ -106,7 +106,7 @@ TEST_CASE("a split of a blocking communicator to which not all ranks come") {
   const NcclTest test;
   Trainer trainer(2);
   Ranks ranks = trainer.lend(kShort);
-  check_failed(outcome_of([&] { ranks[0]->split(0, 0); }), SYNCBN_TIMEOUT,
+  check_failed(outcome_of([&] { ranks[0]->split(0, 0); }), SYNCNORM_TIMEOUT,
                {"rank 0 of 2", "0.4 s", "ncclCommSplit"});
   // The other rank comes after all. What NCCL makes now is wanted by nobody on rank 0.
   auto late = ranks[1]->split(0, 0);
@@ -130,16 +130,16 @@ TEST_CASE("what cannot be borrowed") {
   const auto borrow = [](void* comm) {
     return outcome_of([&] { borrow_nccl_communicator(comm, timeouts(kShort, kShort)); });
   };
-  check_failed(borrow(nullptr), SYNCBN_INVALID_ARGUMENT, {"ncclComm_t is NULL"});
+  check_failed(borrow(nullptr), SYNCNORM_INVALID_ARGUMENT, {"ncclComm_t is NULL"});
   {
     Trainer trainer(1);
     nccl_double_set("FAIL", "CommCount:1:4");
-    check_failed(borrow(trainer.comm(0)), SYNCBN_NCCL_ERROR,
+    check_failed(borrow(trainer.comm(0)), SYNCNORM_NCCL_ERROR,
                  {"a borrowed NCCL communicator", "ncclCommCount", "invalid argument (4)"});
   }
   nccl_double_set("STALL", "CommInitRankConfig");
   Trainer unready(1, false);
-  check_failed(borrow(unready.comm(0)), SYNCBN_TIMEOUT,
+  check_failed(borrow(unready.comm(0)), SYNCNORM_TIMEOUT,
                {"a borrowed NCCL communicator", "0.4 s", "initialization"});
   unready.abort();
 }

@@ -3,16 +3,16 @@
 
 #include "comm_contract_shared.hpp"
 #include "nccl_ranks.hpp"
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/syncnorm.hpp"
 
 namespace {
 
-using namespace syncbn;
-using namespace syncbn::contract;
+using namespace syncnorm;
+using namespace syncnorm::contract;
 
 TEST_CASE("an NCCL communicator keeps the contract") {
   const NcclTest test;
-  check_shared_contract({make_nccl_ranks, false, SYNCBN_CUDA});
+  check_shared_contract({make_nccl_ranks, false, SYNCNORM_CUDA});
 }
 
 TEST_CASE("an NCCL communicator says what it is") {
@@ -40,7 +40,7 @@ TEST_CASE("one thread makes all ranks of a process, and sums with all of them") 
   for (std::size_t r = 0; r < 3; ++r) {
     CHECK(ranks[r]->rank() == static_cast<int>(r));
     CHECK(ranks[r]->size() == 3);
-    ranks[r]->sum(&src[r], &dst[r], 1, SYNCBN_CUDA, nullptr);
+    ranks[r]->sum(&src[r], &dst[r], 1, SYNCNORM_CUDA, nullptr);
   }
   for (auto& rank : ranks) rank->wait(nullptr, kAmple);
   CHECK(dst == std::vector<double>(3, 111.0));
@@ -57,7 +57,7 @@ TEST_CASE("a group of one") {
 TEST_CASE("a sum of nothing is no call") {
   const NcclTest test;
   Ranks ranks = make_nccl_ranks(2, kAmple);
-  ranks[0]->sum(nullptr, nullptr, 0, SYNCBN_CUDA, nullptr);
+  ranks[0]->sum(nullptr, nullptr, 0, SYNCNORM_CUDA, nullptr);
   CHECK(nccl_double_calls("AllReduce") == 0);
 }
 
@@ -76,7 +76,7 @@ TEST_CASE("ranks meet at an address of the environment") {
   const auto make = [](int rank) {
     return make_nccl_communicator(nullptr, rank, 2, rank, timeouts(kAmple, kAmple));
   };
-  check_failed(outcome_of([&] { make(0); }), SYNCBN_INVALID_ARGUMENT, {"NCCL_COMM_ID"});
+  check_failed(outcome_of([&] { make(0); }), SYNCNORM_INVALID_ARGUMENT, {"NCCL_COMM_ID"});
   setenv("NCCL_COMM_ID", "10.0.0.1:4000", 1);
   Ranks ranks(2);
   std::thread other([&] { ranks[1] = make(1); });
@@ -89,21 +89,21 @@ TEST_CASE("ranks meet at an address of the environment") {
 TEST_CASE("the C++ face") {
   const NcclTest test;
   const NcclOptions options{std::chrono::seconds(60), std::chrono::seconds(-1), 2};
-  auto ranks = syncbn::v0::Communicator::nccl_all({0, 1}, options);
+  auto ranks = syncnorm::v0::Communicator::nccl_all({0, 1}, options);
   std::vector<double> src{1.0, 2.0};
   std::vector<double> dst(2);
   for (std::size_t r = 0; r < 2; ++r)
-    ranks[r].sum({&src[r], 1}, {&dst[r], 1}, SYNCBN_CUDA, nullptr);
+    ranks[r].sum({&src[r], 1}, {&dst[r], 1}, SYNCNORM_CUDA, nullptr);
   for (auto& rank : ranks) rank.wait(nullptr, std::chrono::seconds(60));
   CHECK(dst == std::vector<double>{3.0, 3.0});
 
-  const auto id = syncbn::v0::Communicator::nccl_id();
-  auto one = syncbn::v0::Communicator::nccl(id, 0, 1, 2);
+  const auto id = syncnorm::v0::Communicator::nccl_id();
+  auto one = syncnorm::v0::Communicator::nccl(id, 0, 1, 2);
   CHECK(one.kind() == "nccl");
-  CHECK_THROWS_AS(one.wait(nullptr, std::chrono::seconds(0)), syncbn::v0::InvalidArgument);
-  CHECK_THROWS_AS(syncbn::v0::Communicator::nccl_all({}), syncbn::v0::InvalidArgument);
-  CHECK_THROWS_AS(syncbn::v0::Communicator::borrow_nccl(static_cast<void*>(nullptr)),
-                  syncbn::v0::InvalidArgument);
+  CHECK_THROWS_AS(one.wait(nullptr, std::chrono::seconds(0)), syncnorm::v0::InvalidArgument);
+  CHECK_THROWS_AS(syncnorm::v0::Communicator::nccl_all({}), syncnorm::v0::InvalidArgument);
+  CHECK_THROWS_AS(syncnorm::v0::Communicator::borrow_nccl(static_cast<void*>(nullptr)),
+                  syncnorm::v0::InvalidArgument);
 }
 
 }  // namespace

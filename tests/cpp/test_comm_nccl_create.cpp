@@ -8,48 +8,48 @@
 
 namespace {
 
-using namespace syncbn;
-using namespace syncbn::contract;
+using namespace syncnorm;
+using namespace syncnorm::contract;
 
-Outcome create_one(int rank, int size, int device, const syncbn_nccl_options& options) {
+Outcome create_one(int rank, int size, int device, const syncnorm_nccl_options& options) {
   const NcclId id = new_id();
   return outcome_of([&] { make_nccl_communicator(id.data(), rank, size, device, options); });
 }
 
-Outcome create_group(const std::vector<int>& devices, const syncbn_nccl_options& options) {
+Outcome create_group(const std::vector<int>& devices, const syncnorm_nccl_options& options) {
   return outcome_of([&] { make_nccl_group(devices, options); });
 }
 
 TEST_CASE("wrong arguments are refused before NCCL is called") {
   const NcclTest test;
-  const syncbn_nccl_options good = timeouts(kAmple, kAmple);
-  check_failed(create_one(0, 0, 0, good), SYNCBN_INVALID_ARGUMENT, {"rank 0 of 0"});
-  check_failed(create_one(2, 2, 0, good), SYNCBN_INVALID_ARGUMENT, {"rank 2 of 2"});
-  check_failed(create_one(-1, 2, 0, good), SYNCBN_INVALID_ARGUMENT, {"rank -1 of 2"});
-  check_failed(create_one(0, 1, 8, good), SYNCBN_INVALID_ARGUMENT, {"device is 8", "< 8"});
-  check_failed(create_one(0, 1, -1, good), SYNCBN_INVALID_ARGUMENT, {"device is -1"});
-  check_failed(create_group({}, good), SYNCBN_INVALID_ARGUMENT, {"ranks is 0"});
-  check_failed(create_group({0, 9}, good), SYNCBN_INVALID_ARGUMENT, {"device is 9"});
-  check_failed(create_group({4, 1, 4}, good), SYNCBN_INVALID_ARGUMENT,
+  const syncnorm_nccl_options good = timeouts(kAmple, kAmple);
+  check_failed(create_one(0, 0, 0, good), SYNCNORM_INVALID_ARGUMENT, {"rank 0 of 0"});
+  check_failed(create_one(2, 2, 0, good), SYNCNORM_INVALID_ARGUMENT, {"rank 2 of 2"});
+  check_failed(create_one(-1, 2, 0, good), SYNCNORM_INVALID_ARGUMENT, {"rank -1 of 2"});
+  check_failed(create_one(0, 1, 8, good), SYNCNORM_INVALID_ARGUMENT, {"device is 8", "< 8"});
+  check_failed(create_one(0, 1, -1, good), SYNCNORM_INVALID_ARGUMENT, {"device is -1"});
+  check_failed(create_group({}, good), SYNCNORM_INVALID_ARGUMENT, {"ranks is 0"});
+  check_failed(create_group({0, 9}, good), SYNCNORM_INVALID_ARGUMENT, {"device is 9"});
+  check_failed(create_group({4, 1, 4}, good), SYNCNORM_INVALID_ARGUMENT,
                {"ranks 0 and 2 are both on device 4"});
   for (const double wrong : {-1.0, std::nan(""), HUGE_VAL}) {
-    check_failed(create_one(0, 1, 0, timeouts(wrong, 1)), SYNCBN_INVALID_ARGUMENT,
+    check_failed(create_one(0, 1, 0, timeouts(wrong, 1)), SYNCNORM_INVALID_ARGUMENT,
                  {"init_timeout_s"});
   }
   for (const double wrong : {std::nan(""), HUGE_VAL}) {
-    check_failed(create_one(0, 1, 0, timeouts(1, wrong)), SYNCBN_INVALID_ARGUMENT,
+    check_failed(create_one(0, 1, 0, timeouts(1, wrong)), SYNCNORM_INVALID_ARGUMENT,
                  {"sum_timeout_s"});
   }
-  syncbn_nccl_options wrong = good;
+  syncnorm_nccl_options wrong = good;
   wrong.max_ctas = -2;
-  check_failed(create_one(0, 1, 0, wrong), SYNCBN_INVALID_ARGUMENT, {"max_ctas is -2"});
+  check_failed(create_one(0, 1, 0, wrong), SYNCNORM_INVALID_ARGUMENT, {"max_ctas is -2"});
   CHECK(nccl_double_calls("CommInitRankConfig") == 0);
 }
 
 TEST_CASE("where there is no device the CUDA runtime's error comes out") {
   const NcclTest test;
   simt::fail_next(cudaErrorInsufficientDriver, "cudaGetDeviceCount");
-  check_failed(create_one(0, 1, 0, timeouts(kAmple, kAmple)), SYNCBN_CUDA_ERROR,
+  check_failed(create_one(0, 1, 0, timeouts(kAmple, kAmple)), SYNCNORM_CUDA_ERROR,
                {"cudaGetDeviceCount", "cudaErrorInsufficientDriver"});
 }
 
@@ -67,7 +67,7 @@ TEST_CASE("two ranks on one device: NCCL's words, at once") {
   }
   for (std::thread& thread : threads) thread.join();
   for (const Outcome& outcome : outcomes) {
-    check_failed(outcome, SYNCBN_NCCL_ERROR,
+    check_failed(outcome, SYNCNORM_NCCL_ERROR,
                  {"invalid usage (5)", "Duplicate GPU", "device 3", "of 2"});
   }
   CHECK(nccl_double_calls("CommAbort") == 2);
@@ -78,7 +78,7 @@ TEST_CASE("ranks that never come") {
   Ranks ranks(3);
   const auto outcomes = create(ranks, timeouts(kShort, kShort), {0, 2});
   for (const std::size_t r : {0, 2}) {
-    check_failed(outcomes[r], SYNCBN_TIMEOUT,
+    check_failed(outcomes[r], SYNCNORM_TIMEOUT,
                  {concat("rank ", r, " of 3 (CUDA device ", r, ") waited 0.4 s"),
                   "ncclCommInitRankConfig", "not started", "init_timeout_s"});
   }
@@ -96,8 +96,8 @@ TEST_CASE("ranks that disagree about the size, or are the same rank") {
     });
     const Outcome one = outcome_of([&] { make_nccl_communicator(id.data(), 0, 2, 0, options); });
     thread.join();
-    check_failed(one, SYNCBN_TIMEOUT, {"rank 0 of 2", "different ids or sizes"});
-    check_failed(other, SYNCBN_TIMEOUT, {concat("rank ", rank, " of ", size)});
+    check_failed(one, SYNCNORM_TIMEOUT, {"rank 0 of 2", "different ids or sizes"});
+    check_failed(other, SYNCNORM_TIMEOUT, {concat("rank ", rank, " of ", size)});
   }
 }
 
@@ -107,8 +107,8 @@ TEST_CASE("a creation that hangs inside NCCL") {
   const NcclTest test;
   nccl_double_set("HANG", "CommInitRankConfig");
   const auto options = timeouts(kShort, kShort);
-  check_failed(create_one(0, 1, 0, options), SYNCBN_TIMEOUT, {"rank 0 of 1", "waited 0.4 s"});
-  check_failed(create_group({0, 1}, options), SYNCBN_TIMEOUT, {"rank 0 of 2", "waited 0.4 s"});
+  check_failed(create_one(0, 1, 0, options), SYNCNORM_TIMEOUT, {"rank 0 of 1", "waited 0.4 s"});
+  check_failed(create_group({0, 1}, options), SYNCNORM_TIMEOUT, {"rank 0 of 2", "waited 0.4 s"});
   nccl_double_set("HANG", "");
   await([] { return nccl_double_calls("CommAbort") == 3; });
   await([] { return nccl_double_alive() == 0; });
@@ -118,9 +118,9 @@ TEST_CASE("a call of the creation that fails") {
   const NcclTest test;
   const auto options = timeouts(kAmple, kAmple);
   nccl_double_set("FAIL", "GetUniqueId:1:2,CommInitRankConfig:1:2");
-  check_failed(outcome_of([] { new_id(); }), SYNCBN_NCCL_ERROR,
+  check_failed(outcome_of([] { new_id(); }), SYNCNORM_NCCL_ERROR,
                {"ncclGetUniqueId", "unhandled system error (2)"});
-  check_failed(create_one(0, 1, 0, options), SYNCBN_NCCL_ERROR,
+  check_failed(create_one(0, 1, 0, options), SYNCNORM_NCCL_ERROR,
                {"ncclCommInitRankConfig", "unhandled system error (2)", "the test wants"});
 }
 
@@ -131,7 +131,7 @@ TEST_CASE("a call of the creation of all ranks that fails") {
     CAPTURE(fail);
     const NcclTest test;
     nccl_double_set("FAIL", fail);
-    check_failed(create_group({0, 1}, timeouts(kAmple, kAmple)), SYNCBN_NCCL_ERROR,
+    check_failed(create_group({0, 1}, timeouts(kAmple, kAmple)), SYNCNORM_NCCL_ERROR,
                  {"internal error (3)"});
     CHECK(nccl_double_calls("GroupStart") - (std::string(fail) == "GroupStart:1:3") ==
           nccl_double_calls("GroupEnd"));
@@ -142,7 +142,7 @@ TEST_CASE("a call of the creation of all ranks that fails") {
 TEST_CASE("one of all ranks that does not become ready") {
   const NcclTest test;
   nccl_double_set("STALL", "CommInitRankConfig");
-  check_failed(create_group({0, 1, 2}, timeouts(kShort, kShort)), SYNCBN_TIMEOUT, {"of 3"});
+  check_failed(create_group({0, 1, 2}, timeouts(kShort, kShort)), SYNCNORM_TIMEOUT, {"of 3"});
   CHECK(nccl_double_calls("CommAbort") == 3);
 }
 
@@ -160,15 +160,15 @@ TEST_CASE("the caller's device stays current") {
 
 TEST_CASE("a library that is too old or lacks functions names what to install") {
   const NcclTest test;
-  NcclLibrary library{dlopen(SYNCBN_NCCL_VERSION_ONLY, RTLD_LAZY), 21705, "/old/libnccl.so.2"};
+  NcclLibrary library{dlopen(SYNCNORM_NCCL_VERSION_ONLY, RTLD_LAZY), 21705, "/old/libnccl.so.2"};
   REQUIRE(library.handle != nullptr);
   const std::string remedy = "pip install nvidia-nccl-cu13";
-  check_failed(outcome_of([&] { nccl::load_api(library); }), SYNCBN_UNSUPPORTED,
+  check_failed(outcome_of([&] { nccl::load_api(library); }), SYNCNORM_UNSUPPORTED,
                {"2.17.5", "/old/libnccl.so.2", "2.18 or newer", remedy});
   library.version = 22907;
   check_failed(
-      outcome_of([&] { nccl::load_api(library); }), SYNCBN_UNSUPPORTED,
-      {"2.29.7", "lacks", "ncclAllReduce", "ncclCommSplit", remedy, "SYNCBN_NCCL_LIBRARY"});
+      outcome_of([&] { nccl::load_api(library); }), SYNCNORM_UNSUPPORTED,
+      {"2.29.7", "lacks", "ncclAllReduce", "ncclCommSplit", remedy, "SYNCNORM_NCCL_LIBRARY"});
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 
 namespace {
 
-using namespace syncbn;
-using namespace syncbn::contract;
+using namespace syncnorm;
+using namespace syncnorm::contract;
 
 constexpr double kNoWatchdog = -1.0;
 
@@ -22,7 +22,7 @@ struct Buffers {
 };
 
 void enqueue(Communicator& rank, Buffers& buffers, cudaStream_t stream = nullptr) {
-  rank.sum(&buffers.src, &buffers.dst, 1, SYNCBN_CUDA, stream);
+  rank.sum(&buffers.src, &buffers.dst, 1, SYNCNORM_CUDA, stream);
 }
 
 Outcome failure_of(Communicator& rank) {
@@ -35,7 +35,7 @@ Outcome failure_of(Communicator& rank) {
 }
 
 // Every call gives the reason, and the communicator is aborted once.
-void check_stays_failed(Communicator& rank, syncbn_status status, const std::string& reason) {
+void check_stays_failed(Communicator& rank, syncnorm_status status, const std::string& reason) {
   Buffers buffers;
   check_failed(outcome_of([&] { enqueue(rank, buffers); }), status, {reason});
   check_failed(outcome_of([&] { rank.split(0, 0); }), status, {reason});
@@ -54,13 +54,13 @@ TEST_CASE("the watchdog finds a sum that hangs after it was enqueued, and names 
   nccl_double_set("STALL", "AllReduce");
   std::vector<double> src(132);
   std::vector<double> dst(132);
-  rank->sum(src.data(), dst.data(), 132, SYNCBN_CUDA, nullptr);
+  rank->sum(src.data(), dst.data(), 132, SYNCNORM_CUDA, nullptr);
   enqueue(*rank, buffers);
   const Outcome failure = failure_of(*rank);  // nobody waits for the stream
-  check_failed(failure, SYNCBN_TIMEOUT,
+  check_failed(failure, SYNCNORM_TIMEOUT,
                {"rank 0 of 1 (CUDA device 0)", "sum number 2 of 132 values, enqueued ",
                 "no progress for 0.4 s", "sum_timeout_s"});
-  check_stays_failed(*rank, SYNCBN_TIMEOUT, "sum number 2 of 132 values");
+  check_stays_failed(*rank, SYNCNORM_TIMEOUT, "sum number 2 of 132 values");
   CHECK(cudaStreamSynchronize(nullptr) == cudaSuccess);  // the abort has released the stream
 }
 
@@ -69,7 +69,8 @@ TEST_CASE("a sum that other ranks do not make, while one of them goes on") {
   Ranks ranks = make_nccl_group({0, 1}, timeouts(kAmple, kShort));
   Buffers buffers;
   enqueue(*ranks[0], buffers);
-  check_failed(failure_of(*ranks[0]), SYNCBN_TIMEOUT, {"rank 0 of 2", "sum number 1 of 1 values"});
+  check_failed(failure_of(*ranks[0]), SYNCNORM_TIMEOUT,
+               {"rank 0 of 2", "sum number 1 of 1 values"});
   CHECK(!outcome_of([&] { ranks[1]->poll(); }));  // it has nothing to wait for
 }
 
@@ -94,7 +95,7 @@ TEST_CASE("the watchdog finds a hang behind many sums") {
   Buffers buffers;
   nccl_double_set("STALL", "AllReduce");
   for (int i = 0; i < 100; ++i) enqueue(*rank, buffers);
-  check_failed(failure_of(*rank), SYNCBN_TIMEOUT, {"sum number 69 of 1 values"});
+  check_failed(failure_of(*rank), SYNCNORM_TIMEOUT, {"sum number 69 of 1 values"});
 }
 
 TEST_CASE("a sum that hangs inside NCCL is released by the watchdog") {
@@ -102,9 +103,9 @@ TEST_CASE("a sum that hangs inside NCCL is released by the watchdog") {
   auto rank = make_one(kShort);
   nccl_double_set("HANG", "AllReduce");
   Buffers buffers;
-  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCBN_TIMEOUT,
+  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCNORM_TIMEOUT,
                {"sum number 1 of 1 values, called ", "no progress"});
-  check_stays_failed(*rank, SYNCBN_TIMEOUT, "sum number 1 of 1 values");
+  check_stays_failed(*rank, SYNCNORM_TIMEOUT, "sum number 1 of 1 values");
 }
 
 TEST_CASE("a call that hangs inside NCCL is released by an abort of another thread") {
@@ -128,8 +129,8 @@ TEST_CASE("a call that hangs inside NCCL is released by an abort of another thre
   await([&] { return nccl_double_calls(function) == 1; });
   rank->abort("the trainer stops");
   caller.join();
-  check_failed(released, SYNCBN_INTERNAL, {"rank 0 of 1", "the trainer stops"});
-  check_stays_failed(*rank, SYNCBN_INTERNAL, "the trainer stops");
+  check_failed(released, SYNCNORM_INTERNAL, {"rank 0 of 1", "the trainer stops"});
+  check_stays_failed(*rank, SYNCNORM_INTERNAL, "the trainer stops");
 }
 
 TEST_CASE("a sum that NCCL does not get enqueued has the deadline of the creation") {
@@ -137,9 +138,9 @@ TEST_CASE("a sum that NCCL does not get enqueued has the deadline of the creatio
   auto rank = make_one(kNoWatchdog, kShort);
   nccl_double_set("STALL", "AllReduceCall");
   Buffers buffers;
-  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCBN_TIMEOUT,
+  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCNORM_TIMEOUT,
                {"waited 0.4 s", "ncclAllReduce", "init_timeout_s"});
-  check_stays_failed(*rank, SYNCBN_TIMEOUT, "ncclAllReduce");
+  check_stays_failed(*rank, SYNCNORM_TIMEOUT, "ncclAllReduce");
 }
 
 TEST_CASE("a peer that dies is reported by NCCL") {
@@ -148,14 +149,14 @@ TEST_CASE("a peer that dies is reported by NCCL") {
     auto rank = make_one();
     nccl_double_set("ASYNC_ERROR", "6");
     await([] { return nccl_double_alive() == 0; });
-    check_stays_failed(*rank, SYNCBN_NCCL_ERROR, "remote process exited");
+    check_stays_failed(*rank, SYNCNORM_NCCL_ERROR, "remote process exited");
   }
   SUBCASE("to poll") {
     auto rank = make_one(kNoWatchdog);
     nccl_double_set("ASYNC_ERROR", "6");
-    check_failed(outcome_of([&] { rank->poll(); }), SYNCBN_NCCL_ERROR,
+    check_failed(outcome_of([&] { rank->poll(); }), SYNCNORM_NCCL_ERROR,
                  {"rank 0 of 1", "remote process exited or there was a network error (6)"});
-    check_stays_failed(*rank, SYNCBN_NCCL_ERROR, "remote process exited");
+    check_stays_failed(*rank, SYNCNORM_NCCL_ERROR, "remote process exited");
   }
   SUBCASE("to wait") {
     auto rank = make_one(kNoWatchdog);
@@ -163,9 +164,9 @@ TEST_CASE("a peer that dies is reported by NCCL") {
     Buffers buffers;
     enqueue(*rank, buffers);
     nccl_double_set("ASYNC_ERROR", "6");
-    check_failed(outcome_of([&] { rank->wait(nullptr, kAmple); }), SYNCBN_NCCL_ERROR,
+    check_failed(outcome_of([&] { rank->wait(nullptr, kAmple); }), SYNCNORM_NCCL_ERROR,
                  {"remote process exited"});
-    check_stays_failed(*rank, SYNCBN_NCCL_ERROR, "remote process exited");
+    check_stays_failed(*rank, SYNCNORM_NCCL_ERROR, "remote process exited");
   }
 }
 
@@ -174,9 +175,9 @@ TEST_CASE("a sum that NCCL refuses fails the communicator") {
   auto rank = make_one();
   nccl_double_set("FAIL", "AllReduce:1:4");
   Buffers buffers;
-  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCBN_NCCL_ERROR,
+  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCNORM_NCCL_ERROR,
                {"ncclAllReduce failed: invalid argument (4)", "the test wants"});
-  check_stays_failed(*rank, SYNCBN_NCCL_ERROR, "ncclAllReduce failed");
+  check_stays_failed(*rank, SYNCNORM_NCCL_ERROR, "ncclAllReduce failed");
 }
 
 TEST_CASE("a split that fails, fails the group that was to be divided") {
@@ -203,19 +204,19 @@ TEST_CASE("an error of the CUDA runtime before a sum leaves the group sound, aft
   Buffers buffers;
   for (const char* function : {"cudaGetDevice", "cudaStreamIsCapturing"}) {
     simt::fail_next(cudaErrorUnknown, function);
-    check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCBN_CUDA_ERROR, {function});
+    check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCNORM_CUDA_ERROR, {function});
   }
   enqueue(*rank, buffers);
   simt::fail_next(cudaErrorUnknown, "cudaStreamWaitEvent");
-  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCBN_CUDA_ERROR,
+  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCNORM_CUDA_ERROR,
                {"cudaStreamWaitEvent"});
   CHECK(nccl_double_calls("AllReduce") == 1);
   CHECK(!outcome_of([&] { rank->poll(); }));
 
   simt::fail_next(cudaErrorUnknown, "cudaEventRecord");
-  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCBN_CUDA_ERROR,
+  check_failed(outcome_of([&] { enqueue(*rank, buffers); }), SYNCNORM_CUDA_ERROR,
                {"rank 0 of 1", "cudaEventRecord"});
-  check_stays_failed(*rank, SYNCBN_CUDA_ERROR, "cudaEventRecord");
+  check_stays_failed(*rank, SYNCNORM_CUDA_ERROR, "cudaEventRecord");
   CHECK(cudaGetLastError() == cudaSuccess);  // it has been told
 }
 
@@ -271,8 +272,8 @@ TEST_CASE("many threads that abort at once: one reason, one abort") {
   }
   for (std::thread& thread : threads) thread.join();
   const Outcome first = outcome_of([&] { rank->poll(); });
-  check_failed(first, SYNCBN_INTERNAL, {"thread "});
-  check_stays_failed(*rank, SYNCBN_INTERNAL, first->what());
+  check_failed(first, SYNCNORM_INTERNAL, {"thread "});
+  check_stays_failed(*rank, SYNCNORM_INTERNAL, first->what());
 }
 
 }  // namespace

@@ -11,8 +11,8 @@
 
 namespace {
 
-using namespace syncbn;
-using namespace syncbn::contract;
+using namespace syncnorm;
+using namespace syncnorm::contract;
 
 long all_calls() {
   long sum = 0;
@@ -39,7 +39,7 @@ void make_kept() {
   kept.ranks = make_nccl_group({0, 1}, timeouts(kAmple, kAmple));
   std::vector<double> dst(2);
   for (std::size_t r = 0; r < 2; ++r)
-    kept.ranks[r]->sum(&dst[1 - r], &dst[r], 1, SYNCBN_CUDA, nullptr);
+    kept.ranks[r]->sum(&dst[1 - r], &dst[r], 1, SYNCNORM_CUDA, nullptr);
   for (auto& rank : kept.ranks) rank->wait(nullptr, kAmple);
 }
 
@@ -83,7 +83,7 @@ TEST_CASE("child: exits with communicators" * doctest::skip()) {
 TEST_CASE("child: exits with a sum that is never done" * doctest::skip()) {
   make_kept();
   static double values[2];
-  kept.ranks[0]->sum(&values[0], &values[1], 1, SYNCBN_CUDA, nullptr);
+  kept.ranks[0]->sum(&values[0], &values[1], 1, SYNCNORM_CUDA, nullptr);
   come_to_the_end();
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("a forked child is told that it cannot use them") {
   Ranks ranks = make_nccl_ranks(1, kAmple);
   const auto refused = [](const std::function<void()>& call) {
     const Outcome outcome = outcome_of(call);
-    return outcome && outcome->status() == SYNCBN_UNSUPPORTED &&
+    return outcome && outcome->status() == SYNCNORM_UNSUPPORTED &&
            std::string(outcome->what()).find("fork") != std::string::npos;
   };
   CHECK(in_fork([&] {
@@ -137,7 +137,7 @@ TEST_CASE("a forked child is told that it cannot use them") {
           Communicator& rank = *ranks[0];
           const NcclId id{};
           const auto options = timeouts(kShort, kShort);
-          const bool told = refused([&] { rank.sum(&value, &total, 1, SYNCBN_CUDA, nullptr); }) &&
+          const bool told = refused([&] { rank.sum(&value, &total, 1, SYNCNORM_CUDA, nullptr); }) &&
                             refused([&] { rank.split(0, 0); }) && refused([&] { rank.poll(); }) &&
                             refused([&] { rank.wait(nullptr, kShort); }) &&
                             refused([&] { make_nccl_communicator(id.data(), 0, 1, 0, options); }) &&

@@ -5,8 +5,8 @@
 
 namespace {
 
-using namespace syncbn;
-using namespace syncbn::contract;
+using namespace syncnorm;
+using namespace syncnorm::contract;
 
 struct Buffers {
   double src = 1.0;
@@ -14,7 +14,7 @@ struct Buffers {
 };
 
 void enqueue(Communicator& rank, Buffers& buffers, cudaStream_t stream = nullptr) {
-  rank.sum(&buffers.src, &buffers.dst, 1, SYNCBN_CUDA, stream);
+  rank.sum(&buffers.src, &buffers.dst, 1, SYNCNORM_CUDA, stream);
 }
 
 std::unique_ptr<Communicator> make_one(double sum_s = kAmple) {
@@ -123,10 +123,10 @@ TEST_CASE("wait has a deadline, and fails the communicator") {
     reason = "its sums are done";
   }
   simt::Gate gate(stream);
-  check_failed(outcome_of([&] { rank->wait(stream, kShort); }), SYNCBN_TIMEOUT,
+  check_failed(outcome_of([&] { rank->wait(stream, kShort); }), SYNCNORM_TIMEOUT,
                {"rank 0 of 1", "waited 0.4 s", reason});
   CHECK(cudaGetLastError() == cudaSuccess);  // "not ready" was no error
-  check_failed(outcome_of([&] { rank->poll(); }), SYNCBN_TIMEOUT, {reason});
+  check_failed(outcome_of([&] { rank->poll(); }), SYNCNORM_TIMEOUT, {reason});
   CHECK(nccl_double_calls("CommAbort") == 1);
   gate.open();
 }
@@ -212,7 +212,7 @@ TEST_CASE("a sum that is only captured is not watched") {
   Buffers buffers;
   Capture capture(stream);
   enqueue(*rank, buffers, stream);
-  check_failed(outcome_of([&] { rank->wait(stream, 1.0); }), SYNCBN_INVALID_ARGUMENT,
+  check_failed(outcome_of([&] { rank->wait(stream, 1.0); }), SYNCNORM_INVALID_ARGUMENT,
                {"is being captured"});
   const cudaGraphExec_t graph = capture.end();
   const auto polls = nccl_double_calls("CommGetAsyncError");
@@ -233,9 +233,9 @@ TEST_CASE("a handle serves one call at a time") {
   await([] { return nccl_double_calls("AllReduce") == 1; });
   Buffers other;
   const std::vector<std::string> words{"rank 0", "one call at a time"};
-  check_failed(outcome_of([&] { enqueue(*rank, other); }), SYNCBN_INVALID_ARGUMENT, words);
-  check_failed(outcome_of([&] { rank->split(0, 0); }), SYNCBN_INVALID_ARGUMENT, words);
-  check_failed(outcome_of([&] { rank->wait(nullptr, 1.0); }), SYNCBN_INVALID_ARGUMENT, words);
+  check_failed(outcome_of([&] { enqueue(*rank, other); }), SYNCNORM_INVALID_ARGUMENT, words);
+  check_failed(outcome_of([&] { rank->split(0, 0); }), SYNCNORM_INVALID_ARGUMENT, words);
+  check_failed(outcome_of([&] { rank->wait(nullptr, 1.0); }), SYNCNORM_INVALID_ARGUMENT, words);
   CHECK(!outcome_of([&] { rank->poll(); }));  // may come at any time, and does not wait
   nccl_double_set("HANG", "");
   inside.join();

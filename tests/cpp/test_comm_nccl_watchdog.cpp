@@ -6,7 +6,7 @@
 
 namespace {
 
-using namespace syncbn;
+using namespace syncnorm;
 using contract::sleep_for;
 
 template <class Condition>

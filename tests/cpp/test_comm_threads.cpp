@@ -9,8 +9,8 @@
 
 namespace {
 
-using namespace syncbn;
-using namespace syncbn::contract;
+using namespace syncnorm;
+using namespace syncnorm::contract;
 
 TEST_CASE("a threads communicator keeps the contract") {
   check_contract({make_thread_group, true});
@@ -32,17 +32,17 @@ TEST_CASE("abort releases ranks that wait") {
     also_summing.join();
     outcomes[2] = outcome_of([&] { sum(*ranks[2], {1.0}); });
     for (const Outcome& outcome : outcomes) {
-      check_failed(outcome, SYNCBN_INTERNAL, {"rank 1", "the trainer stops"});
+      check_failed(outcome, SYNCNORM_INTERNAL, {"rank 1", "the trainer stops"});
     }
   }
 }
 
 TEST_CASE("the first failure of a group stays") {
   Ranks ranks = make_thread_group(3, kShort);
-  CHECK(outcome_of([&] { sum(*ranks[0], {1.0}); })->status() == SYNCBN_TIMEOUT);
+  CHECK(outcome_of([&] { sum(*ranks[0], {1.0}); })->status() == SYNCNORM_TIMEOUT);
   ranks[1]->abort("too late to matter");
   ranks[2].reset();
-  check_failed(outcome_of([&] { ranks[1]->poll(); }), SYNCBN_TIMEOUT, {"missing: ranks 1, 2"});
+  check_failed(outcome_of([&] { ranks[1]->poll(); }), SYNCNORM_TIMEOUT, {"missing: ranks 1, 2"});
 }
 
 // Ranks that come around the deadline: either all of them get the sum or none does, and who is
@@ -61,7 +61,7 @@ TEST_CASE("a call has one outcome for all ranks, also at the deadline") {
     if (!outcomes[0]) continue;
     ++timeouts;
     for (const Outcome& outcome : outcomes) {
-      check_failed(outcome, SYNCBN_TIMEOUT, {"missing: rank", outcomes[0]->what()});
+      check_failed(outcome, SYNCNORM_TIMEOUT, {"missing: rank", outcomes[0]->what()});
     }
   }
   MESSAGE(timeouts << " of 60 groups timed out");
@@ -108,10 +108,10 @@ TEST_CASE("wrong groups are refused") {
   const auto make = [](int n, double timeout_s) {
     return outcome_of([&] { make_thread_group(n, timeout_s); });
   };
-  check_failed(make(0, 1.0), SYNCBN_INVALID_ARGUMENT, {"ranks is 0", "at least 1"});
-  check_failed(make(-3, 1.0), SYNCBN_INVALID_ARGUMENT, {"-3"});
+  check_failed(make(0, 1.0), SYNCNORM_INVALID_ARGUMENT, {"ranks is 0", "at least 1"});
+  check_failed(make(-3, 1.0), SYNCNORM_INVALID_ARGUMENT, {"-3"});
   for (const double timeout_s : {0.0, -1.0, std::nan(""), HUGE_VAL}) {
-    check_failed(make(2, timeout_s), SYNCBN_INVALID_ARGUMENT, {"timeout"});
+    check_failed(make(2, timeout_s), SYNCNORM_INVALID_ARGUMENT, {"timeout"});
   }
 }
 

@@ -7,8 +7,8 @@
 #include "doctest/doctest.h"
 #include "math/float16.hpp"
 
-using syncbn::BFloat16;
-using syncbn::Half;
+using syncnorm::BFloat16;
+using syncnorm::Half;
 
 namespace {
 
@@ -40,20 +40,20 @@ void check_rounding(std::uint16_t low, Narrow narrow, Value value) {
 TEST_CASE("every float16 widens to its value and back to itself") {
   for (std::uint32_t i = 0; i <= 0xffff; ++i) {
     const Half half{static_cast<std::uint16_t>(i)};
-    const float wide = syncbn::to_float(half);
+    const float wide = syncnorm::to_float(half);
     if (std::isnan(value_of(half))) {
       CHECK(std::isnan(wide));
-      CHECK(std::isnan(syncbn::to_float(syncbn::to_half(wide))));
+      CHECK(std::isnan(syncnorm::to_float(syncnorm::to_half(wide))));
       continue;
     }
     CHECK(static_cast<double>(wide) == value_of(half));
     CHECK(std::signbit(wide) == std::signbit(value_of(half)));
-    CHECK(syncbn::to_half(wide).bits == half.bits);
+    CHECK(syncnorm::to_half(wide).bits == half.bits);
   }
 }
 
 TEST_CASE("float32 rounds to the nearest float16, ties to even") {
-  const auto narrow = [](float v) { return syncbn::to_half(v).bits; };
+  const auto narrow = [](float v) { return syncnorm::to_half(v).bits; };
   const auto value = [](std::uint16_t bits) { return value_of(Half{bits}); };
   for (std::uint16_t low = 0; low < 0x7bff; ++low) check_rounding(low, narrow, value);
   CHECK(narrow(65504.0f) == 0x7bff);
@@ -65,7 +65,7 @@ TEST_CASE("float32 rounds to the nearest float16, ties to even") {
 }
 
 TEST_CASE("float32 rounds to the nearest bfloat16, ties to even") {
-  const auto narrow = [](float v) { return syncbn::to_bfloat16(v).bits; };
+  const auto narrow = [](float v) { return syncnorm::to_bfloat16(v).bits; };
   const auto value = [](std::uint16_t bits) {
     return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16));
   };
@@ -73,5 +73,5 @@ TEST_CASE("float32 rounds to the nearest bfloat16, ties to even") {
   CHECK(narrow(kInfinity) == 0x7f80);
   CHECK(narrow(std::numeric_limits<float>::max()) == 0x7f80);
   for (const std::uint32_t nan : {0x7f800001u, 0x7fffffffu, 0xff800001u, 0xffffffffu})
-    CHECK(std::isnan(syncbn::to_float(syncbn::to_bfloat16(std::bit_cast<float>(nan)))));
+    CHECK(std::isnan(syncnorm::to_float(syncnorm::to_bfloat16(std::bit_cast<float>(nan)))));
 }

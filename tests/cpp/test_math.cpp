@@ -9,11 +9,13 @@
 #include "math/wire.hpp"
 #include "plan/signature.hpp"
 
-using namespace syncbn;
+using namespace syncnorm;
 
 namespace {
 
-Problem example() { return {4, 8, 9, SYNCBN_FLOAT32, SYNCBN_CHANNELS_FIRST, SYNCBN_OPTIONS_INIT}; }
+Problem example() {
+  return {4, 8, 9, SYNCNORM_FLOAT32, SYNCNORM_CHANNELS_FIRST, SYNCNORM_OPTIONS_INIT};
+}
 
 template <class Change>
 double hash_after(Change&& change) {
@@ -43,39 +45,39 @@ TEST_CASE("moments of two sets join to the moments of their union") {
 TEST_CASE("clamps let NaN through") {
   CHECK(clamp_negative(-1e-20) == 0.0);
   CHECK(std::isnan(clamp_negative(std::nan(""))));
-  CHECK(std::isnan(inverse_deviation(std::nan(""), 1e-5, SYNCBN_EPS_MAX).invstd));
+  CHECK(std::isnan(inverse_deviation(std::nan(""), 1e-5, SYNCNORM_EPS_MAX).invstd));
 }
 
 TEST_CASE("the weight of a rank") {
-  CHECK(rank_weight(SYNCBN_WEIGHT_COUNT, 12, 3) == 12);
-  CHECK(rank_weight(SYNCBN_WEIGHT_EQUAL, 12, 3) == 1);
-  CHECK(rank_weight(SYNCBN_WEIGHT_BATCH, 12, 3) == 3);
-  for (const auto weighting : {SYNCBN_WEIGHT_COUNT, SYNCBN_WEIGHT_EQUAL, SYNCBN_WEIGHT_BATCH})
+  CHECK(rank_weight(SYNCNORM_WEIGHT_COUNT, 12, 3) == 12);
+  CHECK(rank_weight(SYNCNORM_WEIGHT_EQUAL, 12, 3) == 1);
+  CHECK(rank_weight(SYNCNORM_WEIGHT_BATCH, 12, 3) == 3);
+  for (const auto weighting : {SYNCNORM_WEIGHT_COUNT, SYNCNORM_WEIGHT_EQUAL, SYNCNORM_WEIGHT_BATCH})
     CHECK(rank_weight(weighting, 0, 3) == 0);
   CHECK(rank_factor(0, 0, 5) == 0);
   CHECK(rank_factor(4, 4, 5) == 0.2);
 }
 
 TEST_CASE("the factor on the running variance is 1 where its count allows no other") {
-  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED, 4, 5, 2) == 1.25);
-  CHECK(variance_factor(SYNCBN_VARIANCE_BIASED, 4, 5, 2) == 1.0);
-  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_LOCAL, 4, 5, 2) == 8.0 / 7.0);
-  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_RANK, 4, 5, 2) == 4.0 / 3.0);
-  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED, 1, 1, 1) == 1.0);
-  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_RANK, 0, 5, 2) == 1.0);
-  CHECK(variance_factor(SYNCBN_VARIANCE_UNBIASED_LOCAL, 0, 5, 2) == 1.0);
+  CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED, 4, 5, 2) == 1.25);
+  CHECK(variance_factor(SYNCNORM_VARIANCE_BIASED, 4, 5, 2) == 1.0);
+  CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED_LOCAL, 4, 5, 2) == 8.0 / 7.0);
+  CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED_RANK, 4, 5, 2) == 4.0 / 3.0);
+  CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED, 1, 1, 1) == 1.0);
+  CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED_RANK, 0, 5, 2) == 1.0);
+  CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED_LOCAL, 0, 5, 2) == 1.0);
 }
 
 TEST_CASE("eps is added, or is the least variance") {
-  CHECK(inverse_deviation(3, 1, SYNCBN_EPS_ADD).invstd == 0.5);
-  CHECK(inverse_deviation(4, 1, SYNCBN_EPS_MAX).invstd == 0.5);
-  CHECK(inverse_deviation(4, 1, SYNCBN_EPS_MAX).gate == 1.0);
-  CHECK(inverse_deviation(0.25, 4, SYNCBN_EPS_MAX).invstd == 0.5);
-  CHECK(inverse_deviation(0.25, 4, SYNCBN_EPS_MAX).gate == 0.0);
+  CHECK(inverse_deviation(3, 1, SYNCNORM_EPS_ADD).invstd == 0.5);
+  CHECK(inverse_deviation(4, 1, SYNCNORM_EPS_MAX).invstd == 0.5);
+  CHECK(inverse_deviation(4, 1, SYNCNORM_EPS_MAX).gate == 1.0);
+  CHECK(inverse_deviation(0.25, 4, SYNCNORM_EPS_MAX).invstd == 0.5);
+  CHECK(inverse_deviation(0.25, 4, SYNCNORM_EPS_MAX).gate == 0.0);
 }
 
 TEST_CASE("in place a weight keeps away from zero, with its sign") {
-  constexpr double kLeast = SYNCBN_IN_PLACE_LEAST_WEIGHT;
+  constexpr double kLeast = SYNCNORM_IN_PLACE_LEAST_WEIGHT;
   CHECK(kLeast == 0x1p-12);
   for (const double small : {0.0, -0.0, 1e-300, kLeast / 2, kLeast}) {
     CHECK(applied_weight(small, true) == kLeast);
@@ -124,15 +126,15 @@ TEST_CASE("the hash depends on what must agree, and on nothing else") {
   CHECK(base <= 65535);
   CHECK(base == hash_after([](Problem& p) { p.n = 0; }));
   CHECK(base == hash_after([](Problem& p) { p.s = 1; }));
-  CHECK(base == hash_after([](Problem& p) { p.layout = SYNCBN_CHANNELS_LAST; }));
-  CHECK(base == hash_after([](Problem& p) { p.dtype = SYNCBN_BFLOAT16; }));
+  CHECK(base == hash_after([](Problem& p) { p.layout = SYNCNORM_CHANNELS_LAST; }));
+  CHECK(base == hash_after([](Problem& p) { p.dtype = SYNCNORM_BFLOAT16; }));
   CHECK(base == hash_after([](Problem& p) { p.options.momentum = 0.5; }));
   CHECK(base != hash_after([](Problem& p) { p.c = 9; }));
   CHECK(base != hash_after([](Problem& p) { p.options.eps = 1e-3; }));
-  CHECK(base != hash_after([](Problem& p) { p.options.eps_mode = SYNCBN_EPS_MAX; }));
-  CHECK(base != hash_after([](Problem& p) { p.options.weighting = SYNCBN_WEIGHT_EQUAL; }));
-  CHECK(base != hash_after([](Problem& p) { p.options.activation = SYNCBN_RELU; }));
-  CHECK(base != hash_after([](Problem& p) { p.options.centering = SYNCBN_CENTER_ON; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.eps_mode = SYNCNORM_EPS_MAX; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.weighting = SYNCNORM_WEIGHT_EQUAL; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.activation = SYNCNORM_RELU; }));
+  CHECK(base != hash_after([](Problem& p) { p.options.centering = SYNCNORM_CENTER_ON; }));
   CHECK(base != hash_after([](Problem& p) { p.options.in_place = 1; }));
   CHECK(base != call_hash(example(), Phase::kGradMoments, 7));
   CHECK(base != call_hash(example(), Phase::kMoments, 8));

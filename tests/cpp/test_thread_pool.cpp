@@ -9,7 +9,7 @@
 #include "backend/cpu/thread_pool.hpp"
 #include "doctest/doctest.h"
 
-using syncbn::cpu::parallel_for;
+using syncnorm::cpu::parallel_for;
 
 namespace {
 

@@ -13,8 +13,8 @@ from unittest import mock
 from support.cases import simple_case
 from support.driver import Rank, forward_call, make_ranks
 from support.scenarios import error_of
-from syncbn import Communicator, _core
-from syncbn.comm import from_env, local_rank
+from syncnorm import Communicator, _core
+from syncnorm.comm import from_env, local_rank
 
 
 def summed(comm: Communicator, *values: float) -> list[float]:
@@ -39,7 +39,7 @@ def before_torch_is_known(rank: int) -> dict[str, Any]:
 def with_groups_of_torch(rank: int) -> dict[str, Any]:
     import torch.distributed as dist
 
-    from syncbn.torch import host_communicator
+    from syncnorm.torch import host_communicator
 
     both = dist.new_group([0, 1], backend="gloo")
     own = dist.new_group([rank], use_local_synchronization=True)

@@ -19,14 +19,14 @@ pytest.importorskip("matplotlib")
 import numpy as np
 import torch
 
-import syncbn.bench
-from syncbn.bench import allocator, measure, ways
-from syncbn.bench.accuracy import Exact
-from syncbn.bench.cases import OPERATIONS, Case, all_cases, make_inputs
-from syncbn.bench.report import geometric_mean
-from syncbn.bench.settings import parse
-from syncbn.bench.subjects import syncbn_subject
-from syncbn.bench.ways import COMPUTATION, all_ways
+import syncnorm.bench
+from syncnorm.bench import allocator, measure, ways
+from syncnorm.bench.accuracy import Exact
+from syncnorm.bench.cases import OPERATIONS, Case, all_cases, make_inputs
+from syncnorm.bench.report import geometric_mean
+from syncnorm.bench.settings import parse
+from syncnorm.bench.subjects import syncnorm_subject
+from syncnorm.bench.ways import COMPUTATION, all_ways
 
 TINY = ["--shapes", "4x3x5x5,6x4", "--threads", "1", "--repeat", "2", "--quick"]
 POINTS = 2 * 2 + 2  # dtypes x layouts, and the dtypes of the shape that has but one layout
@@ -40,7 +40,7 @@ Run = tuple[str, dict[str, Any]]  # what was printed, results.json
 
 def run_bench(folder: Path, arguments: list[str]) -> Run:
     done = subprocess.run(
-        [sys.executable, "-m", "syncbn", "bench", *TINY, "--output", str(folder), *arguments],
+        [sys.executable, "-m", "syncnorm", "bench", *TINY, "--output", str(folder), *arguments],
         env={name: value for name, value in os.environ.items() if name not in allocator.REUSE},
         capture_output=True,
         text=True,
@@ -62,7 +62,7 @@ def run_both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def test_measures_every_point(runs: dict[str, Run], path: str) -> None:
     text, results = runs[path]
     assert results["settings"]["path"] == path
-    assert {"cpu", "cores", "isa", "date", "torch", "syncbn"} <= results["machine"].keys()
+    assert {"cpu", "cores", "isa", "date", "torch", "syncnorm"} <= results["machine"].keys()
     assert len(results["points"]) == POINTS
     for point in results["points"]:
         assert point["name"] in text
@@ -83,14 +83,14 @@ def test_measures_every_point(runs: dict[str, Run], path: str) -> None:
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 def test_what_is_timed_is_right(path: str, dtype: str, bound: float, layout: str) -> None:
     inputs = make_inputs(Case((4, 3, 5, 5), dtype, layout))
-    errors = Exact(inputs).errors_of(syncbn_subject(inputs, path))
+    errors = Exact(inputs).errors_of(syncnorm_subject(inputs, path))
     assert max(errors.y, errors.dx, errors.dweight, errors.dbias) < bound
 
 
 @pytest.mark.parametrize("path", ["layer", "phases"])
 def test_joint_operation_gives_the_same_gradients(path: str) -> None:
     inputs = make_inputs(Case((4, 3, 5, 5), "float32", "channels_first"))
-    subject = syncbn_subject(inputs, path)
+    subject = syncnorm_subject(inputs, path)
     subject.begin_backward()
     for apart, joint in zip(subject.backward(), subject.both(), strict=True):
         assert torch.equal(apart, joint)
@@ -121,7 +121,7 @@ def test_jax_has_a_row_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, ja
     else:
         pytest.importorskip("jax")
     names = [way.name for way in all_ways()]
-    assert ("syncbn.jax, compiled" in names) == (jax == "installed")
+    assert ("syncnorm.jax, compiled" in names) == (jax == "installed")
 
 
 def test_rounds_alternate_and_the_ratio_is_that_of_the_rounds(
@@ -189,6 +189,6 @@ def test_refuses_what_it_cannot_measure(
 def test_missing_packages_are_named_with_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(syncbn.bench, "_NEEDED", {"no_such_module": "such-package"})
-    assert syncbn.bench.main([]) == 1
+    monkeypatch.setattr(syncnorm.bench, "_NEEDED", {"no_such_module": "such-package"})
+    assert syncnorm.bench.main([]) == 1
     assert "python -m pip install such-package" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-import syncbn
-from syncbn import _core
+import syncnorm
+from syncnorm import _core
 
 N, C, H, W = 4, 3, 5, 6
 OPTIONS = _core.Options()
@@ -122,7 +122,7 @@ REFUSED_X = {
 @pytest.mark.parametrize("name", REFUSED_X)
 def test_refused_x(name):
     x, message = REFUSED_X[name]
-    with pytest.raises(syncbn.InvalidArgumentError, match="^x: got .*" + message):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="^x: got .*" + message):
         _core.sizes(x, OPTIONS)
 
 
@@ -168,7 +168,7 @@ REFUSED = {
 def test_refused_arguments_write_nothing(name):
     arguments = call_arguments(image())
     outputs = {key: arguments[key] for key in OUTPUTS}
-    with pytest.raises(syncbn.InvalidArgumentError, match=name.split()[0]):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=name.split()[0]):
         _core.forward(**{**arguments, **REFUSED[name]})
     for key, tensor in outputs.items():
         assert (tensor == 7).all(), f"{key} was written"
@@ -182,10 +182,10 @@ def test_what_is_no_array_is_a_type_error(value):
 
 def test_sizes_on_a_cuda_device_need_no_device():
     on_device = view(image(), device="cuda")
-    if syncbn.capabilities()["cuda_built"]:
+    if syncnorm.capabilities()["cuda_built"]:
         assert _core.sizes(on_device, OPTIONS).wire == _core.sizes(image(), OPTIONS).wire
     else:
-        with pytest.raises(syncbn.UnsupportedError, match="no CUDA backend"):
+        with pytest.raises(syncnorm.UnsupportedError, match="no CUDA backend"):
             _core.sizes(on_device, OPTIONS)
 
 
@@ -199,7 +199,7 @@ def phase_arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_wire_of_wrong_length_is_refused():
     x, wire, scratch = phase_arguments()
     for bad in (wire[:-1], wire.float(), torch.zeros(2 * wire.numel()).double()[::2]):
-        with pytest.raises(syncbn.InvalidArgumentError, match=r"^wire: "):
+        with pytest.raises(syncnorm.InvalidArgumentError, match=r"^wire: "):
             _core.moments(OPTIONS, x, bad, workspace=scratch)
 
 
@@ -207,7 +207,7 @@ def test_wire_and_total_in_one_buffer_are_refused():
     x, wire, scratch = phase_arguments()
     _core.moments(OPTIONS, x, wire, workspace=scratch)
     y = torch.full_like(x, 7)
-    with pytest.raises(syncbn.InvalidArgumentError, match="total"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="total"):
         _core.normalize(OPTIONS, x, 2, wire, wire, y, workspace=scratch)
     assert (y == 7).all()
 
@@ -218,7 +218,7 @@ def test_desync_writes_nothing():
     other = wire.clone()
     _core.moments(OPTIONS, x, other, workspace=scratch, tag=2)
     y, status = torch.full_like(x, 7), torch.zeros(1, dtype=torch.int32)
-    with pytest.raises(syncbn.DesyncError):
+    with pytest.raises(syncnorm.DesyncError):
         _core.normalize(
             OPTIONS, x, 2, wire, wire + other, y, workspace=scratch, status=status, tag=1
         )
@@ -278,14 +278,14 @@ def test_options_copies_are_equal():
 )
 def test_options_refuse_bad_values(change):
     name = list(change)[-1]
-    with pytest.raises(syncbn.InvalidArgumentError, match=name):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=name):
         _core.Options(**change)
 
 
 def test_array_refuses_what_it_cannot_be():
     for bad in ({"dtype": "float8"}, {"device": "tpu"}, {"shape": (1, 2)}, {"shape": (-1,)}):
         given = {"pointer": 0, "shape": (2,), "strides_in_elements": (1,), "dtype": "float32"}
-        with pytest.raises(syncbn.InvalidArgumentError):
+        with pytest.raises(syncnorm.InvalidArgumentError):
             _core.Array(**{**given, **bad})
 
 

@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-import syncbn
-from syncbn import _core
+import syncnorm
+from syncnorm import _core
 
 OPTIONS = _core.Options()
 N, C, S = 2, 3, 4
@@ -63,7 +63,7 @@ def test_written_into_a_bytearray() -> None:
 def test_a_read_only_buffer_is_no_output(name: str) -> None:
     y = dense(SOURCES[name])
     assert repr(y).endswith("read_only=True)")
-    with pytest.raises(syncbn.InvalidArgumentError, match="y: is read-only"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="y: is read-only"):
         normalize(dense(VALUES), y)
 
 
@@ -125,7 +125,7 @@ def test_the_rest_is_checked_and_the_buffer_released(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: str, message: str
 ) -> None:
     memory = bytearray(VALUES.nbytes)
-    with pytest.raises(syncbn.InvalidArgumentError, match=message):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=message):
         _core.Array(memory, shape, strides, dtype)
     memory.clear()
 
@@ -157,6 +157,8 @@ def test_elements_at_odd_addresses_are_refused() -> None:
     odd = _core.Array(memory[4:], (N, C, S), (C * S, S, 1), "float64")
     y = np.empty((N, C, S))
     for x, out, name in ((odd, dense(y), "x"), (dense(VALUES), odd, "y")):
-        with pytest.raises(syncbn.InvalidArgumentError, match=f"{name}: starts at an address that"):
+        with pytest.raises(
+            syncnorm.InvalidArgumentError, match=f"{name}: starts at an address that"
+        ):
             normalize(x, out)
     assert not memory.any()

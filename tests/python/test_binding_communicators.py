@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-import syncbn
-from syncbn import _core
-from syncbn.comm import from_callback, thread_group
+import syncnorm
+from syncnorm import _core
+from syncnorm.comm import from_callback, thread_group
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -64,12 +64,12 @@ def test_timeout_names_the_missing_rank():
         futures = [pool.submit(c.sum, doubles(1), doubles(0)) for c in (comms[0], comms[2])]
     for future in futures:
         error = future.exception()
-        assert isinstance(error, syncbn.CommunicatorTimeoutError)
+        assert isinstance(error, syncnorm.CommunicatorTimeoutError)
         assert isinstance(error, TimeoutError)
         assert "1" in str(error).split("rank", 1)[1]
-    with pytest.raises(syncbn.CommunicatorTimeoutError):
+    with pytest.raises(syncnorm.CommunicatorTimeoutError):
         comms[1].sum(doubles(1), doubles(0))
-    with pytest.raises(syncbn.CommunicatorTimeoutError):
+    with pytest.raises(syncnorm.CommunicatorTimeoutError):
         comms[0].poll()
 
 
@@ -89,7 +89,7 @@ def test_abort_releases_a_waiting_rank():
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(comms[0].sum, doubles(1), doubles(0))
         comms[1].abort("the trainer stops")
-        with pytest.raises(syncbn.InternalError, match="the trainer stops"):
+        with pytest.raises(syncnorm.InternalError, match="the trainer stops"):
             waiting.result(timeout=30)
 
 
@@ -106,7 +106,7 @@ def test_close_is_idempotent_and_final():
         comm.poll,
         lambda: comm.abort("late"),
     ):
-        with pytest.raises(syncbn.InvalidArgumentError, match="closed"):
+        with pytest.raises(syncnorm.InvalidArgumentError, match="closed"):
             use()
 
 
@@ -146,7 +146,9 @@ class TrainerStopped(BaseException):
     pass
 
 
-@pytest.mark.parametrize("raised", [KeyError("gone"), TrainerStopped(), syncbn.DesyncError("mine")])
+@pytest.mark.parametrize(
+    "raised", [KeyError("gone"), TrainerStopped(), syncnorm.DesyncError("mine")]
+)
 def test_callback_exceptions_surface_unchanged(raised):
     def fail(src: memoryview, dst: memoryview) -> None:
         raise raised
@@ -156,7 +158,7 @@ def test_callback_exceptions_surface_unchanged(raised):
         comm.sum(doubles(1), total)
     assert caught.value is raised
     assert total.item() == 7
-    with pytest.raises(syncbn.InternalError):
+    with pytest.raises(syncnorm.InternalError):
         comm.sum(doubles(1), total)
 
 
@@ -168,7 +170,7 @@ def test_split_of_callbacks():
     part = comm.split(4, 3)
     assert (part.rank, part.size) == (3, 4)
     assert comm.split(-1) is None
-    with pytest.raises(syncbn.UnsupportedError, match="split"):
+    with pytest.raises(syncnorm.UnsupportedError, match="split"):
         part.split(0)
     total = doubles(0)
     part.sum(doubles(2), total)
@@ -177,16 +179,16 @@ def test_split_of_callbacks():
 
 @pytest.mark.parametrize(("rank", "size"), [(-1, 1), (1, 1), (0, 0)])
 def test_bad_rank_is_refused(rank, size):
-    with pytest.raises(syncbn.InvalidArgumentError):
+    with pytest.raises(syncnorm.InvalidArgumentError):
         from_callback(rank, size, copy_sum)
 
 
 def test_bad_sum_arguments_are_refused():
     comm = from_callback(0, 1, copy_sum)
     total = doubles(7, 7)
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"^dst: "):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"^dst: "):
         comm.sum(doubles(1), total)
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"^src: got dtype float32"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"^src: got dtype float32"):
         comm.sum(torch.zeros(2), total)
     with pytest.raises(TypeError, match=r"^src: "):
         comm.sum([1.0, 2.0], total)
@@ -198,7 +200,7 @@ def test_a_call_inside_a_call_is_refused():
         comm.sum(doubles(1), doubles(0))
 
     comm = from_callback(0, 1, again)
-    with pytest.raises(syncbn.InvalidArgumentError):
+    with pytest.raises(syncnorm.InvalidArgumentError):
         comm.sum(doubles(1), doubles(0))
 
 
@@ -218,35 +220,35 @@ def test_callable_that_holds_its_communicator_is_collected():
 @pytest.mark.parametrize(
     ("error", "builtin"),
     [
-        (syncbn.InvalidArgumentError, ValueError),
-        (syncbn.UnsupportedError, NotImplementedError),
-        (syncbn.CudaError, RuntimeError),
-        (syncbn.NcclError, RuntimeError),
-        (syncbn.DesyncError, RuntimeError),
-        (syncbn.CommunicatorTimeoutError, TimeoutError),
-        (syncbn.OutOfMemoryError, MemoryError),
-        (syncbn.InternalError, RuntimeError),
+        (syncnorm.InvalidArgumentError, ValueError),
+        (syncnorm.UnsupportedError, NotImplementedError),
+        (syncnorm.CudaError, RuntimeError),
+        (syncnorm.NcclError, RuntimeError),
+        (syncnorm.DesyncError, RuntimeError),
+        (syncnorm.CommunicatorTimeoutError, TimeoutError),
+        (syncnorm.OutOfMemoryError, MemoryError),
+        (syncnorm.InternalError, RuntimeError),
     ],
 )
 def test_error_classes(error, builtin):
-    assert issubclass(error, syncbn.Error)
+    assert issubclass(error, syncnorm.Error)
     assert issubclass(error, builtin)
-    assert error.__module__ == "syncbn"
+    assert error.__module__ == "syncnorm"
     assert str(error("what was wrong")) == "what was wrong"
 
 
 def test_nothing_leaks_at_exit():
     program = """
-import syncbn
-from syncbn import _core
-from syncbn.comm import from_callback, thread_group
+import syncnorm
+from syncnorm import _core
+from syncnorm.comm import from_callback, thread_group
 group = thread_group(2)
 kept = from_callback(0, 1, lambda src, dst: None, lambda color, key: (0, 1, print, None))
 part = kept.split(0)
 options, array = _core.Options(), _core.Array(0, (0, 3), (3, 1), "float32")
 try:
     _core.Options(eps=-1)
-except syncbn.InvalidArgumentError as error:
+except syncnorm.InvalidArgumentError as error:
     stored = error
 """
     done = subprocess.run(
@@ -255,7 +257,7 @@ except syncbn.InvalidArgumentError as error:
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "SYNCBN_LEAK_WARNINGS": "1"},
+        env={**os.environ, "SYNCNORM_LEAK_WARNINGS": "1"},
     )
     assert done.stderr == ""
     assert done.stdout == ""

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-import syncbn
-from syncbn.comm import from_callback, thread_group
+import syncnorm
+from syncnorm.comm import from_callback, thread_group
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -41,7 +41,7 @@ def test_an_exception_in_the_with_block_releases_the_others(raised, text):
             raise raised
         assert caught.value is raised
         assert leaving.closed
-        with pytest.raises(syncbn.InternalError, match=text):
+        with pytest.raises(syncnorm.InternalError, match=text):
             call.result(timeout=30)
 
 
@@ -53,7 +53,7 @@ def test_a_with_block_without_an_exception_does_not_abort():
         second.sum(doubles(2), totals[1])
         call.result(timeout=30)
     assert totals[0].item() == totals[1].item() == 3
-    with pytest.raises(syncbn.DesyncError, match="rank 1 left"):
+    with pytest.raises(syncnorm.DesyncError, match="rank 1 left"):
         first.sum(doubles(1), doubles(0))
 
 
@@ -75,5 +75,5 @@ def test_waiting_where_sums_are_done_when_they_return():
     comm.wait()
     comm.wait(stream=0, timeout=0.5)
     comm.close()
-    with pytest.raises(syncbn.InvalidArgumentError, match="closed"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="closed"):
         comm.wait()

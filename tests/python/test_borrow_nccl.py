@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import syncbn
+import syncnorm
 from support.packaged_nccl import WITHOUT_PACKAGE, packaged_library
-from syncbn import _core
-from syncbn.comm import borrow_nccl, nccl
+from syncnorm import _core
+from syncnorm.comm import borrow_nccl, nccl
 
 ADDRESS = 0x1000
 
@@ -37,7 +37,7 @@ def test_an_object_is_its_address_and_the_owner(name):
 
 @pytest.mark.parametrize("name", ["comm", "ptr"])
 def test_an_object_that_was_destroyed(name):
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"this types\.SimpleNamespace was"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"this types\.SimpleNamespace was"):
         borrow_nccl(SimpleNamespace(**{name: 0}))
 
 
@@ -50,7 +50,9 @@ def test_what_is_no_communicator(other):
 def test_with_several_copies_of_nccl_nobody_knows(monkeypatch):
     found = {"nccl": "2.29.7 (/a)", "other_nccl": ["/b/libnccl.so.2"]}
     monkeypatch.setattr(nccl, "capabilities", lambda: found)
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"2\.29\.7 \(/a\); .* /b/libnccl\.so\.2"):
+    with pytest.raises(
+        syncnorm.InvalidArgumentError, match=r"2\.29\.7 \(/a\); .* /b/libnccl\.so\.2"
+    ):
         borrow_nccl(SimpleNamespace(comm=ADDRESS))
     assert borrow_nccl(ADDRESS) == ((ADDRESS,), {})
 
@@ -62,18 +64,18 @@ def test_cupy_s_own_class():
 import ctypes, sys
 held = ctypes.CDLL(sys.argv[1])
 from cupy.cuda.nccl import NcclCommunicator, get_version
-import syncbn
-from syncbn.comm import borrow_nccl
-print(get_version(), syncbn.capabilities()["nccl"], syncbn.capabilities()["other_nccl"])
+import syncnorm
+from syncnorm.comm import borrow_nccl
+print(get_version(), syncnorm.capabilities()["nccl"], syncnorm.capabilities()["other_nccl"])
 try:
     borrow_nccl(NcclCommunicator.__new__(NcclCommunicator))
-except syncbn.InvalidArgumentError as error:
+except syncnorm.InvalidArgumentError as error:
     print(error)
 """
     version, library = packaged_library()
     done = subprocess.run(
         [sys.executable, "-c", program, library],
-        env={name: value for name, value in os.environ.items() if name != "SYNCBN_NCCL_LIBRARY"},
+        env={name: value for name, value in os.environ.items() if name != "SYNCNORM_NCCL_LIBRARY"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -8,9 +8,9 @@ import weakref
 import pytest
 import torch
 
-import syncbn
-from syncbn import Communicator
-from syncbn.comm import from_callback
+import syncnorm
+from syncnorm import Communicator
+from syncnorm.comm import from_callback
 
 
 def copy_sum(src: memoryview, dst: memoryview) -> None:
@@ -29,7 +29,7 @@ def communicator_that_tells(told: list[str]) -> Communicator:
 
 def assert_failed(comm: Communicator, reason: str) -> None:
     one = torch.zeros(1, dtype=torch.float64)
-    with pytest.raises(syncbn.InternalError, match=reason):
+    with pytest.raises(syncnorm.InternalError, match=reason):
         comm.sum(one, one.clone())
 
 
@@ -79,7 +79,7 @@ def test_a_part_of_another_number_of_values_is_refused(part):
         return part
 
     comm = from_callback(0, 1, copy_sum, split)
-    with pytest.raises(syncbn.InvalidArgumentError, match=rf"got {len(part)} values, expected"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=rf"got {len(part)} values, expected"):
         comm.split(0)
 
 

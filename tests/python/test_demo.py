@@ -22,12 +22,12 @@ pytest.importorskip("matplotlib")
 
 import torch
 
-import syncbn.demo
-from syncbn.demo import ranks
-from syncbn.demo.data import Digits, batches, load_digits, shard
-from syncbn.demo.network import build_network
-from syncbn.demo.ranks import RankFailure, messages_of_ranks
-from syncbn.demo.settings import Settings, parse, plan_runs
+import syncnorm.demo
+from syncnorm.demo import ranks
+from syncnorm.demo.data import Digits, batches, load_digits, shard
+from syncnorm.demo.network import build_network
+from syncnorm.demo.ranks import RankFailure, messages_of_ranks
+from syncnorm.demo.settings import Settings, parse, plan_runs
 
 STEPS = 8
 
@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("demo") / "results"
     arguments = ["--ranks", "2", "--steps", str(STEPS), "--output", str(folder)]
     done = subprocess.run(
-        [sys.executable, "-m", "syncbn", "demo", *arguments],
+        [sys.executable, "-m", "syncnorm", "demo", *arguments],
         capture_output=True,
         text=True,
         timeout=150,
@@ -50,7 +50,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 def test_shows_progress_table_and_paths(demo: tuple[str, Path]) -> None:
     text, folder = demo
-    for title in ("local BatchNorm, 2 ranks", "syncbn, 2 ranks", "single process, batch 4"):
+    for title in ("local BatchNorm, 2 ranks", "syncnorm, 2 ranks", "single process, batch 4"):
         progress = [line for line in text.splitlines() if line.startswith(title) and "step" in line]
         assert any(f"{STEPS}/{STEPS}" in line and "loss" in line for line in progress)
         table = [line for line in text.splitlines() if line.startswith(title) and "/" not in line]
@@ -64,15 +64,15 @@ def test_writes_curves_and_numbers(demo: tuple[str, Path]) -> None:
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((folder / "results.json").read_text())
     assert results["settings"]["ranks"] == 2
-    assert {"cpu", "cores", "isa", "date", "torch", "syncbn"} <= results["machine"].keys()
+    assert {"cpu", "cores", "isa", "date", "torch", "syncnorm"} <= results["machine"].keys()
     names = [run["run"] for run in results["runs"]]
-    assert names == ["local", "syncbn", "syncbn64", "single", "single64"]
+    assert names == ["local", "syncnorm", "syncnorm64", "single", "single64"]
     for run in results["runs"]:
         assert run["points"][-1]["step"] == STEPS
         assert all(0 <= point["accuracy"] <= 1 for point in run["points"])
 
 
-def test_syncbn_trains_like_the_single_process(demo: tuple[str, Path]) -> None:
+def test_syncnorm_trains_like_the_single_process(demo: tuple[str, Path]) -> None:
     results = json.loads((demo[1] / "results.json").read_text())
     differences = {(d["dtype"], d["step"]): d for d in results["differences"]}
     assert differences.keys() == {(t, s) for t in ("float32", "float64") for s in (5, STEPS)}
@@ -86,7 +86,7 @@ def test_local_batch_norm_trains_differently(demo: tuple[str, Path]) -> None:
     """Else the comparison would say nothing."""
     results = json.loads((demo[1] / "results.json").read_text())
     loss = {run["run"]: run["points"][-1]["loss"] for run in results["runs"]}
-    assert abs(loss["syncbn"] - loss["single"]) < 1e-3 < abs(loss["local"] - loss["single"])
+    assert abs(loss["syncnorm"] - loss["single"]) < 1e-3 < abs(loss["local"] - loss["single"])
 
 
 # ------------------------------------------------------------------- ranks that fail, die, hang
@@ -147,8 +147,8 @@ def test_the_traceback_of_a_rank_reaches_the_user(
     digits = Digits(
         np.zeros((8, 1, 3, 3)), np.zeros(8, "i8"), np.zeros((1, 1, 3, 3)), np.zeros(1, "i8")
     )
-    monkeypatch.setattr("syncbn.demo.command.load_digits", lambda _: digits)
-    code = syncbn.demo.main(["--ranks", "2", "--steps", "2", "--output", str(tmp_path)])
+    monkeypatch.setattr("syncnorm.demo.command.load_digits", lambda _: digits)
+    code = syncnorm.demo.main(["--ranks", "2", "--steps", "2", "--output", str(tmp_path)])
     error = capfd.readouterr().err
     assert code == 1
     assert "Traceback" in error
@@ -163,9 +163,9 @@ def test_missing_packages_are_named_with_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        syncbn.demo, "_NEEDED", {"torch": "torch", "no_such_module": "such-package"}
+        syncnorm.demo, "_NEEDED", {"torch": "torch", "no_such_module": "such-package"}
     )
-    assert syncbn.demo.main([]) == 1
+    assert syncnorm.demo.main([]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "such-package is not installed" in error
@@ -219,7 +219,7 @@ def test_digits_are_split_by_class() -> None:
 def test_all_runs_start_from_the_same_parameters() -> None:
     cpu = torch.device("cpu")
     plain = build_network("torch", 5, torch.float32, cpu).state_dict()
-    synchronized = build_network("syncbn", 5, torch.float64, cpu).state_dict()
+    synchronized = build_network("syncnorm", 5, torch.float64, cpu).state_dict()
     assert plain.keys() == synchronized.keys()
     for name, value in plain.items():
         assert torch.equal(value.double(), synchronized[name].double()), name

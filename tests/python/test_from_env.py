@@ -6,9 +6,9 @@ from unittest import mock
 
 import pytest
 
-import syncbn
-from syncbn import _core
-from syncbn.comm import environment, from_env, launch, local_rank
+import syncnorm
+from syncnorm import _core
+from syncnorm.comm import environment, from_env, launch, local_rank
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}
@@ -70,7 +70,7 @@ def test_what_has_started_this_process(variables_set, launchers, size):
 )
 def test_what_cannot_be(variables, variables_set, message):
     variables(**variables_set)
-    with pytest.raises(syncbn.InvalidArgumentError, match=f"^environment: .*{message}"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=f"^environment: .*{message}"):
         from_env()
 
 
@@ -89,7 +89,7 @@ def test_a_process_by_itself_is_a_group_of_one(variables, monkeypatch):
 
 def test_options_of_nccl_need_a_device(variables):
     variables()
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"^init_timeout: is an option of NCCL"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"^init_timeout: is an option of NCCL"):
         from_env(init_timeout=3.0)
 
 
@@ -123,8 +123,8 @@ def test_local_rank(variables, name):
 
 def test_a_local_rank_that_nobody_tells(variables):
     variables(**TORCHRUN)
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"RANK=1, WORLD_SIZE=4, but no local"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"RANK=1, WORLD_SIZE=4, but no local"):
         local_rank()
     variables(LOCAL_RANK="first")
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"got LOCAL_RANK='first'"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"got LOCAL_RANK='first'"):
         local_rank()

@@ -53,8 +53,8 @@ def others() -> Results:
     return Results(
         {**FACTS, "date": "e"},
         [{**RUN, "parts": ["training"]}],
-        host=[HostTime("forward", "busy", {"syncbn": 2e-5, "torch.nn.SyncBatchNorm": None})],
-        graphs=[GraphTime("x", "syncbn", 4e-5, 2e-5), GraphTime("x", "torch", 1e-4, error="no")],
+        host=[HostTime("forward", "busy", {"syncnorm": 2e-5, "torch.nn.SyncBatchNorm": None})],
+        graphs=[GraphTime("x", "syncnorm", 4e-5, 2e-5), GraphTime("x", "torch", 1e-4, error="no")],
         training=trainings,
         counters=[KernelCounters("c", "phases", "forward", 0, "moments", 100, 1e-6, 2e5, 3e5)],
     )
@@ -69,9 +69,9 @@ def test_results_are_read_as_they_were_written(tmp_path):
 
 
 def test_of_two_measurements_the_later_is_kept():
-    later = Results(FACTS, graphs=[GraphTime("x", "syncbn", 5e-5, 1e-5)])
+    later = Results(FACTS, graphs=[GraphTime("x", "syncnorm", 5e-5, 1e-5)])
     found = results.together(others(), later).graphs
-    assert [(each.layer, each.replay) for each in found] == [("syncbn", 1e-5), ("torch", None)]
+    assert [(each.layer, each.replay) for each in found] == [("syncnorm", 1e-5), ("torch", None)]
 
 
 def test_results_of_different_versions_are_not_put_together():
@@ -87,9 +87,9 @@ def test_the_report_has_a_table_of_everything():
     for row in (
         f"| {shape} | cold | forward | 616.6 | 616.6 | 924.8 | 924.8 | 500 | 50 | 50 |",
         "| torch.nn.SyncBatchNorm | waits for the device |",
-        "| x | syncbn | 40.0 | 20.0 | 2.00 |",
+        "| x | syncnorm | 40.0 | 20.0 | 2.00 |",
         "| x | torch | 100.0 | none: no | - |",
-        "| 32 images, bfloat16 autocast, NHWC | syncbn | 25.00 | 20.00 | 30.00 | 4.29 |",
+        "| 32 images, bfloat16 autocast, NHWC | syncnorm | 25.00 | 20.00 | 30.00 | 4.29 |",
         f"| c | phases | forward | `moments` | 1.0 | 2000.00 | 3000.00 | 500 | 50 | {unknown} |",
     ):
         assert row in rows
@@ -154,7 +154,7 @@ WIDE = """==PROF== Connected to process 7
 "ID","Kernel Name","gpu__time_duration.sum","dram__bytes_read.sum","dram__bytes_write.sum"
 "","","ns","byte","Kbyte"
 "0","at::cuda::<unnamed>::spin_kernel(long)","900","0","0"
-"1","void syncbn::<unnamed>::moments_of_planes<float, (int)4>(Args)","2,000","1,000","3"
+"1","void syncnorm::<unnamed>::moments_of_planes<float, (int)4>(Args)","2,000","1,000","3"
 "2","spin_kernel","900","0","0"
 "3","void cudnn::bn_fw<2>(Params)","500","n/a","1"
 ==PROF== Disconnected

@@ -128,7 +128,7 @@ def test_a_trainer_knows_what_it_holds():
 
 def test_host_and_graphs_have_every_layer():
     for each in host.measure_host("cpu"):
-        assert {*layers.LAYERS, "syncbn.numpy", "one call", "F.batch_norm"} <= set(each.seconds)
+        assert {*layers.LAYERS, "syncnorm.numpy", "one call", "F.batch_norm"} <= set(each.seconds)
         assert all(seconds > 0 for seconds in each.seconds.values())
     shapes = graphs.SHAPES[:1]
     found = graphs.measure_graphs("cpu", shapes, 1)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import syncbn
-from syncbn import _core
-from syncbn.comm import borrow_nccl, from_nccl_id, nccl_group, nccl_unique_id
+import syncnorm
+from syncnorm import _core
+from syncnorm.comm import borrow_nccl, from_nccl_id, nccl_group, nccl_unique_id
 
 ID = bytes(128)
 CREATORS = {
@@ -25,7 +25,7 @@ CREATORS = {
 
 @pytest.mark.parametrize("size", [0, 127, 129])
 def test_an_id_of_another_length(size):
-    with pytest.raises(syncbn.InvalidArgumentError, match=rf"^id: got {size} bytes, .* 128"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=rf"^id: got {size} bytes, .* 128"):
         from_nccl_id(bytes(size), 0, 1, 0)
 
 
@@ -47,7 +47,7 @@ def test_what_is_no_id(id):
 )
 def test_options_out_of_range(creator, option):
     (name,) = option
-    with pytest.raises(syncbn.InvalidArgumentError, match=f"^{name}: got "):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=f"^{name}: got "):
         CREATORS[creator](**option)
 
 
@@ -57,22 +57,22 @@ def test_an_option_that_does_not_exist():
 
 
 def test_a_group_without_devices():
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"^devices: got none"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"^devices: got none"):
         nccl_group([])
 
 
 @pytest.mark.skipif(_core.capabilities()["cuda_built"], reason="this build has CUDA kernels")
 @pytest.mark.parametrize("call", [nccl_unique_id, nccl_group, *CREATORS.values()])
 def test_a_build_without_cuda_says_so(call):
-    with pytest.raises(syncbn.UnsupportedError, match="CUDA"):
+    with pytest.raises(syncnorm.UnsupportedError, match="CUDA"):
         call()
 
 
 def error_with_library(library: object) -> str:
     """What nccl_unique_id says in a process where `library` is the NCCL to use."""
     done = subprocess.run(
-        [sys.executable, "-c", "from syncbn.comm import nccl_unique_id; nccl_unique_id()"],
-        env={**os.environ, "SYNCBN_NCCL_LIBRARY": str(library)},
+        [sys.executable, "-c", "from syncnorm.comm import nccl_unique_id; nccl_unique_id()"],
+        env={**os.environ, "SYNCNORM_NCCL_LIBRARY": str(library)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -101,22 +101,22 @@ needs_cuda = pytest.mark.skipif(
 @needs_cuda
 def test_a_library_that_does_not_exist_is_named():
     message = error_with_library("/nowhere/libnccl.so.2")
-    assert message.startswith("syncbn.UnsupportedError")
+    assert message.startswith("syncnorm.UnsupportedError")
     assert "/nowhere/libnccl.so.2" in message
 
 
 @needs_cuda
 def test_a_library_that_is_too_old_is_named(old_nccl):
     message = error_with_library(old_nccl)
-    assert message.startswith("syncbn.UnsupportedError")
+    assert message.startswith("syncnorm.UnsupportedError")
     for part in ("2.17.5", "2.18", str(old_nccl)):
         assert part in message
 
 
 def info_with_library(library: Path) -> str:
     return subprocess.run(
-        [sys.executable, "-m", "syncbn", "info"],
-        env={**os.environ, "SYNCBN_NCCL_LIBRARY": str(library)},
+        [sys.executable, "-m", "syncnorm", "info"],
+        env={**os.environ, "SYNCNORM_NCCL_LIBRARY": str(library)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -129,21 +129,21 @@ def test_info_names_the_library(old_nccl):
 
 
 def test_info_names_the_library_that_cannot_be_loaded():
-    expected = "NCCL     not found: SYNCBN_NCCL_LIBRARY names /nowhere/libnccl.so.2"
+    expected = "NCCL     not found: SYNCNORM_NCCL_LIBRARY names /nowhere/libnccl.so.2"
     assert expected in info_with_library(Path("/nowhere/libnccl.so.2"))
 
 
 def test_another_copy_in_the_process_is_told(old_nccl):
     program = f"""
-import ctypes, syncbn
-from syncbn.__main__ import info
-assert not syncbn.capabilities()["other_nccl"]
+import ctypes, syncnorm
+from syncnorm.__main__ import info
+assert not syncnorm.capabilities()["other_nccl"]
 held = ctypes.CDLL({str(old_nccl)!r})
-assert syncbn.capabilities()["other_nccl"] == [{str(old_nccl)!r}]
+assert syncnorm.capabilities()["other_nccl"] == [{str(old_nccl)!r}]
 assert "{old_nccl}: another copy in this process" in info()
 """
-    # Found first: what the process has loaded when syncbn first looks is what it uses.
-    environment = {**os.environ, "SYNCBN_NCCL_LIBRARY": "/nowhere/libnccl.so.2"}
+    # Found first: what the process has loaded when syncnorm first looks is what it uses.
+    environment = {**os.environ, "SYNCNORM_NCCL_LIBRARY": "/nowhere/libnccl.so.2"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True,
         timeout=60, check=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.packaged_nccl import WITHOUT_PACKAGE, packaged_library
-from syncbn import _core
+from syncnorm import _core
 
 FOUND = _core.capabilities()
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif(packaged_library() is None, reason=WITHOUT_PACKA
 
 def run(program: str, **environment: str) -> str:
     """What a fresh process prints: which library is used is decided once."""
-    inherited = {k: v for k, v in os.environ.items() if k != "SYNCBN_NCCL_LIBRARY"}
+    inherited = {k: v for k, v in os.environ.items() if k != "SYNCNORM_NCCL_LIBRARY"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"import syncbn.comm as comm, syncbn\n{program}"],
+        [sys.executable, "-W", "error", "-c", f"import syncnorm.comm as comm, syncnorm\n{program}"],
         env={**inherited, **environment},
         capture_output=True,
         text=True,
@@ -34,10 +34,10 @@ def run(program: str, **environment: str) -> str:
 
 def run_with_packaged_library(program: str) -> str:
     _, path = packaged_library()
-    return run(program, SYNCBN_NCCL_LIBRARY=str(path))
+    return run(program, SYNCNORM_NCCL_LIBRARY=str(path))
 
 
-TELL = "print(syncbn.capabilities()['nccl'])"
+TELL = "print(syncnorm.capabilities()['nccl'])"
 
 
 def test_version_and_path_are_told():
@@ -49,14 +49,14 @@ def test_the_package_beside_this_one_is_found():
     version, path = packaged_library()
     site_packages = Path(FOUND["library"]).parents[2]
     if path.parents[3] != site_packages:
-        pytest.skip("syncbn is not installed where the package of NCCL is")
+        pytest.skip("syncnorm is not installed where the package of NCCL is")
     assert run(TELL) == f"{version} ({path})"
 
 
 ERROR = """
 try:
     {call}
-except syncbn.Error as error:
+except syncnorm.Error as error:
     print(type(error).__name__, error)
 else:
     print("no error")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import syncbn
-from syncbn import _core
-from syncbn.comm import nccl_from_mpi, nccl_from_store, nccl_group
+import syncnorm
+from syncnorm import _core
+from syncnorm.comm import nccl_from_mpi, nccl_from_store, nccl_group
 
 RANKS = 3
 WAIT = 30.0
@@ -123,7 +123,7 @@ def test_groups_of_other_prefixes_do_not_meet(made):
 
 
 @pytest.mark.parametrize(
-    "error", [syncbn.UnsupportedError("NCCL was not found: é"), syncbn.NcclError("socket: 2")]
+    "error", [syncnorm.UnsupportedError("NCCL was not found: é"), syncnorm.NcclError("socket: 2")]
 )
 def test_every_rank_gets_the_error_of_rank_0(monkeypatch, joins, error):
     def fail() -> bytes:
@@ -138,13 +138,13 @@ def test_every_rank_gets_the_error_of_rank_0(monkeypatch, joins, error):
 
 
 def no_device() -> bytes:
-    raise syncbn.CudaError("no device")
+    raise syncnorm.CudaError("no device")
 
 
 def test_after_an_error_the_ranks_can_meet_again(monkeypatch, made, joins):
     with monkeypatch.context() as patched:
         patched.setattr(_core, "nccl_unique_id", no_device)
-        assert all(isinstance(result, syncbn.CudaError) for result in on_threads(joins))
+        assert all(isinstance(result, syncnorm.CudaError) for result in on_threads(joins))
     assert len({given[0] for given, _ in on_threads(joins)}) == 1
 
 

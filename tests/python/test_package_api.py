@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import syncbn
-from syncbn.__main__ import info
+import syncnorm
+from syncnorm.__main__ import info
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,12 +22,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "syncbn",
-        "syncbn.arrays",
-        "syncbn.comm",
-        "syncbn.settings",
-        "syncbn.status_word",
-        "syncbn.__main__",
+        "syncnorm",
+        "syncnorm.arrays",
+        "syncnorm.comm",
+        "syncnorm.settings",
+        "syncnorm.status_word",
+        "syncnorm.__main__",
     ],
 )
 def test_import_needs_no_framework(module):
@@ -42,19 +42,19 @@ import {module}
 
 
 def test_exports():
-    assert sorted(syncbn.__all__) == syncbn.__all__
-    for name in syncbn.__all__:
-        assert getattr(syncbn, name) is not None
+    assert sorted(syncnorm.__all__) == syncnorm.__all__
+    for name in syncnorm.__all__:
+        assert getattr(syncnorm, name) is not None
 
 
 def test_version_agrees_with_header_and_metadata():
-    capabilities = syncbn.capabilities()
-    assert syncbn.__version__ == capabilities["version"] == metadata.version("syncbn")
-    assert run("-m", "syncbn", "--version").stdout.strip() == syncbn.__version__
+    capabilities = syncnorm.capabilities()
+    assert syncnorm.__version__ == capabilities["version"] == metadata.version("syncnorm")
+    assert run("-m", "syncnorm", "--version").stdout.strip() == syncnorm.__version__
 
 
 def test_capabilities():
-    capabilities = syncbn.capabilities()
+    capabilities = syncnorm.capabilities()
     assert capabilities["cpu_isa"] in {"generic", "avx2", "avx512", "neon"}
     assert isinstance(capabilities["cuda_built"], bool)
     assert capabilities["cuda_devices"] >= 0
@@ -63,17 +63,17 @@ def test_capabilities():
 
 
 def test_info_names_everything_without_importing_it():
-    done = run("-X", "importtime", "-m", "syncbn", "info")
+    done = run("-X", "importtime", "-m", "syncnorm", "info")
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "cupy", "jax", "mpi4py"}
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert list(lines) == [
-        *("syncbn", "library", "python", "CPU", "CUDA", "NCCL"),
+        *("syncnorm", "library", "python", "CPU", "CUDA", "NCCL"),
         *("torch", "numpy", "cupy", "jax", "mpi4py"),
     ]
     assert lines["numpy"] == metadata.version("numpy")
-    assert syncbn.capabilities()["cpu_isa"] in lines["CPU"]
+    assert syncnorm.capabilities()["cpu_isa"] in lines["CPU"]
 
 
 @pytest.mark.parametrize(
@@ -88,28 +88,28 @@ def test_info_names_everything_without_importing_it():
     ],
 )
 def test_info_says_why(monkeypatch, found, line):
-    capabilities = {**syncbn.capabilities(), **found}
-    monkeypatch.setattr(syncbn, "capabilities", lambda: capabilities)
+    capabilities = {**syncnorm.capabilities(), **found}
+    monkeypatch.setattr(syncnorm, "capabilities", lambda: capabilities)
     assert line in info()
 
 
 @pytest.mark.parametrize(
     ("option", "file"),
     [
-        ("--cmake-dir", "syncbnConfig.cmake"),
-        ("--include-dir", "syncbn/syncbn.h"),
-        ("--library-dir", Path(syncbn.capabilities()["library"] or "").name),
-        ("--pkgconfig-dir", "syncbn.pc"),
+        ("--cmake-dir", "syncnormConfig.cmake"),
+        ("--include-dir", "syncnorm/syncnorm.h"),
+        ("--library-dir", Path(syncnorm.capabilities()["library"] or "").name),
+        ("--pkgconfig-dir", "syncnorm.pc"),
     ],
 )
 def test_directories_hold_the_cpp_package(option, file):
-    done = run("-m", "syncbn", option)
+    done = run("-m", "syncnorm", option)
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / file).is_file()
 
 
 def test_command_line_errors():
-    assert run("-m", "syncbn").returncode == 2
-    unknown = run("-m", "syncbn", "info", "--nonsense")
+    assert run("-m", "syncnorm").returncode == 2
+    unknown = run("-m", "syncnorm", "info", "--nonsense")
     assert unknown.returncode == 2
     assert "--nonsense" in unknown.stderr

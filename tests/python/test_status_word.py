@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from syncbn.status_word import StatusWord, explanation
+from syncnorm.status_word import StatusWord, explanation
 
 
 def test_what_a_device_sets_is_taken_once() -> None:

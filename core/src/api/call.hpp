@@ -6,26 +6,26 @@
 #include "api/guard.hpp"
 #include "plan/problem.hpp"
 #include "plan/validate.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::api {
+namespace syncnorm::api {
 
-inline Problem read_problem(const syncbn_shape* shape, const syncbn_options* options) {
-  return validate_problem(read_struct("shape", shape, syncbn_shape SYNCBN_SHAPE_INIT),
-                          read_struct("options", options, syncbn_options SYNCBN_OPTIONS_INIT,
-                                      offsetof(syncbn_options, in_place)));
+inline Problem read_problem(const syncnorm_shape* shape, const syncnorm_options* options) {
+  return validate_problem(read_struct("shape", shape, syncnorm_shape SYNCNORM_SHAPE_INIT),
+                          read_struct("options", options, syncnorm_options SYNCNORM_OPTIONS_INIT,
+                                      offsetof(syncnorm_options, in_place)));
 }
 
-inline syncbn_launch read_launch(const syncbn_launch* launch) {
-  return read_struct("launch", launch, syncbn_launch SYNCBN_LAUNCH_INIT);
+inline syncnorm_launch read_launch(const syncnorm_launch* launch) {
+  return read_struct("launch", launch, syncnorm_launch SYNCNORM_LAUNCH_INIT);
 }
 
-inline syncbn_forward_args read_args(const syncbn_forward_args* args) {
-  return read_struct("args", args, syncbn_forward_args SYNCBN_FORWARD_ARGS_INIT);
+inline syncnorm_forward_args read_args(const syncnorm_forward_args* args) {
+  return read_struct("args", args, syncnorm_forward_args SYNCNORM_FORWARD_ARGS_INIT);
 }
 
-inline syncbn_backward_args read_args(const syncbn_backward_args* args) {
-  return read_struct("args", args, syncbn_backward_args SYNCBN_BACKWARD_ARGS_INIT);
+inline syncnorm_backward_args read_args(const syncnorm_backward_args* args) {
+  return read_struct("args", args, syncnorm_backward_args SYNCNORM_BACKWARD_ARGS_INIT);
 }
 
-}  // namespace syncbn::api
+}  // namespace syncnorm::api

@@ -9,77 +9,77 @@
 #include "comm/nccl.hpp"
 #include "comm/threads.hpp"
 
-using syncbn::check;
-using syncbn::Communicator;
-using namespace syncbn::api;
+using syncnorm::check;
+using syncnorm::Communicator;
+using namespace syncnorm::api;
 
 namespace {
 
-Communicator& checked(const syncbn_comm* comm) {
+Communicator& checked(const syncnorm_comm* comm) {
   check(comm != nullptr, "comm is NULL; expected a communicator");
   return *comm->communicator;
 }
 
-syncbn_comm* make_handle(std::unique_ptr<Communicator> communicator) {
-  return new syncbn_comm{std::move(communicator)};
+syncnorm_comm* make_handle(std::unique_ptr<Communicator> communicator) {
+  return new syncnorm_comm{std::move(communicator)};
 }
 
-void hand_over(std::vector<std::unique_ptr<Communicator>> group, syncbn_comm** comms) {
-  std::vector<std::unique_ptr<syncbn_comm>> handles;
+void hand_over(std::vector<std::unique_ptr<Communicator>> group, syncnorm_comm** comms) {
+  std::vector<std::unique_ptr<syncnorm_comm>> handles;
   for (auto& communicator : group) handles.emplace_back(make_handle(std::move(communicator)));
   std::transform(handles.begin(), handles.end(), comms,
                  [](auto& handle) { return handle.release(); });
 }
 
-syncbn_nccl_options read_options(const syncbn_nccl_options* options) {
-  const syncbn_nccl_options defaults = SYNCBN_NCCL_OPTIONS_INIT;
+syncnorm_nccl_options read_options(const syncnorm_nccl_options* options) {
+  const syncnorm_nccl_options defaults = SYNCNORM_NCCL_OPTIONS_INIT;
   return options == nullptr ? defaults : read_struct("options", options, defaults);
 }
 
 }  // namespace
 
-extern "C" syncbn_status syncbn_comm_create_threads(int32_t n, double timeout_s,
-                                                    syncbn_comm** comms) {
+extern "C" syncnorm_status syncnorm_comm_create_threads(int32_t n, double timeout_s,
+                                                        syncnorm_comm** comms) {
   return guarded([&] {
     check(comms != nullptr, "comms is NULL; expected room for n handles");
-    hand_over(syncbn::make_thread_group(n, timeout_s), comms);
+    hand_over(syncnorm::make_thread_group(n, timeout_s), comms);
   });
 }
 
-extern "C" syncbn_status syncbn_comm_create_callback(int32_t rank, int32_t size,
-                                                     const syncbn_callbacks* callbacks,
-                                                     syncbn_comm** comm) {
+extern "C" syncnorm_status syncnorm_comm_create_callback(int32_t rank, int32_t size,
+                                                         const syncnorm_callbacks* callbacks,
+                                                         syncnorm_comm** comm) {
   return guarded([&] {
     check(comm != nullptr, "comm is NULL; expected room for a handle");
     // The handle first: once the communicator exists its end releases the caller's context.
-    auto handle = std::make_unique<syncbn_comm>();
-    handle->communicator = syncbn::make_callback_communicator(
-        rank, size, read_struct("callbacks", callbacks, syncbn_callbacks{}));
+    auto handle = std::make_unique<syncnorm_comm>();
+    handle->communicator = syncnorm::make_callback_communicator(
+        rank, size, read_struct("callbacks", callbacks, syncnorm_callbacks{}));
     *comm = handle.release();
   });
 }
 
-extern "C" syncbn_status syncbn_nccl_unique_id(uint8_t id[SYNCBN_NCCL_ID_SIZE]) {
+extern "C" syncnorm_status syncnorm_nccl_unique_id(uint8_t id[SYNCNORM_NCCL_ID_SIZE]) {
   return guarded([&] {
-    check(id != nullptr, "id is NULL; expected room for ", SYNCBN_NCCL_ID_SIZE, " bytes");
-    syncbn::make_nccl_id(id);
+    check(id != nullptr, "id is NULL; expected room for ", SYNCNORM_NCCL_ID_SIZE, " bytes");
+    syncnorm::make_nccl_id(id);
   });
 }
 
-extern "C" syncbn_status syncbn_comm_create_nccl(const uint8_t* id, int32_t rank, int32_t size,
-                                                 int32_t device_index,
-                                                 const syncbn_nccl_options* options,
-                                                 syncbn_comm** comm) {
+extern "C" syncnorm_status syncnorm_comm_create_nccl(const uint8_t* id, int32_t rank, int32_t size,
+                                                     int32_t device_index,
+                                                     const syncnorm_nccl_options* options,
+                                                     syncnorm_comm** comm) {
   return guarded([&] {
     check(comm != nullptr, "comm is NULL; expected room for a handle");
     *comm = make_handle(
-        syncbn::make_nccl_communicator(id, rank, size, device_index, read_options(options)));
+        syncnorm::make_nccl_communicator(id, rank, size, device_index, read_options(options)));
   });
 }
 
-extern "C" syncbn_status syncbn_comm_create_nccl_all(int32_t n, const int32_t* device_indices,
-                                                     const syncbn_nccl_options* options,
-                                                     syncbn_comm** comms) {
+extern "C" syncnorm_status syncnorm_comm_create_nccl_all(int32_t n, const int32_t* device_indices,
+                                                         const syncnorm_nccl_options* options,
+                                                         syncnorm_comm** comms) {
   return guarded([&] {
     check(n >= 1, "n is ", n, "; expected the number of ranks, at least 1");
     check(comms != nullptr, "comms is NULL; expected room for n handles");
@@ -89,29 +89,29 @@ extern "C" syncbn_status syncbn_comm_create_nccl_all(int32_t n, const int32_t* d
     } else {
       std::copy_n(device_indices, n, devices.begin());
     }
-    hand_over(syncbn::make_nccl_group(devices, read_options(options)), comms);
+    hand_over(syncnorm::make_nccl_group(devices, read_options(options)), comms);
   });
 }
 
-extern "C" syncbn_status syncbn_comm_borrow_nccl(void* nccl_comm,
-                                                 const syncbn_nccl_options* options,
-                                                 syncbn_comm** comm) {
+extern "C" syncnorm_status syncnorm_comm_borrow_nccl(void* nccl_comm,
+                                                     const syncnorm_nccl_options* options,
+                                                     syncnorm_comm** comm) {
   return guarded([&] {
     check(comm != nullptr, "comm is NULL; expected room for a handle");
-    *comm = make_handle(syncbn::borrow_nccl_communicator(nccl_comm, read_options(options)));
+    *comm = make_handle(syncnorm::borrow_nccl_communicator(nccl_comm, read_options(options)));
   });
 }
 
-extern "C" syncbn_status syncbn_comm_wait(syncbn_comm* comm, void* stream, double timeout_s) {
+extern "C" syncnorm_status syncnorm_comm_wait(syncnorm_comm* comm, void* stream, double timeout_s) {
   return guarded([&] {
-    check(timeout_s > 0 && timeout_s <= syncbn::kLongestTimeout, "timeout_s is ", timeout_s,
-          "; expected more than 0 and at most ", syncbn::kLongestTimeout);
+    check(timeout_s > 0 && timeout_s <= syncnorm::kLongestTimeout, "timeout_s is ", timeout_s,
+          "; expected more than 0 and at most ", syncnorm::kLongestTimeout);
     checked(comm).wait(stream, timeout_s);
   });
 }
 
-extern "C" syncbn_status syncbn_comm_split(syncbn_comm* comm, int32_t color, int32_t key,
-                                           syncbn_comm** new_comm) {
+extern "C" syncnorm_status syncnorm_comm_split(syncnorm_comm* comm, int32_t color, int32_t key,
+                                               syncnorm_comm** new_comm) {
   return guarded([&] {
     check(new_comm != nullptr, "new_comm is NULL; expected room for a handle");
     auto part = checked(comm).split(color, key);
@@ -119,18 +119,19 @@ extern "C" syncbn_status syncbn_comm_split(syncbn_comm* comm, int32_t color, int
   });
 }
 
-extern "C" syncbn_status syncbn_comm_query(const syncbn_comm* comm, syncbn_comm_info* info) {
+extern "C" syncnorm_status syncnorm_comm_query(const syncnorm_comm* comm,
+                                               syncnorm_comm_info* info) {
   return guarded([&] {
     const Communicator& communicator = checked(comm);
     write_struct(
         "info", info,
-        syncbn_comm_info{sizeof(syncbn_comm_info), communicator.rank(), communicator.size(),
-                         communicator.kind(), communicator.device_memory()});
+        syncnorm_comm_info{sizeof(syncnorm_comm_info), communicator.rank(), communicator.size(),
+                           communicator.kind(), communicator.device_memory()});
   });
 }
 
-extern "C" syncbn_status syncbn_comm_sum(syncbn_comm* comm, const double* src, double* dst,
-                                         int64_t count, syncbn_device device, void* stream) {
+extern "C" syncnorm_status syncnorm_comm_sum(syncnorm_comm* comm, const double* src, double* dst,
+                                             int64_t count, syncnorm_device device, void* stream) {
   return guarded([&] {
     Communicator& communicator = checked(comm);
     check(count >= 0, "count is ", count, "; expected >= 0");
@@ -140,13 +141,13 @@ extern "C" syncbn_status syncbn_comm_sum(syncbn_comm* comm, const double* src, d
   });
 }
 
-extern "C" syncbn_status syncbn_comm_poll(syncbn_comm* comm) {
+extern "C" syncnorm_status syncnorm_comm_poll(syncnorm_comm* comm) {
   return guarded([&] { checked(comm).poll(); });
 }
 
-extern "C" syncbn_status syncbn_comm_abort(syncbn_comm* comm, const char* reason) {
+extern "C" syncnorm_status syncnorm_comm_abort(syncnorm_comm* comm, const char* reason) {
   return guarded(
       [&] { checked(comm).abort(reason == nullptr ? "aborted by the caller" : reason); });
 }
 
-extern "C" void syncbn_comm_destroy(syncbn_comm* comm) { delete comm; }
+extern "C" void syncnorm_comm_destroy(syncnorm_comm* comm) { delete comm; }

@@ -7,26 +7,26 @@
 #include <utility>
 
 #include "support/error.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::api {
+namespace syncnorm::api {
 
-// Keeps `message` for syncbn_last_error() of this thread; returns status.
-syncbn_status report(syncbn_status status, const char* message) noexcept;
+// Keeps `message` for syncnorm_last_error() of this thread; returns status.
+syncnorm_status report(syncnorm_status status, const char* message) noexcept;
 
 template <class Body>
-syncbn_status guarded(Body&& body) noexcept {
+syncnorm_status guarded(Body&& body) noexcept {
   try {
     std::forward<Body>(body)();
-    return SYNCBN_OK;
+    return SYNCNORM_OK;
   } catch (const Error& error) {
     return report(error.status(), error.what());
   } catch (const std::bad_alloc&) {
-    return report(SYNCBN_OUT_OF_MEMORY, "host memory for this call could not be had");
+    return report(SYNCNORM_OUT_OF_MEMORY, "host memory for this call could not be had");
   } catch (const std::exception& error) {
-    return report(SYNCBN_INTERNAL, error.what());
+    return report(SYNCNORM_INTERNAL, error.what());
   } catch (...) {
-    return report(SYNCBN_INTERNAL, "an unknown exception reached the entry of the library");
+    return report(SYNCNORM_INTERNAL, "an unknown exception reached the entry of the library");
   }
 }
 
@@ -39,14 +39,14 @@ Struct read_struct(const char* name, const Struct* from, const Struct& defaults,
   check(from != nullptr, name, " is NULL; expected a struct");
   const std::size_t size = from->struct_size;
   check(size >= first_size, name, "->struct_size is ", size, "; expected sizeof = ", sizeof(Struct),
-        " (initialize the struct with its SYNCBN_*_INIT macro)");
+        " (initialize the struct with its SYNCNORM_*_INIT macro)");
   Struct result = defaults;
   std::memcpy(&result, from, size < sizeof(Struct) ? size : sizeof(Struct));
   const auto* bytes = reinterpret_cast<const unsigned char*>(from);
   for (std::size_t i = sizeof(Struct); i < size; ++i)
     if (bytes[i] != 0)
-      fail(SYNCBN_UNSUPPORTED, name, " sets members that this library (version ", syncbn_version(),
-           ") does not know; update the library");
+      fail(SYNCNORM_UNSUPPORTED, name, " sets members that this library (version ",
+           syncnorm_version(), ") does not know; update the library");
   return result;
 }
 
@@ -61,4 +61,4 @@ void write_struct(const char* name, Struct* to, const Struct& value) {
   to->struct_size = size;
 }
 
-}  // namespace syncbn::api
+}  // namespace syncnorm::api

@@ -4,16 +4,16 @@
 #include <memory>
 
 #include "comm/communicator.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-struct syncbn_comm {
-  std::unique_ptr<syncbn::Communicator> communicator;
+struct syncnorm_comm {
+  std::unique_ptr<syncnorm::Communicator> communicator;
 };
 
-namespace syncbn::api {
+namespace syncnorm::api {
 
-inline Communicator* optional_communicator(syncbn_comm* comm) {
+inline Communicator* optional_communicator(syncnorm_comm* comm) {
   return comm == nullptr ? nullptr : comm->communicator.get();
 }
 
-}  // namespace syncbn::api
+}  // namespace syncnorm::api

@@ -7,26 +7,28 @@
 #include "math/wire.hpp"
 #include "ops/workspace.hpp"
 
-using namespace syncbn::api;
+using namespace syncnorm::api;
 
-#define SYNCBN_STRINGIFY(x) #x
-#define SYNCBN_VERSION_STRING(major, minor, patch) \
-  SYNCBN_STRINGIFY(major) "." SYNCBN_STRINGIFY(minor) "." SYNCBN_STRINGIFY(patch)
+#define SYNCNORM_STRINGIFY(x) #x
+#define SYNCNORM_VERSION_STRING(major, minor, patch) \
+  SYNCNORM_STRINGIFY(major) "." SYNCNORM_STRINGIFY(minor) "." SYNCNORM_STRINGIFY(patch)
 
-extern "C" const char* syncbn_version(void) {
-  return SYNCBN_VERSION_STRING(SYNCBN_VERSION_MAJOR, SYNCBN_VERSION_MINOR, SYNCBN_VERSION_PATCH);
+extern "C" const char* syncnorm_version(void) {
+  return SYNCNORM_VERSION_STRING(SYNCNORM_VERSION_MAJOR, SYNCNORM_VERSION_MINOR,
+                                 SYNCNORM_VERSION_PATCH);
 }
 
-extern "C" syncbn_status syncbn_query_sizes(const syncbn_shape* shape,
-                                            const syncbn_options* options, syncbn_device device,
-                                            syncbn_sizes* sizes) {
+extern "C" syncnorm_status syncnorm_query_sizes(const syncnorm_shape* shape,
+                                                const syncnorm_options* options,
+                                                syncnorm_device device, syncnorm_sizes* sizes) {
   return guarded([&] {
-    const syncbn::Problem problem = read_problem(shape, options);
-    write_struct("sizes", sizes,
-                 syncbn_sizes{sizeof(syncbn_sizes), syncbn::ForwardWire::length(problem.c),
-                              problem.center_wire_length(), syncbn::BackwardWire::length(problem.c),
-                              syncbn::Saved::length(problem.c),
-                              syncbn::workspace_size(problem, syncbn::backend_for(device))});
+    const syncnorm::Problem problem = read_problem(shape, options);
+    write_struct(
+        "sizes", sizes,
+        syncnorm_sizes{sizeof(syncnorm_sizes), syncnorm::ForwardWire::length(problem.c),
+                       problem.center_wire_length(), syncnorm::BackwardWire::length(problem.c),
+                       syncnorm::Saved::length(problem.c),
+                       syncnorm::workspace_size(problem, syncnorm::backend_for(device))});
   });
 }
 
@@ -34,20 +36,20 @@ namespace {
 
 // "version (path)", or "". Once found it is the same for the life of the process.
 const char* nccl_text() {
-  const syncbn::NcclLibrary* library = syncbn::find_nccl();
+  const syncnorm::NcclLibrary* library = syncnorm::find_nccl();
   if (library == nullptr) return "";
   static const std::string text =
-      syncbn::concat(syncbn::nccl_version_text(library->version), " (", library->path, ")");
+      syncnorm::concat(syncnorm::nccl_version_text(library->version), " (", library->path, ")");
   return text.c_str();
 }
 
 }  // namespace
 
-extern "C" syncbn_status syncbn_query_capabilities(syncbn_capabilities* capabilities) {
+extern "C" syncnorm_status syncnorm_query_capabilities(syncnorm_capabilities* capabilities) {
   return guarded([&] {
     write_struct("capabilities", capabilities,
-                 syncbn_capabilities{sizeof(syncbn_capabilities), syncbn::cpu::instruction_set(),
-                                     syncbn::cuda_built() ? 1 : 0, syncbn::cuda_device_count(),
-                                     nccl_text()});
+                 syncnorm_capabilities{
+                     sizeof(syncnorm_capabilities), syncnorm::cpu::instruction_set(),
+                     syncnorm::cuda_built() ? 1 : 0, syncnorm::cuda_device_count(), nccl_text()});
   });
 }

@@ -2,15 +2,15 @@
 
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
-const Backend& backend_for(syncbn_device device) {
+const Backend& backend_for(syncnorm_device device) {
   switch (device) {
-    case SYNCBN_CPU: return cpu_backend();
-    case SYNCBN_CUDA: return cuda_backend();
+    case SYNCNORM_CPU: return cpu_backend();
+    case SYNCNORM_CUDA: return cuda_backend();
   }
-  fail(SYNCBN_INVALID_ARGUMENT, "launch.device is ", static_cast<int>(device),
-       "; expected SYNCBN_CPU or SYNCBN_CUDA");
+  fail(SYNCNORM_INVALID_ARGUMENT, "launch.device is ", static_cast<int>(device),
+       "; expected SYNCNORM_CPU or SYNCNORM_CUDA");
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

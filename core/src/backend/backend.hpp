@@ -8,9 +8,9 @@
 #include <cstdint>
 
 #include "plan/problem.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
 // What the ranks sent and what came back.
 struct Exchange {
@@ -42,33 +42,34 @@ class Backend {
 
   virtual std::size_t scratch_size(const Problem&) const = 0;
 
-  virtual void moments(const Problem&, const syncbn_forward_args&, double hash, double* wire,
-                       double* local_var, const syncbn_launch&) const = 0;
+  virtual void moments(const Problem&, const syncnorm_forward_args&, double hash, double* wire,
+                       double* local_var, const syncnorm_launch&) const = 0;
   virtual void center(const Problem&, const Exchange&, const double* local_var, double hash,
-                      double* center_wire, const syncbn_launch&) const = 0;
-  virtual void normalize(const Problem&, const syncbn_forward_args&, const Exchange&,
-                         const syncbn_launch&) const = 0;
-  virtual void update_running(const Problem&, const syncbn_forward_args&, const Exchange&,
-                              const syncbn_launch&) const = 0;
-  virtual void grad_moments(const Problem&, const syncbn_backward_args&, double hash, double* wire,
-                            const syncbn_launch&) const = 0;
-  virtual void grad_input(const Problem&, const syncbn_backward_args&, const Exchange&,
-                          const syncbn_launch&) const = 0;
+                      double* center_wire, const syncnorm_launch&) const = 0;
+  virtual void normalize(const Problem&, const syncnorm_forward_args&, const Exchange&,
+                         const syncnorm_launch&) const = 0;
+  virtual void update_running(const Problem&, const syncnorm_forward_args&, const Exchange&,
+                              const syncnorm_launch&) const = 0;
+  virtual void grad_moments(const Problem&, const syncnorm_backward_args&, double hash,
+                            double* wire, const syncnorm_launch&) const = 0;
+  virtual void grad_input(const Problem&, const syncnorm_backward_args&, const Exchange&,
+                          const syncnorm_launch&) const = 0;
 
   // In the order of the ranks; without any, zeros.
-  virtual void add_wires(const GatheredWires&, double* total, const syncbn_launch&) const = 0;
+  virtual void add_wires(const GatheredWires&, double* total, const syncnorm_launch&) const = 0;
 
-  virtual void infer(const Problem&, const syncbn_forward_args&, const syncbn_launch&) const = 0;
-  virtual void infer_backward(const Problem&, const syncbn_backward_args&, double* wire,
-                              const syncbn_launch&) const = 0;
+  virtual void infer(const Problem&, const syncnorm_forward_args&,
+                     const syncnorm_launch&) const = 0;
+  virtual void infer_backward(const Problem&, const syncnorm_backward_args&, double* wire,
+                              const syncnorm_launch&) const = 0;
 
   // A group of one: both passes without an exchange between them. On the CPU with the bits of the
   // phases; on a CUDA device sums may be divided differently.
   // Returns false where the backend has no better way than the phases; then nothing was done.
-  virtual bool forward_alone(const Problem&, const syncbn_forward_args&, const WireSpace&,
-                             double hash, const syncbn_launch&) const = 0;
-  virtual bool backward_alone(const Problem&, const syncbn_backward_args&, double* wire,
-                              const syncbn_launch&) const = 0;
+  virtual bool forward_alone(const Problem&, const syncnorm_forward_args&, const WireSpace&,
+                             double hash, const syncnorm_launch&) const = 0;
+  virtual bool backward_alone(const Problem&, const syncnorm_backward_args&, double* wire,
+                              const syncnorm_launch&) const = 0;
 };
 
 const Backend& cpu_backend();
@@ -77,7 +78,7 @@ const Backend& cuda_backend();  // backend/none answers where CUDA was not built
 bool cuda_built() noexcept;
 int cuda_device_count() noexcept;
 
-// Throws SYNCBN_UNSUPPORTED where the device's backend was not built.
-const Backend& backend_for(syncbn_device device);
+// Throws SYNCNORM_UNSUPPORTED where the device's backend was not built.
+const Backend& backend_for(syncnorm_device device);
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -6,9 +6,9 @@
 #include <memory>
 #include <string>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
 class Communicator {
  public:
@@ -17,21 +17,21 @@ class Communicator {
   virtual int rank() const noexcept = 0;
   virtual int size() const noexcept = 0;
   virtual const char* kind() const noexcept = 0;
-  // Bit mask of 1 << syncbn_device.
+  // Bit mask of 1 << syncnorm_device.
   virtual int device_memory() const noexcept = 0;
 
   // dst[0..count) = sum over the ranks of src[0..count); every rank gets the same bits.
   // Throws Error; after a failure every later call throws the first reason again.
-  virtual void sum(const double* src, double* dst, std::int64_t count, syncbn_device device,
+  virtual void sum(const double* src, double* dst, std::int64_t count, syncnorm_device device,
                    void* stream) = 0;
   // Collective. nullptr where color < 0.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
   // Throws the first failure, if there was one.
   virtual void poll() = 0;
   // Returns when what was enqueued on `stream` so far is done; throws what fails meanwhile, and
-  // SYNCBN_TIMEOUT after timeout_s. Sums of host memory are done already.
+  // SYNCNORM_TIMEOUT after timeout_s. Sums of host memory are done already.
   virtual void wait(void* /*stream*/, double /*timeout_s*/) {}
-  // Releases waiting ranks with SYNCBN_INTERNAL; callable from any thread at any time.
+  // Releases waiting ranks with SYNCNORM_INTERNAL; callable from any thread at any time.
   virtual void abort(const std::string& reason) noexcept = 0;
 
   // Names the next call of the one-call forms: counts up alike on every rank.
@@ -41,4 +41,4 @@ class Communicator {
   std::atomic<std::uint64_t> calls_{0};
 };
 
-}  // namespace syncbn
+}  // namespace syncnorm

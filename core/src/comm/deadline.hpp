@@ -5,7 +5,7 @@
 #include <chrono>
 #include <thread>
 
-namespace syncbn {
+namespace syncnorm {
 
 using Clock = std::chrono::steady_clock;
 
@@ -50,4 +50,4 @@ class Backoff {
   Microseconds sleep_{20};
 };
 
-}  // namespace syncbn
+}  // namespace syncnorm

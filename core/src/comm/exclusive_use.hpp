@@ -5,7 +5,7 @@
 
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 // Holds a handle for one call; a second thread that comes meanwhile is refused, not let in.
 class ExclusiveUse {
@@ -23,4 +23,4 @@ class ExclusiveUse {
   std::atomic<bool>& in_use_;
 };
 
-}  // namespace syncbn
+}  // namespace syncnorm

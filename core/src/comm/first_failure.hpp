@@ -7,13 +7,13 @@
 
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 // The first that is recorded stays, and every later call gets it. For any number of threads.
 class FirstFailure {
  public:
   // Whether it was the first.
-  bool record(syncbn_status status, const std::string& message) {
+  bool record(syncnorm_status status, const std::string& message) {
     const std::lock_guard lock(mutex_);
     if (failed()) return false;
     status_ = status;
@@ -35,8 +35,8 @@ class FirstFailure {
  private:
   std::atomic<bool> failed_{false};
   std::mutex mutex_;  // between those that record
-  syncbn_status status_ = SYNCBN_OK;
+  syncnorm_status status_ = SYNCNORM_OK;
   std::string message_;
 };
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -12,7 +12,7 @@
 #include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace nccl {
 namespace {
 
@@ -38,12 +38,12 @@ class NcclCommunicator final : public Communicator {
   int rank() const noexcept override { return place().rank; }
   int size() const noexcept override { return place().size; }
   const char* kind() const noexcept override { return "nccl"; }
-  int device_memory() const noexcept override { return 1 << SYNCBN_CUDA; }
+  int device_memory() const noexcept override { return 1 << SYNCNORM_CUDA; }
 
-  void sum(const double* src, double* dst, std::int64_t count, syncbn_device device,
+  void sum(const double* src, double* dst, std::int64_t count, syncnorm_device device,
            void* stream) override {
-    if (device != SYNCBN_CUDA) {
-      fail(SYNCBN_UNSUPPORTED, text(place()), " sums memory of CUDA devices only, got device ",
+    if (device != SYNCNORM_CUDA) {
+      fail(SYNCNORM_UNSUPPORTED, text(place()), " sums memory of CUDA devices only, got device ",
            static_cast<int>(device), ": use a threads or callback communicator for host memory");
     }
     const ExclusiveUse use(in_use_, rank());
@@ -90,7 +90,7 @@ class NcclCommunicator final : public Communicator {
 
   void abort(const std::string& reason) noexcept override {
     if (process_is_over()) return;
-    connection_->fail(SYNCBN_INTERNAL, concat(text(place()), " was aborted: ", reason));
+    connection_->fail(SYNCNORM_INTERNAL, concat(text(place()), " was aborted: ", reason));
   }
 
  private:
@@ -122,7 +122,7 @@ class NcclCommunicator final : public Communicator {
   [[noreturn]] void time_out(const Deadline& deadline) {
     const std::optional<PendingSum> sum = history_->oldest_pending();
     connection_->fail_and_throw(
-        SYNCBN_TIMEOUT,
+        SYNCNORM_TIMEOUT,
         concat(text(place()), " waited ", deadline.seconds(), " s for its stream; ",
                sum ? concat("not done: ", text(*sum),
                             ". A rank of the group did not make the same call, or has died")
@@ -161,7 +161,7 @@ UniqueId unique_id(const Api& api, const std::uint8_t* bytes) {
   }
   check(std::getenv("NCCL_COMM_ID") != nullptr,
         "NCCL communicator: no id was given and the environment variable NCCL_COMM_ID is not set, "
-        "expected one of the two: an id of syncbn_nccl_unique_id, or \"host:port\" of rank 0");
+        "expected one of the two: an id of syncnorm_nccl_unique_id, or \"host:port\" of rank 0");
   return make_unique_id(api);  // holds that address
 }
 
@@ -175,7 +175,7 @@ void make_nccl_id(std::uint8_t* id) {
 
 std::unique_ptr<Communicator> make_nccl_communicator(const std::uint8_t* id, int rank, int size,
                                                      int device,
-                                                     const syncbn_nccl_options& options) {
+                                                     const syncnorm_nccl_options& options) {
   check(size >= 1 && rank >= 0 && rank < size, "NCCL communicator: got rank ", rank, " of ", size,
         ", expected 0 <= rank < size");
   const nccl::Settings settings = nccl::read_settings(options);
@@ -188,7 +188,7 @@ std::unique_ptr<Communicator> make_nccl_communicator(const std::uint8_t* id, int
 }
 
 std::vector<std::unique_ptr<Communicator>> make_nccl_group(const std::vector<int>& devices,
-                                                           const syncbn_nccl_options& options) {
+                                                           const syncnorm_nccl_options& options) {
   const nccl::Settings settings = nccl::read_settings(options);
   const nccl::Api& api = nccl::api();
   require_process_alive();
@@ -202,7 +202,7 @@ std::vector<std::unique_ptr<Communicator>> make_nccl_group(const std::vector<int
 }
 
 std::unique_ptr<Communicator> borrow_nccl_communicator(void* comm,
-                                                       const syncbn_nccl_options& options) {
+                                                       const syncnorm_nccl_options& options) {
   check(comm != nullptr, "the borrowed ncclComm_t is NULL, expected a communicator");
   const nccl::Settings settings = nccl::read_settings(options);
   const nccl::Api& api = nccl::api();
@@ -212,4 +212,4 @@ std::unique_ptr<Communicator> borrow_nccl_communicator(void* comm,
       nccl::borrow(api, static_cast<nccl::Comm>(comm), settings), settings);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -7,25 +7,25 @@
 
 #include "comm/communicator.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
-// All of these throw SYNCBN_UNSUPPORTED in a build without CUDA and where NCCL is not found. The
-// communicators keep the contract that syncbn.h tells under "NCCL communicators".
+// All of these throw SYNCNORM_UNSUPPORTED in a build without CUDA and where NCCL is not found. The
+// communicators keep the contract that syncnorm.h tells under "NCCL communicators".
 
-// Writes SYNCBN_NCCL_ID_SIZE bytes.
+// Writes SYNCNORM_NCCL_ID_SIZE bytes.
 void make_nccl_id(std::uint8_t* id);
 
 // id: from make_nccl_id() of one rank, or nullptr for the address in NCCL_COMM_ID.
 std::unique_ptr<Communicator> make_nccl_communicator(const std::uint8_t* id, int rank, int size,
                                                      int device,
-                                                     const syncbn_nccl_options& options);
+                                                     const syncnorm_nccl_options& options);
 
 // Element i is rank i, on devices[i].
 std::vector<std::unique_ptr<Communicator>> make_nccl_group(const std::vector<int>& devices,
-                                                           const syncbn_nccl_options& options);
+                                                           const syncnorm_nccl_options& options);
 
 // comm: an ncclComm_t, which stays the caller's.
 std::unique_ptr<Communicator> borrow_nccl_communicator(void* comm,
-                                                       const syncbn_nccl_options& options);
+                                                       const syncnorm_nccl_options& options);
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -4,12 +4,12 @@
 
 #include "support/error.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 namespace {
 
 constexpr const char* kRemedy =
     "Install NCCL 2.18 or newer (pip install nvidia-nccl-cu13, or nvidia-nccl-cu12 for CUDA 12), "
-    "or set SYNCBN_NCCL_LIBRARY to the path of libnccl.so.2";
+    "or set SYNCNORM_NCCL_LIBRARY to the path of libnccl.so.2";
 
 // Finds functions by name and remembers which are missing.
 class Loader {
@@ -35,7 +35,7 @@ Api load_api(const NcclLibrary& library) {
   const std::string found =
       concat("NCCL ", nccl_version_text(library.version), " was found at ", library.path);
   if (library.version < kOldestVersion) {
-    fail(SYNCBN_UNSUPPORTED, found, ", expected 2.18 or newer. ", kRemedy);
+    fail(SYNCNORM_UNSUPPORTED, found, ", expected 2.18 or newer. ", kRemedy);
   }
   Api api{};
   Loader loader(library.handle);
@@ -55,7 +55,7 @@ Api load_api(const NcclLibrary& library) {
   loader.load(api.get_error_string, "ncclGetErrorString");
   loader.load(api.get_last_error, "ncclGetLastError");
   if (!loader.missing().empty()) {
-    fail(SYNCBN_UNSUPPORTED, found, ", but it lacks ", loader.missing(), ". ", kRemedy);
+    fail(SYNCNORM_UNSUPPORTED, found, ", but it lacks ", loader.missing(), ". ", kRemedy);
   }
   return api;
 }
@@ -64,7 +64,7 @@ const Api& api() {
   static const Api loaded = [] {
     const NcclLibrary* library = find_nccl();
     if (library == nullptr) {
-      fail(SYNCBN_UNSUPPORTED, "NCCL was not found: ", why_no_nccl(), ". ", kRemedy);
+      fail(SYNCNORM_UNSUPPORTED, "NCCL was not found: ", why_no_nccl(), ". ", kRemedy);
     }
     return load_api(*library);
   }();
@@ -78,8 +78,8 @@ std::string describe(const Api& api, Result result) {
   return text;
 }
 
-syncbn_status status_of(Result result) noexcept {
-  return result == kTimeout ? SYNCBN_TIMEOUT : SYNCBN_NCCL_ERROR;
+syncnorm_status status_of(Result result) noexcept {
+  return result == kTimeout ? SYNCNORM_TIMEOUT : SYNCNORM_NCCL_ERROR;
 }
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

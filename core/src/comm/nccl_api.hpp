@@ -7,9 +7,9 @@
 #include <string>
 
 #include "comm/nccl_library.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 enum Result : int {
   kSuccess = 0,
@@ -27,7 +27,7 @@ using Comm = struct ncclComm*;
 using Stream = void*;  // a cudaStream_t
 
 struct UniqueId {
-  char internal[SYNCBN_NCCL_ID_SIZE];
+  char internal[SYNCNORM_NCCL_ID_SIZE];
 };
 
 // ncclConfig_t of NCCL 2.18: newer libraries read as much as `size` says and fill in the rest.
@@ -70,16 +70,16 @@ struct Api {
   const char* (*get_last_error)(Comm comm);
 };
 
-// Throws SYNCBN_UNSUPPORTED where the library is too old or lacks a function.
+// Throws SYNCNORM_UNSUPPORTED where the library is too old or lacks a function.
 Api load_api(const NcclLibrary& library);
 
-// Of the library that find_nccl() finds, for the life of the process. Throws SYNCBN_UNSUPPORTED,
+// Of the library that find_nccl() finds, for the life of the process. Throws SYNCNORM_UNSUPPORTED,
 // saying what to install.
 const Api& api();
 
 // "remote process exited or there was a network error (6)", and what NCCL last complained about.
 std::string describe(const Api& api, Result result);
 
-syncbn_status status_of(Result result) noexcept;
+syncnorm_status status_of(Result result) noexcept;
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

@@ -10,7 +10,7 @@
 #include "comm/side_call.hpp"
 #include "support/error.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 namespace {
 
 // How long a call of another thread may take to return by itself before its ncclComm_t is aborted
@@ -62,11 +62,11 @@ void Connection::poll() {
   fail_and_throw(status_of(state), concat(text(place_), ": NCCL reports: ", describe(api_, state)));
 }
 
-void Connection::fail(syncbn_status status, const std::string& message) noexcept {
+void Connection::fail(syncnorm_status status, const std::string& message) noexcept {
   if (failure_.record(status, message)) abort_comm();
 }
 
-void Connection::fail_and_throw(syncbn_status status, const std::string& message) {
+void Connection::fail_and_throw(syncnorm_status status, const std::string& message) {
   fail(status, message);
   failure_.raise();
 }
@@ -74,7 +74,8 @@ void Connection::fail_and_throw(syncbn_status status, const std::string& message
 void Connection::close() noexcept {
   if (!owned_ || process_is_over()) return;
   // From here on a failure is too late, and nobody else ends it.
-  if (!failure_.record(SYNCBN_INTERNAL, concat(text(place_), " was closed"))) return await_abort();
+  if (!failure_.record(SYNCNORM_INTERNAL, concat(text(place_), " was closed")))
+    return await_abort();
   try {
     let_calls_leave();
     if (finalized()) {
@@ -96,7 +97,7 @@ Result Connection::async_error(Comm comm) const {
 
 void Connection::time_out(const char* name, const Deadline& deadline) {
   fail_and_throw(
-      SYNCBN_TIMEOUT,
+      SYNCNORM_TIMEOUT,
       concat(text(place_), " waited ", deadline.seconds(), " s for the other ranks in ", name,
              ". Likely causes: a rank that was not started, has died or makes another call; ranks "
              "with different ids or sizes; a network interface that the others cannot reach "
@@ -151,4 +152,4 @@ std::optional<int> Connection::beside(double seconds, Body body) {
   });
 }
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

@@ -12,7 +12,7 @@
 #include "comm/first_failure.hpp"
 #include "comm/nccl_api.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 // All 0 while it is not known.
 struct Place {
@@ -63,8 +63,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool failed() const noexcept { return failure_.failed(); }
   void rethrow_failure() const { failure_.rethrow(); }
   // Records a failure, and ends an owned ncclComm_t, unless there is a failure already.
-  void fail(syncbn_status status, const std::string& message) noexcept;
-  [[noreturn]] void fail_and_throw(syncbn_status status, const std::string& message);
+  void fail(syncnorm_status status, const std::string& message) noexcept;
+  [[noreturn]] void fail_and_throw(syncnorm_status status, const std::string& message);
   // For a call beside that comes back too late: what it has made is not wanted any more.
   void abort_if_failed() noexcept {
     if (failed()) abort_comm();
@@ -99,4 +99,4 @@ class Connection : public std::enable_shared_from_this<Connection> {
   FirstFailure failure_;
 };
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

@@ -7,7 +7,7 @@
 #include "comm/process_life.hpp"
 #include "support/error.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 namespace {
 
 constexpr const char* kInit = "ncclCommInitRankConfig";
@@ -66,7 +66,7 @@ Result init_group(const Api& api, const std::vector<ConnectionPtr>& ranks, const
 
 }  // namespace
 
-Settings read_settings(const syncbn_nccl_options& options) {
+Settings read_settings(const syncnorm_nccl_options& options) {
   check(options.max_ctas >= 0, "NCCL communicator: max_ctas is ", options.max_ctas,
         ", expected the number of thread blocks that NCCL may use, or 0 for its own choice");
   const double sum = options.sum_timeout_s < 0
@@ -149,4 +149,4 @@ ConnectionPtr split(Connection& parent, int color, int key, const Settings& sett
   return child;
 }
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

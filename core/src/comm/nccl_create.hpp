@@ -6,7 +6,7 @@
 
 #include "comm/nccl_connection.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 struct Settings {
   double init_timeout_s;
@@ -16,7 +16,7 @@ struct Settings {
 };
 
 // Fills in the defaults. Throws where a member makes no sense.
-Settings read_settings(const syncbn_nccl_options& options);
+Settings read_settings(const syncnorm_nccl_options& options);
 
 using ConnectionPtr = std::shared_ptr<Connection>;
 
@@ -31,4 +31,4 @@ ConnectionPtr borrow(const Api& api, Comm comm, const Settings& settings);
 // nullptr where color < 0.
 ConnectionPtr split(Connection& parent, int color, int key, const Settings& settings);
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

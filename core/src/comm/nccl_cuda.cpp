@@ -4,7 +4,7 @@
 #include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 void check_device(int device) {
   int count = 0;
@@ -53,4 +53,4 @@ bool CudaEvent::done() const {
   return true;
 }
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 // Throws unless the process sees CUDA device `device`. Starts the CUDA runtime.
 void check_device(int device);
@@ -42,4 +42,4 @@ class CudaEvent {
   cudaEvent_t event_ = nullptr;
 };
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

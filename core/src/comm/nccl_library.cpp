@@ -8,7 +8,7 @@
 
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
 constexpr const char* kName = "libnccl.so.2";
@@ -20,11 +20,11 @@ std::string file_of(const void* address) {
   return dladdr(address, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : "";
 }
 
-// Installed from a wheel this library is site-packages/syncbn/lib/libsyncbn.so.
+// Installed from a wheel this library is site-packages/syncnorm/lib/libsyncnorm.so.
 std::string beside_this_package() {
   static const int anchor = 0;
   const std::string self = file_of(&anchor);
-  const std::size_t folder = self.rfind("/syncbn/lib/");
+  const std::size_t folder = self.rfind("/syncnorm/lib/");
   return folder == std::string::npos ? "" : self.substr(0, folder) + "/nvidia/nccl/lib/" + kName;
 }
 
@@ -32,8 +32,8 @@ std::string beside_this_package() {
 class Search {
  public:
   void* open_first() {
-    if (const char* named = std::getenv("SYNCBN_NCCL_LIBRARY")) {
-      complaints_ = "the environment variable SYNCBN_NCCL_LIBRARY names the only candidate";
+    if (const char* named = std::getenv("SYNCNORM_NCCL_LIBRARY")) {
+      complaints_ = "the environment variable SYNCNORM_NCCL_LIBRARY names the only candidate";
       return open(named);
     }
     if (void* loaded = dlopen(kName, RTLD_LAZY | RTLD_NOLOAD)) return loaded;
@@ -90,4 +90,4 @@ std::string nccl_version_text(int version) {
   return concat(version / unit, ".", version % unit / 100, ".", version % 100);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

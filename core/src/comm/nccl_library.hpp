@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace syncbn {
+namespace syncnorm {
 
 struct NcclLibrary {
   void* handle;  // of dlopen; never closed
@@ -11,9 +11,9 @@ struct NcclLibrary {
   std::string path;
 };
 
-// The first that loads of: the file named by SYNCBN_NCCL_LIBRARY (then no other is tried), one that
-// the process has loaded already, the nvidia-nccl package beside this library's own Python package,
-// the system's. nullptr: none. Looked for at the first call, and again until one is found.
+// The first that loads of: the file named by SYNCNORM_NCCL_LIBRARY (then no other is tried), one
+// that the process has loaded already, the nvidia-nccl package beside this library's own Python
+// package, the system's. nullptr: none. Looked for at the first call, and again until one is found.
 const NcclLibrary* find_nccl();
 
 // Where find_nccl() looked and what the loader said. Looks again: for error messages.
@@ -22,4 +22,4 @@ std::string why_no_nccl();
 // 22907 -> "2.29.7"
 std::string nccl_version_text(int version);
 
-}  // namespace syncbn
+}  // namespace syncnorm

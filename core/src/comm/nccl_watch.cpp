@@ -3,7 +3,7 @@
 #include "comm/process_life.hpp"
 #include "support/error.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 void SumWatch::look() noexcept {
   if (connection_->failed() || process_is_over()) return;
@@ -13,7 +13,7 @@ void SumWatch::look() noexcept {
     const std::optional<PendingSum> sum = history_->oldest_pending();
     if (!sum || !overdue(*sum)) return;
     connection_->fail(
-        SYNCBN_TIMEOUT,
+        SYNCNORM_TIMEOUT,
         concat(text(connection_->place()), ": ", text(*sum), ", made no progress for ", timeout_s_,
                " s and was aborted. A rank of the group did not make the same call, has died, or "
                "its device is busy with something else. If ranks may honestly be so far apart, "
@@ -31,4 +31,4 @@ bool SumWatch::overdue(const PendingSum& sum) {
   return seconds_since(stuck_since_) > timeout_s_;
 }
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

@@ -8,7 +8,7 @@
 #include "comm/sum_history.hpp"
 #include "comm/watchdog.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 // Fails the connection where NCCL reports an error, or where the oldest sum that is not done is the
 // same for longer than timeout_s.
@@ -29,4 +29,4 @@ class SumWatch final : public Watched {
   Clock::time_point stuck_since_;
 };
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

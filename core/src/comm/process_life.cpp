@@ -7,7 +7,7 @@
 
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
 enum class Life { kAlive, kExiting, kForked };
@@ -35,12 +35,12 @@ void require_process_alive() {
   switch (life.load()) {
     case Life::kAlive: return;
     case Life::kExiting:
-      fail(SYNCBN_INTERNAL, "the process is exiting: NCCL communicators can no longer be used");
+      fail(SYNCNORM_INTERNAL, "the process is exiting: NCCL communicators can no longer be used");
     case Life::kForked:
-      fail(SYNCBN_UNSUPPORTED,
+      fail(SYNCNORM_UNSUPPORTED,
            "this process was forked from one that uses NCCL, and CUDA does not survive a fork: "
            "start worker processes by spawn or exec, or fork before the first communicator");
   }
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

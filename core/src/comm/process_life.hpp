@@ -1,7 +1,7 @@
 // Whether the process can still use CUDA and NCCL.
 #pragma once
 
-namespace syncbn {
+namespace syncnorm {
 
 // From the first call on, the begin of exit (std::exit, the return of main) and forks are noticed.
 void observe_process_life();
@@ -13,4 +13,4 @@ bool process_is_over() noexcept;
 // Throws where process_is_over(), saying why.
 void require_process_alive();
 
-}  // namespace syncbn
+}  // namespace syncnorm

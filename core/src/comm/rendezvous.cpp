@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
 // A rank that is one sum ahead waits a microsecond or so: spinning for about 20 of them catches
@@ -106,7 +106,7 @@ void Rendezvous::time_out(int rank, std::uint64_t number, const Call& call) {
     if ((state & kFailed) || complete(state, number)) return;
   } while (!state_.compare_exchange_weak(state, state | kFailed));
   reason_.emplace(
-      SYNCBN_TIMEOUT,
+      SYNCNORM_TIMEOUT,
       concat("rank ", rank, " waited ", timeout_s_, " s in call ", number, " (", describe(call),
              ") of a group of ", size(), " threads; missing: ", missing(number, state),
              ". Every rank must make the same calls in the same order; if a rank may "
@@ -138,13 +138,13 @@ void Rendezvous::check_agreement(std::uint64_t number) {
   for (int r = 0; r < size(); ++r) {
     who += concat(r ? ", " : "", "rank ", r, ": ", describe(brought(r, number)));
   }
-  fail(SYNCBN_DESYNC,
+  fail(SYNCNORM_DESYNC,
        concat("the ranks disagree in call ", number, " of their group of ", size(), " threads (",
               who, "). Every rank must make the same calls in the same order"));
   poll();
 }
 
-void Rendezvous::fail(syncbn_status status, const std::string& message) {
+void Rendezvous::fail(syncnorm_status status, const std::string& message) {
   std::lock_guard lock(mutex_);
   if (state_.fetch_or(kFailed) & kFailed) return;
   reason_.emplace(status, message);
@@ -157,4 +157,4 @@ void Rendezvous::poll() const {
   throw *reason_;
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -12,7 +12,7 @@
 
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 enum class Operation { kSum, kSplit };
 
@@ -44,7 +44,7 @@ class Rendezvous {
   }
 
   // Releases all ranks that wait. The first failure stays.
-  void fail(syncbn_status status, const std::string& message);
+  void fail(syncnorm_status status, const std::string& message);
   // Throws the failure, if there was one.
   void poll() const;
 
@@ -81,4 +81,4 @@ class Rendezvous {
   std::optional<Error> reason_;  // set under mutex_ together with kFailed
 };
 
-}  // namespace syncbn
+}  // namespace syncnorm

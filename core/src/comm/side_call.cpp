@@ -5,7 +5,7 @@
 #include <thread>
 #include <utility>
 
-namespace syncbn {
+namespace syncnorm {
 
 std::optional<int> result_within(double seconds, std::function<int()> body) {
   std::packaged_task<int()> task(std::move(body));
@@ -16,4 +16,4 @@ std::optional<int> result_within(double seconds, std::function<int()> body) {
   return result.get();
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -2,7 +2,7 @@
 
 #include "support/error.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 std::string text(const PendingSum& sum) {
   return concat("sum number ", sum.number, " of ", sum.count, " values, ",
@@ -41,4 +41,4 @@ std::optional<PendingSum> SumHistory::oldest_pending() {
   return under_way_;
 }
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

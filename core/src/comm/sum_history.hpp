@@ -10,7 +10,7 @@
 #include "comm/deadline.hpp"
 #include "comm/nccl_cuda.hpp"
 
-namespace syncbn::nccl {
+namespace syncnorm::nccl {
 
 struct PendingSum {
   std::uint64_t number = 0;  // from 1, over the life of the communicator
@@ -61,4 +61,4 @@ class SumHistory {
   PendingSum last_;
 };
 
-}  // namespace syncbn::nccl
+}  // namespace syncnorm::nccl

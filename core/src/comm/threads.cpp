@@ -11,7 +11,7 @@
 #include "comm/exclusive_use.hpp"
 #include "comm/rendezvous.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
 constexpr std::int64_t kBlock = 512;  // values added at a time: dst stays in the first cache
@@ -62,21 +62,22 @@ class ThreadCommunicator final : public Communicator {
 
   ~ThreadCommunicator() override {
     group_->meetings().fail(
-        SYNCBN_DESYNC, concat("rank ", rank_, " left the group of ", size(), " threads after ",
-                              calls_, calls_ == 1 ? " call" : " calls",
-                              ": its communicator was destroyed. A rank must stay until the others "
-                              "have made their last call"));
+        SYNCNORM_DESYNC,
+        concat("rank ", rank_, " left the group of ", size(), " threads after ", calls_,
+               calls_ == 1 ? " call" : " calls",
+               ": its communicator was destroyed. A rank must stay until the others "
+               "have made their last call"));
   }
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return group_->meetings().size(); }
   const char* kind() const noexcept override { return "threads"; }
-  int device_memory() const noexcept override { return 1 << SYNCBN_CPU; }
+  int device_memory() const noexcept override { return 1 << SYNCNORM_CPU; }
 
-  void sum(const double* src, double* dst, std::int64_t count, syncbn_device device,
+  void sum(const double* src, double* dst, std::int64_t count, syncnorm_device device,
            void* /*stream*/) override {
-    if (device != SYNCBN_CPU) {
-      fail(SYNCBN_UNSUPPORTED, "a threads communicator sums host memory only, got device ",
+    if (device != SYNCNORM_CPU) {
+      fail(SYNCNORM_UNSUPPORTED, "a threads communicator sums host memory only, got device ",
            static_cast<int>(device), ": use a communicator that takes device memory");
     }
     const ExclusiveUse use(in_use_, rank_);
@@ -100,8 +101,8 @@ class ThreadCommunicator final : public Communicator {
   void poll() override { group_->meetings().poll(); }
 
   void abort(const std::string& reason) noexcept override {
-    group_->meetings().fail(SYNCBN_INTERNAL, concat("rank ", rank_, " of ", size(),
-                                                    " threads aborted the group: ", reason));
+    group_->meetings().fail(SYNCNORM_INTERNAL, concat("rank ", rank_, " of ", size(),
+                                                      " threads aborted the group: ", reason));
   }
 
  private:
@@ -153,4 +154,4 @@ std::vector<std::unique_ptr<Communicator>> make_thread_group(int n, double timeo
   return ranks;
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

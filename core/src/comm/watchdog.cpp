@@ -10,7 +10,7 @@
 
 #include "comm/process_life.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
 class Watchdog {
@@ -105,4 +105,4 @@ void watch(std::weak_ptr<Watched> watched, double period_s) {
   watchdog().add(std::move(watched), period_s);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

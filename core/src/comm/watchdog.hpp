@@ -3,7 +3,7 @@
 
 #include <memory>
 
-namespace syncbn {
+namespace syncnorm {
 
 class Watched {
  public:
@@ -17,4 +17,4 @@ class Watched {
 // exit it is waited for, but not for long.
 void watch(std::weak_ptr<Watched> watched, double period_s);
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -7,39 +7,39 @@
 #include "math/statistics.hpp"
 #include "math/wire.hpp"
 #include "support/host_device.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
-inline SYNCBN_HOST_DEVICE void write_forward_header(double weight, double count, double hash,
-                                                    double* wire) {
+inline SYNCNORM_HOST_DEVICE void write_forward_header(double weight, double count, double hash,
+                                                      double* wire) {
   wire[ForwardWire::kWeight] = weight;
   wire[ForwardWire::kCount] = count;
   wire[ForwardWire::kHash] = hash;
   wire[ForwardWire::kHash + 1] = hash * hash;
 }
 
-inline SYNCBN_HOST_DEVICE void write_moments(const Moments& m, double weight, std::int64_t c,
-                                             std::int64_t i, double* wire) {
+inline SYNCNORM_HOST_DEVICE void write_moments(const Moments& m, double weight, std::int64_t c,
+                                               std::int64_t i, double* wire) {
   const bool empty = m.count == 0;
   wire[ForwardWire::mean(c, i)] = empty ? 0.0 : weight * m.mean;
   wire[ForwardWire::square(c, i)] = empty ? 0.0 : weight * (variance(m) + m.mean * m.mean);
 }
 
 // hash_at: where h stands in this kind of wire; its square follows.
-inline SYNCBN_HOST_DEVICE void write_hash(double hash, std::int64_t hash_at, double* wire) {
+inline SYNCNORM_HOST_DEVICE void write_hash(double hash, std::int64_t hash_at, double* wire) {
   wire[hash_at] = hash;
   wire[hash_at + 1] = hash * hash;
 }
 
-inline SYNCBN_HOST_DEVICE bool hashes_agree(const double* total, std::int64_t hash_at,
-                                            std::int64_t group_size) {
+inline SYNCNORM_HOST_DEVICE bool hashes_agree(const double* total, std::int64_t hash_at,
+                                              std::int64_t group_size) {
   return ranks_agree(total[hash_at], total[hash_at + 1], group_size);
 }
 
-inline SYNCBN_HOST_DEVICE Statistics statistics_from(const double* total,
-                                                     const double* center_total, std::int64_t c,
-                                                     std::int64_t i) {
+inline SYNCNORM_HOST_DEVICE Statistics statistics_from(const double* total,
+                                                       const double* center_total, std::int64_t c,
+                                                       std::int64_t i) {
   const double weight = total[ForwardWire::kWeight];
   const double mean = total[ForwardWire::mean(c, i)];
   if (center_total != nullptr)
@@ -48,8 +48,8 @@ inline SYNCBN_HOST_DEVICE Statistics statistics_from(const double* total,
 }
 
 // The entry of the centring wire: W*(var_d + (mean_d - mean)^2).
-inline SYNCBN_HOST_DEVICE double center_entry(const double* wire, const double* total,
-                                              double local_var, std::int64_t c, std::int64_t i) {
+inline SYNCNORM_HOST_DEVICE double center_entry(const double* wire, const double* total,
+                                                double local_var, std::int64_t c, std::int64_t i) {
   const double weight = wire[ForwardWire::kWeight];
   if (!(weight > 0)) return 0.0;
   const std::int64_t at = ForwardWire::mean(c, i);
@@ -57,21 +57,21 @@ inline SYNCBN_HOST_DEVICE double center_entry(const double* wire, const double* 
   return weight * (local_var + distance * distance);
 }
 
-inline SYNCBN_HOST_DEVICE double rank_factor_from(const double* wire, const double* total) {
+inline SYNCNORM_HOST_DEVICE double rank_factor_from(const double* wire, const double* total) {
   return rank_factor(wire[ForwardWire::kWeight], wire[ForwardWire::kCount],
                      total[ForwardWire::kWeight]);
 }
 
 // A parameter's gradient as it is reported.
-inline SYNCBN_HOST_DEVICE double reduced_gradient(double local, double total,
-                                                  syncbn_grad_reduction reduction,
-                                                  std::int64_t group_size) {
+inline SYNCNORM_HOST_DEVICE double reduced_gradient(double local, double total,
+                                                    syncnorm_grad_reduction reduction,
+                                                    std::int64_t group_size) {
   switch (reduction) {
-    case SYNCBN_GRAD_SUM: return total;
-    case SYNCBN_GRAD_MEAN: return total / static_cast<double>(group_size);
-    case SYNCBN_GRAD_LOCAL: break;
+    case SYNCNORM_GRAD_SUM: return total;
+    case SYNCNORM_GRAD_MEAN: return total / static_cast<double>(group_size);
+    case SYNCNORM_GRAD_LOCAL: break;
   }
   return local;
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

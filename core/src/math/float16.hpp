@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace syncbn {
+namespace syncnorm {
 
 struct Half {
   std::uint16_t bits;
@@ -51,4 +51,4 @@ constexpr Half to_half(float value) {
   return half(std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

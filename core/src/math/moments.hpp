@@ -5,7 +5,7 @@
 
 #include "support/host_device.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 struct Moments {
   double count = 0;
@@ -14,17 +14,19 @@ struct Moments {
 };
 
 // NaN passes: only a comparison that holds replaces the value.
-constexpr SYNCBN_HOST_DEVICE double clamp_negative(double value) { return value < 0 ? 0.0 : value; }
+constexpr SYNCNORM_HOST_DEVICE double clamp_negative(double value) {
+  return value < 0 ? 0.0 : value;
+}
 
 // From the sums of d = x - shift and of d^2.
-constexpr SYNCBN_HOST_DEVICE Moments moments_from_shifted(double count, double shift, double sum,
-                                                          double sum_of_squares) {
+constexpr SYNCNORM_HOST_DEVICE Moments moments_from_shifted(double count, double shift, double sum,
+                                                            double sum_of_squares) {
   if (count == 0) return {};
   const double offset = sum / count;
   return {count, shift + offset, clamp_negative(sum_of_squares - sum * offset)};
 }
 
-constexpr SYNCBN_HOST_DEVICE Moments merge(const Moments& a, const Moments& b) {
+constexpr SYNCNORM_HOST_DEVICE Moments merge(const Moments& a, const Moments& b) {
   if (a.count == 0) return b;
   if (b.count == 0) return a;
   const double count = a.count + b.count;
@@ -33,8 +35,8 @@ constexpr SYNCBN_HOST_DEVICE Moments merge(const Moments& a, const Moments& b) {
   return {count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * a.count * share};
 }
 
-constexpr SYNCBN_HOST_DEVICE double variance(const Moments& m) {
+constexpr SYNCNORM_HOST_DEVICE double variance(const Moments& m) {
   return m.count > 0 ? m.m2 / m.count : 0.0;
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -10,37 +10,37 @@
 #include <cmath>
 
 #include "support/host_device.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
 struct InverseDeviation {
   double invstd;
   double gate;  // derivative of max(var, eps) by var; 1 where eps is added
 };
 
-inline SYNCBN_HOST_DEVICE InverseDeviation inverse_deviation(double var, double eps,
-                                                             syncbn_eps_mode mode) {
-  if (mode == SYNCBN_EPS_ADD) return {1.0 / std::sqrt(var + eps), 1.0};
+inline SYNCNORM_HOST_DEVICE InverseDeviation inverse_deviation(double var, double eps,
+                                                               syncnorm_eps_mode mode) {
+  if (mode == SYNCNORM_EPS_ADD) return {1.0 / std::sqrt(var + eps), 1.0};
   const bool clamped = var < eps;  // false for NaN, which passes
   return {1.0 / std::sqrt(clamped ? eps : var), clamped ? 0.0 : 1.0};
 }
 
 template <class Arithmetic>
-constexpr SYNCBN_HOST_DEVICE Arithmetic mean_hi(double mean) {
+constexpr SYNCNORM_HOST_DEVICE Arithmetic mean_hi(double mean) {
   return static_cast<Arithmetic>(mean);
 }
 
 // 0 where the rounded mean is not finite: the first subtraction shows it already.
 template <class Arithmetic>
-constexpr SYNCBN_HOST_DEVICE Arithmetic mean_lo(double mean) {
+constexpr SYNCNORM_HOST_DEVICE Arithmetic mean_lo(double mean) {
   const double rest = mean - static_cast<double>(static_cast<Arithmetic>(mean));
   return rest == rest && rest - rest == 0 ? static_cast<Arithmetic>(rest) : Arithmetic(0);
 }
 
 // gamma as it is applied. In place it is divided by, and keeps away from 0; NaN passes.
-constexpr SYNCBN_HOST_DEVICE double applied_weight(double gamma, bool in_place) {
-  constexpr double kLeast = SYNCBN_IN_PLACE_LEAST_WEIGHT;
+constexpr SYNCNORM_HOST_DEVICE double applied_weight(double gamma, bool in_place) {
+  constexpr double kLeast = SYNCNORM_IN_PLACE_LEAST_WEIGHT;
   const bool small = gamma > -kLeast && gamma < kLeast;
   if (!in_place || !small) return gamma;
   return gamma < 0 ? -kLeast : kLeast;
@@ -52,13 +52,13 @@ struct Standardization {
   double unit;
 };
 
-constexpr SYNCBN_HOST_DEVICE Standardization standardization_in_place(double gamma, double beta) {
+constexpr SYNCNORM_HOST_DEVICE Standardization standardization_in_place(double gamma, double beta) {
   return {beta, 1.0 / gamma};
 }
 
 // Where elu rounds to -1 in a dtype of `digits` significant bits, whose inverse there is this: the
 // logarithm of half the distance from -1 to the next value.
-constexpr SYNCBN_HOST_DEVICE double elu_saturation(int digits) {
+constexpr SYNCNORM_HOST_DEVICE double elu_saturation(int digits) {
   constexpr double kLn2 = 0x1.62e42fefa39efp-1;
   return -(digits + 1) * kLn2;
 }
@@ -70,13 +70,11 @@ struct GradientCoefficients {
   double slope;
 };
 
-constexpr SYNCBN_HOST_DEVICE GradientCoefficients gradient_coefficients(double gamma, double invstd,
-                                                                        double unit, double gate,
-                                                                        double rank_factor,
-                                                                        double sum_bias,
-                                                                        double sum_weight) {
+constexpr SYNCNORM_HOST_DEVICE GradientCoefficients
+gradient_coefficients(double gamma, double invstd, double unit, double gate, double rank_factor,
+                      double sum_bias, double sum_weight) {
   const double scale = gamma * invstd;
   return {scale, -scale * rank_factor * sum_bias, -scale * rank_factor * sum_weight * gate * unit};
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

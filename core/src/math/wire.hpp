@@ -5,7 +5,7 @@
 
 #include "support/host_device.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 // Forward: [ W, n, h, h^2,  W*mean[C],  W*E2[C] ]
 struct ForwardWire {
@@ -13,13 +13,13 @@ struct ForwardWire {
   static constexpr std::int64_t kCount = 1;
   static constexpr std::int64_t kHash = 2;
   static constexpr std::int64_t kHeader = 4;
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t length(std::int64_t c) {
     return kHeader + 2 * c;
   }
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t mean(std::int64_t, std::int64_t i) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t mean(std::int64_t, std::int64_t i) {
     return kHeader + i;
   }
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t square(std::int64_t c, std::int64_t i) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t square(std::int64_t c, std::int64_t i) {
     return kHeader + c + i;
   }
 };
@@ -28,7 +28,7 @@ struct ForwardWire {
 struct CenterWire {
   static constexpr std::int64_t kHash = 0;
   static constexpr std::int64_t kHeader = 2;
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t length(std::int64_t c) {
     return kHeader + c + (c & 1);
   }
 };
@@ -37,13 +37,13 @@ struct CenterWire {
 struct BackwardWire {
   static constexpr std::int64_t kHash = 0;
   static constexpr std::int64_t kHeader = 2;
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t length(std::int64_t c) {
     return kHeader + 2 * c;
   }
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t bias(std::int64_t, std::int64_t i) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t bias(std::int64_t, std::int64_t i) {
     return kHeader + i;
   }
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t weight(std::int64_t c, std::int64_t i) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t weight(std::int64_t c, std::int64_t i) {
     return kHeader + c + i;
   }
 };
@@ -52,16 +52,16 @@ struct BackwardWire {
 struct Saved {
   static constexpr std::int64_t kRankFactor = 0;
   static constexpr std::int64_t kHeader = 2;
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t length(std::int64_t c) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t length(std::int64_t c) {
     return kHeader + 3 * c;
   }
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t mean(std::int64_t, std::int64_t i) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t mean(std::int64_t, std::int64_t i) {
     return kHeader + i;
   }
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t invstd(std::int64_t c, std::int64_t i) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t invstd(std::int64_t c, std::int64_t i) {
     return kHeader + c + i;
   }
-  static constexpr SYNCBN_HOST_DEVICE std::int64_t gate(std::int64_t c, std::int64_t i) {
+  static constexpr SYNCNORM_HOST_DEVICE std::int64_t gate(std::int64_t c, std::int64_t i) {
     return kHeader + 2 * c + i;
   }
 };
@@ -69,9 +69,9 @@ struct Saved {
 // With the same h on all D ranks D*sum(h^2) equals sum(h)^2; otherwise it is greater
 // (Cauchy-Schwarz). h is an integer below 2^16, so both sides are exact, or round alike, for any D
 // below 2^21.
-constexpr SYNCBN_HOST_DEVICE bool ranks_agree(double sum_h, double sum_h2,
-                                              std::int64_t group_size) {
+constexpr SYNCNORM_HOST_DEVICE bool ranks_agree(double sum_h, double sum_h2,
+                                                std::int64_t group_size) {
   return static_cast<double>(group_size) * sum_h2 == sum_h * sum_h;
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

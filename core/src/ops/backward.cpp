@@ -5,11 +5,11 @@
 #include "plan/validate.hpp"
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
-const Backend& prepare(const Problem& problem, const syncbn_backward_args& args,
-                       BackwardPhase phase, const syncbn_launch& launch) {
+const Backend& prepare(const Problem& problem, const syncnorm_backward_args& args,
+                       BackwardPhase phase, const syncnorm_launch& launch) {
   const Backend& backend = backend_for(launch.device);
   validate_launch(launch, workspace_size(problem, backend));
   validate_backward(problem, args, phase);
@@ -18,30 +18,30 @@ const Backend& prepare(const Problem& problem, const syncbn_backward_args& args,
 
 }  // namespace
 
-void grad_moments(const Problem& problem, const syncbn_backward_args& args, double* wire,
-                  const syncbn_launch& launch) {
+void grad_moments(const Problem& problem, const syncnorm_backward_args& args, double* wire,
+                  const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, args, BackwardPhase::kGradMoments, launch);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 2 float64 values");
   backend.grad_moments(problem, args, call_hash(problem, Phase::kGradMoments, problem.options.tag),
                        wire, launch);
 }
 
-void grad_input(const Problem& problem, const syncbn_backward_args& args, const Exchange& exchange,
-                const syncbn_launch& launch) {
+void grad_input(const Problem& problem, const syncnorm_backward_args& args,
+                const Exchange& exchange, const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, args, BackwardPhase::kGradInput, launch);
   validate_exchange(exchange.wire, exchange.total, exchange.group_size);
   backend.grad_input(problem, args, exchange, launch);
 }
 
-void infer_backward(const Problem& problem, const syncbn_backward_args& args,
-                    const syncbn_launch& launch) {
+void infer_backward(const Problem& problem, const syncnorm_backward_args& args,
+                    const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, args, BackwardPhase::kInfer, launch);
   backend.infer_backward(problem, args, wire_space(problem, backend, launch.workspace).wire,
                          launch);
 }
 
-void backward(const Problem& problem, const syncbn_backward_args& args, Communicator* comm,
-              const syncbn_launch& launch) {
+void backward(const Problem& problem, const syncnorm_backward_args& args, Communicator* comm,
+              const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, args, BackwardPhase::kBoth, launch);
   const WireSpace space = wire_space(problem, backend, launch.workspace);
   const bool alone = comm == nullptr || comm->size() == 1;
@@ -60,4 +60,4 @@ void backward(const Problem& problem, const syncbn_backward_args& args, Communic
   backend.grad_input(problem, args, {alone ? 1 : comm->size(), space.wire, total, nullptr}, launch);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

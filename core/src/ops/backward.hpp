@@ -5,16 +5,18 @@
 #include "backend/backend.hpp"
 #include "comm/communicator.hpp"
 #include "plan/problem.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
-void grad_moments(const Problem&, const syncbn_backward_args&, double* wire, const syncbn_launch&);
-void grad_input(const Problem&, const syncbn_backward_args&, const Exchange&, const syncbn_launch&);
-void infer_backward(const Problem&, const syncbn_backward_args&, const syncbn_launch&);
+void grad_moments(const Problem&, const syncnorm_backward_args&, double* wire,
+                  const syncnorm_launch&);
+void grad_input(const Problem&, const syncnorm_backward_args&, const Exchange&,
+                const syncnorm_launch&);
+void infer_backward(const Problem&, const syncnorm_backward_args&, const syncnorm_launch&);
 
 // comm == nullptr: a group of one.
-void backward(const Problem&, const syncbn_backward_args&, Communicator* comm,
-              const syncbn_launch&);
+void backward(const Problem&, const syncnorm_backward_args&, Communicator* comm,
+              const syncnorm_launch&);
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -5,17 +5,17 @@
 #include "plan/validate.hpp"
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
-const Backend& prepare(const Problem& problem, const syncbn_launch& launch) {
+const Backend& prepare(const Problem& problem, const syncnorm_launch& launch) {
   const Backend& backend = backend_for(launch.device);
   validate_launch(launch, workspace_size(problem, backend));
   return backend;
 }
 
 // For what works on the wires alone.
-const Backend& prepare_without_workspace(const syncbn_launch& launch) {
+const Backend& prepare_without_workspace(const syncnorm_launch& launch) {
   const Backend& backend = backend_for(launch.device);
   validate_launch(launch, 0);
   return backend;
@@ -27,9 +27,9 @@ void validate_totals(const Problem& problem, const Exchange& exchange) {
 }
 
 // A group of one where the backend has no single pass: the wire is its own total.
-void forward_phases_alone(const Problem& problem, const syncbn_forward_args& args,
+void forward_phases_alone(const Problem& problem, const syncnorm_forward_args& args,
                           const Backend& backend, const WireSpace& space,
-                          const syncbn_launch& launch) {
+                          const syncnorm_launch& launch) {
   const std::uint64_t tag = problem.options.tag;
   backend.moments(problem, args, call_hash(problem, Phase::kMoments, tag), space.wire,
                   space.local_var, launch);
@@ -42,8 +42,8 @@ void forward_phases_alone(const Problem& problem, const syncbn_forward_args& arg
 
 }  // namespace
 
-void moments(const Problem& problem, const syncbn_forward_args& args, double* wire,
-             double* local_var, const syncbn_launch& launch) {
+void moments(const Problem& problem, const syncnorm_forward_args& args, double* wire,
+             double* local_var, const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, launch);
   validate_moments(problem, args);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 4 float64 values");
@@ -52,35 +52,35 @@ void moments(const Problem& problem, const syncbn_forward_args& args, double* wi
 }
 
 void center(const Problem& problem, const Exchange& exchange, const double* local_var,
-            double* center_wire, const syncbn_launch& launch) {
+            double* center_wire, const syncnorm_launch& launch) {
   const Backend& backend = prepare_without_workspace(launch);
   check(problem.centered(),
-        "centring is off for these options and this dtype; skip syncbn_center, or set "
-        "options.centering = SYNCBN_CENTER_ON on every rank");
+        "centring is off for these options and this dtype; skip syncnorm_center, or set "
+        "options.centering = SYNCNORM_CENTER_ON on every rank");
   validate_exchange(exchange.wire, exchange.total, exchange.group_size);
-  check(local_var != nullptr, "local_var is NULL; pass what syncbn_moments wrote");
+  check(local_var != nullptr, "local_var is NULL; pass what syncnorm_moments wrote");
   check(center_wire != nullptr, "center_wire is NULL; expected room for center_wire_length values");
   backend.center(problem, exchange, local_var,
                  call_hash(problem, Phase::kCenter, problem.options.tag), center_wire, launch);
 }
 
-void normalize(const Problem& problem, const syncbn_forward_args& args, const Exchange& exchange,
-               const syncbn_launch& launch) {
+void normalize(const Problem& problem, const syncnorm_forward_args& args, const Exchange& exchange,
+               const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, launch);
   validate_normalize(problem, args);
   validate_totals(problem, exchange);
   backend.normalize(problem, args, exchange, launch);
 }
 
-void update_running(const Problem& problem, const syncbn_forward_args& args,
-                    const Exchange& exchange, const syncbn_launch& launch) {
+void update_running(const Problem& problem, const syncnorm_forward_args& args,
+                    const Exchange& exchange, const syncnorm_launch& launch) {
   const Backend& backend = prepare_without_workspace(launch);
   validate_running(problem, args);
   validate_totals(problem, exchange);
   backend.update_running(problem, args, exchange, launch);
 }
 
-void add_wires(const GatheredWires& wires, double* total, const syncbn_launch& launch) {
+void add_wires(const GatheredWires& wires, double* total, const syncnorm_launch& launch) {
   const Backend& backend = prepare_without_workspace(launch);
   check(wires.ranks >= 0, "ranks is ", wires.ranks, "; expected the number of wires, >= 0");
   check(wires.length >= 0, "length is ", wires.length, "; expected the values of a wire, >= 0");
@@ -92,14 +92,15 @@ void add_wires(const GatheredWires& wires, double* total, const syncbn_launch& l
   backend.add_wires(wires, total, launch);
 }
 
-void infer(const Problem& problem, const syncbn_forward_args& args, const syncbn_launch& launch) {
+void infer(const Problem& problem, const syncnorm_forward_args& args,
+           const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, launch);
   validate_infer(problem, args);
   backend.infer(problem, args, launch);
 }
 
-void forward(const Problem& problem, const syncbn_forward_args& args, Communicator* comm,
-             const syncbn_launch& launch) {
+void forward(const Problem& problem, const syncnorm_forward_args& args, Communicator* comm,
+             const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, launch);
   validate_normalize(problem, args);
   const WireSpace space = wire_space(problem, backend, launch.workspace);
@@ -124,4 +125,4 @@ void forward(const Problem& problem, const syncbn_forward_args& args, Communicat
   backend.normalize(problem, args, exchange, launch);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

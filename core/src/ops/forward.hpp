@@ -7,21 +7,23 @@
 #include "backend/backend.hpp"
 #include "comm/communicator.hpp"
 #include "plan/problem.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
-void moments(const Problem&, const syncbn_forward_args&, double* wire, double* local_var,
-             const syncbn_launch&);
+void moments(const Problem&, const syncnorm_forward_args&, double* wire, double* local_var,
+             const syncnorm_launch&);
 void center(const Problem&, const Exchange&, const double* local_var, double* center_wire,
-            const syncbn_launch&);
-void normalize(const Problem&, const syncbn_forward_args&, const Exchange&, const syncbn_launch&);
-void update_running(const Problem&, const syncbn_forward_args&, const Exchange&,
-                    const syncbn_launch&);
-void add_wires(const GatheredWires&, double* total, const syncbn_launch&);
-void infer(const Problem&, const syncbn_forward_args&, const syncbn_launch&);
+            const syncnorm_launch&);
+void normalize(const Problem&, const syncnorm_forward_args&, const Exchange&,
+               const syncnorm_launch&);
+void update_running(const Problem&, const syncnorm_forward_args&, const Exchange&,
+                    const syncnorm_launch&);
+void add_wires(const GatheredWires&, double* total, const syncnorm_launch&);
+void infer(const Problem&, const syncnorm_forward_args&, const syncnorm_launch&);
 
 // comm == nullptr: a group of one.
-void forward(const Problem&, const syncbn_forward_args&, Communicator* comm, const syncbn_launch&);
+void forward(const Problem&, const syncnorm_forward_args&, Communicator* comm,
+             const syncnorm_launch&);
 
-}  // namespace syncbn
+}  // namespace syncnorm

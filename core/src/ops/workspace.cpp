@@ -2,7 +2,7 @@
 
 #include "math/wire.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
@@ -43,4 +43,4 @@ WireSpace wire_space(const Problem& problem, const Backend& backend, void* works
   return space;
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

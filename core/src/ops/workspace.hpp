@@ -7,7 +7,7 @@
 #include "backend/backend.hpp"
 #include "plan/problem.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 // Bytes of the whole workspace.
 std::size_t workspace_size(const Problem&, const Backend&);
@@ -15,4 +15,4 @@ std::size_t workspace_size(const Problem&, const Backend&);
 // Where the wires stand in a workspace of that size.
 WireSpace wire_space(const Problem&, const Backend&, void* workspace);
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -2,7 +2,7 @@
 
 #include <bit>
 
-namespace syncbn {
+namespace syncnorm {
 namespace {
 
 // SplitMix64's mixing function (Steele, Lea, Flood: Fast splittable pseudorandom number
@@ -17,7 +17,7 @@ constexpr std::uint64_t mix(std::uint64_t state, std::uint64_t value) {
 }  // namespace
 
 double call_hash(const Problem& problem, Phase phase, std::uint64_t tag) {
-  const syncbn_options& options = problem.options;
+  const syncnorm_options& options = problem.options;
   const std::uint64_t parts[] = {
       tag,
       static_cast<std::uint64_t>(phase),
@@ -27,8 +27,9 @@ double call_hash(const Problem& problem, Phase phase, std::uint64_t tag) {
       static_cast<std::uint64_t>(options.weighting),
       static_cast<std::uint64_t>(options.grad_reduction),
       static_cast<std::uint64_t>(options.activation),
-      options.activation == SYNCBN_LEAKY_RELU ? std::bit_cast<std::uint64_t>(options.negative_slope)
-                                              : 0u,
+      options.activation == SYNCNORM_LEAKY_RELU
+          ? std::bit_cast<std::uint64_t>(options.negative_slope)
+          : 0u,
       problem.centered() ? 1u : 0u,
       problem.in_place() ? 1u : 0u,
   };
@@ -37,4 +38,4 @@ double call_hash(const Problem& problem, Phase phase, std::uint64_t tag) {
   return static_cast<double>(1 + state % 65535);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -5,7 +5,7 @@
 
 #include "plan/problem.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 enum class Phase : std::uint64_t { kMoments = 1, kCenter = 2, kGradMoments = 3 };
 
@@ -13,4 +13,4 @@ enum class Phase : std::uint64_t { kMoments = 1, kCenter = 2, kGradMoments = 3 }
 // dtype, layout, N, S, momentum or the variance factor, which may differ.
 double call_hash(const Problem& problem, Phase phase, std::uint64_t tag);
 
-}  // namespace syncbn
+}  // namespace syncnorm

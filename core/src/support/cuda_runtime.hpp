@@ -5,13 +5,13 @@
 
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 // `what` names the call, as in "cudaMemsetAsync".
 inline void check_cuda(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   (void)cudaGetLastError();  // an error that can be recovered from does not stay for others to find
-  fail(SYNCBN_CUDA_ERROR, what, " failed: ", cudaGetErrorName(error), ", ",
+  fail(SYNCNORM_CUDA_ERROR, what, " failed: ", cudaGetErrorName(error), ", ",
        cudaGetErrorString(error),
        ". A kernel that failed earlier in this process may be reported here; run it again with the "
        "environment variable CUDA_LAUNCH_BLOCKING=1 to find it");
@@ -37,4 +37,4 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
-}  // namespace syncbn
+}  // namespace syncnorm

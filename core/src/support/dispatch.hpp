@@ -3,9 +3,9 @@
 
 #include "math/float16.hpp"
 #include "support/error.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
 template <class T>
 struct TypeTag {
@@ -14,14 +14,15 @@ struct TypeTag {
 
 // Calls visit(TypeTag<T>{}) with the storage type of dtype.
 template <class Visit>
-decltype(auto) dispatch_dtype(syncbn_dtype dtype, Visit&& visit) {
+decltype(auto) dispatch_dtype(syncnorm_dtype dtype, Visit&& visit) {
   switch (dtype) {
-    case SYNCBN_FLOAT16: return visit(TypeTag<Half>{});
-    case SYNCBN_BFLOAT16: return visit(TypeTag<BFloat16>{});
-    case SYNCBN_FLOAT32: return visit(TypeTag<float>{});
-    case SYNCBN_FLOAT64: return visit(TypeTag<double>{});
+    case SYNCNORM_FLOAT16: return visit(TypeTag<Half>{});
+    case SYNCNORM_BFLOAT16: return visit(TypeTag<BFloat16>{});
+    case SYNCNORM_FLOAT32: return visit(TypeTag<float>{});
+    case SYNCNORM_FLOAT64: return visit(TypeTag<double>{});
   }
-  fail(SYNCBN_INTERNAL, "dtype ", static_cast<int>(dtype), " reached dispatch; validate missed it");
+  fail(SYNCNORM_INTERNAL, "dtype ", static_cast<int>(dtype),
+       " reached dispatch; validate missed it");
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

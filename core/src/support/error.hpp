@@ -5,18 +5,18 @@
 #include <stdexcept>
 #include <string>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn {
+namespace syncnorm {
 
 class Error : public std::runtime_error {
  public:
-  Error(syncbn_status status, const std::string& message)
+  Error(syncnorm_status status, const std::string& message)
       : std::runtime_error(message), status_(status) {}
-  syncbn_status status() const noexcept { return status_; }
+  syncnorm_status status() const noexcept { return status_; }
 
  private:
-  syncbn_status status_;
+  syncnorm_status status_;
 };
 
 // "a", 1, "b" -> "a1b"
@@ -29,14 +29,14 @@ std::string concat(const Parts&... parts) {
 
 // Throws Error(status, message of the parts).
 template <class... Parts>
-[[noreturn]] void fail(syncbn_status status, const Parts&... parts) {
+[[noreturn]] void fail(syncnorm_status status, const Parts&... parts) {
   throw Error(status, concat(parts...));
 }
 
 // The message should say what was wrong, what was got, what was expected and what to do.
 template <class... Parts>
 void check(bool ok, const Parts&... parts) {
-  if (!ok) fail(SYNCBN_INVALID_ARGUMENT, parts...);
+  if (!ok) fail(SYNCNORM_INVALID_ARGUMENT, parts...);
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

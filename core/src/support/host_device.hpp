@@ -5,7 +5,7 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#define SYNCBN_HOST_DEVICE __host__ __device__
+#define SYNCNORM_HOST_DEVICE __host__ __device__
 #else
-#define SYNCBN_HOST_DEVICE __attribute__((always_inline))
+#define SYNCNORM_HOST_DEVICE __attribute__((always_inline))
 #endif

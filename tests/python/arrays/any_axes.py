@@ -17,7 +17,7 @@ import numpy as np
 from support.buffers import Buffer
 from support.cases import Case, ShardData, Vector, simple_case
 from support.numpy_arrays import dtype_of
-from syncbn import numpy as bn
+from syncnorm import numpy as bn
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Which arrays syncbn.numpy takes, and what it says to the others."""
+"""Which arrays syncnorm.numpy takes, and what it says to the others."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import syncbn
-from syncbn import numpy as bn
+import syncnorm
+from syncnorm import numpy as bn
 
 X = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
 
@@ -104,7 +104,7 @@ class OfInterface:
 
 @pytest.mark.parametrize("x", [OnDevice(), OfInterface()])
 def test_arrays_on_a_device_belong_to_the_other_adapter(x: Any) -> None:
-    with pytest.raises(TypeError, match=r"x: got .* on a CUDA device use syncbn\.cupy"):
+    with pytest.raises(TypeError, match=r"x: got .* on a CUDA device use syncnorm\.cupy"):
         bn.forward(x)
 
 
@@ -142,7 +142,9 @@ DTYPES = {
 @pytest.mark.parametrize("name", DTYPES)
 def test_dtypes_that_the_core_does_not_know(name: str) -> None:
     x, message = DTYPES[name]
-    with pytest.raises(syncbn.InvalidArgumentError, match=f"^x: got dtype .*({message}).*expected"):
+    with pytest.raises(
+        syncnorm.InvalidArgumentError, match=f"^x: got dtype .*({message}).*expected"
+    ):
         bn.forward(x)
 
 
@@ -153,6 +155,6 @@ def test_elements_at_odd_addresses() -> None:
     x[...] = X
     assert not x.flags.aligned
     for arguments in ({"x": x}, {"x": X, "residual": x}, {"x": X, "out": x}):
-        with pytest.raises(syncbn.InvalidArgumentError, match="starts at an address that is no"):
+        with pytest.raises(syncnorm.InvalidArgumentError, match="starts at an address that is no"):
             bn.forward(**arguments)
     np.testing.assert_array_equal(bn.forward(x[..., ::2])[0], bn.forward(X[..., ::2])[0])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import syncbn
+import syncnorm
 from support.cases import simple_case
 from support.numpy_arrays import dtype_of
-from syncbn import numpy as bn
-from syncbn.comm import thread_group
+from syncnorm import numpy as bn
+from syncnorm.comm import thread_group
 
 GENERATOR = np.random.default_rng(0)
 SHAPE = (4, 3, 5)
@@ -85,7 +85,7 @@ REFUSED = {
 @pytest.mark.parametrize("message", REFUSED)
 def test_refused_arguments(message: str) -> None:
     before = X.copy()
-    with pytest.raises(syncbn.InvalidArgumentError) as caught:
+    with pytest.raises(syncnorm.InvalidArgumentError) as caught:
         call(**REFUSED[message])
     assert message in str(caught.value)
     np.testing.assert_array_equal(X, before)
@@ -116,23 +116,23 @@ def test_wrong_types(message: str) -> None:
 def test_shapes_name_the_channel_axes(training: bool) -> None:
     statistics = {"running_mean": zeros(4, 3), "running_var": zeros(4, 3)}
     text = r"weight: got shape \(3,\), expected \(4, 3\): x has shape .* with channel axes \(0, 1\)"
-    with pytest.raises(syncbn.InvalidArgumentError, match=text):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=text):
         bn.forward(X, zeros(3), axis=(0, 1), training=training, **statistics)
 
 
 @pytest.mark.parametrize("missing", ["running_mean", "running_var"])
 def test_inference_needs_statistics(missing: str) -> None:
     given = {"running_mean": zeros(3), "running_var": zeros(3), missing: None}
-    with pytest.raises(syncbn.InvalidArgumentError, match=f"{missing}: got None, expected an"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=f"{missing}: got None, expected an"):
         bn.forward(X, training=False, **given)
-    with pytest.raises(syncbn.InvalidArgumentError, match=f"{missing}: got None, expected an"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=f"{missing}: got None, expected an"):
         bn.infer(X, None, None, **given)
 
 
 def test_backward_wants_what_forward_gave() -> None:
     _, saved = bn.forward(X)
     for dy, message in ((zeros(4, 3), "shape"), (zeros(*SHAPE, dtype="float64"), "dtype")):
-        with pytest.raises(syncbn.InvalidArgumentError, match=f"dy: got {message}"):
+        with pytest.raises(syncnorm.InvalidArgumentError, match=f"dy: got {message}"):
             bn.backward(dy, saved)
     for bad in (None, (X, saved), X):
         with pytest.raises(TypeError, match=r"saved: got .*, expected what the forward pass"):
@@ -176,7 +176,7 @@ def test_wires_are_checked() -> None:
         (wire.astype(np.float32), "got dtype float32"),
         (wire[None], "expected one axis"),
     ):
-        with pytest.raises(syncbn.InvalidArgumentError, match=f"total: {message}|{message}"):
+        with pytest.raises(syncnorm.InvalidArgumentError, match=f"total: {message}|{message}"):
             bn.normalize(X, 2, wire, bad)
     with pytest.raises(TypeError, match=r"total: got builtins.NoneType"):
         bn.normalize(X, 2, wire, None)
@@ -186,13 +186,13 @@ def test_centring_needs_its_sum() -> None:
     x = X.astype(np.float64)
     wire, local_var = bn.moments(x)
     assert local_var.shape == (3,)
-    with pytest.raises(syncbn.InvalidArgumentError, match="center_total"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="center_total"):
         bn.normalize(x, 1, wire, wire.copy())
 
 
 def test_ranks_that_disagree_are_told() -> None:
-    def work(rank: int, comm: syncbn.Communicator) -> None:
-        with pytest.raises(syncbn.DesyncError):
+    def work(rank: int, comm: syncnorm.Communicator) -> None:
+        with pytest.raises(syncnorm.DesyncError):
             bn.forward(X, eps=1e-5 if rank == 0 else 1e-3, comm=comm)
 
     comms = thread_group(2)
@@ -207,5 +207,5 @@ def test_phases_in_different_calls_are_told() -> None:
     case = simple_case(batches=(2, 2))
     x = [shard.x.astype(np.float32) for shard in case.shards]
     wires = [bn.moments(value, tag=tag)[0] for tag, value in enumerate(x, start=1)]
-    with pytest.raises(syncbn.DesyncError):
+    with pytest.raises(syncnorm.DesyncError):
         bn.normalize(x[0], 2, wires[0], sum(wires), tag=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import syncbn
-from syncbn import numpy as bn
+import syncnorm
+from syncnorm import numpy as bn
 
 GENERATOR = np.random.default_rng(0)
 WEIGHT, BIAS = np.array([1.5, -0.5, 2.0]), np.array([0.25, -1.0, 0.0])
@@ -66,11 +66,11 @@ def test_over_x_it_has_to_be_said(training: bool) -> None:
     out = {"whole": x, "part": np.concatenate([x, x])[2:6]}
     within = {"whole": x, "part": out["part"].base[:4]}
     for name, array in out.items():
-        with pytest.raises(syncbn.InvalidArgumentError, match="out: shares memory with x"):
+        with pytest.raises(syncnorm.InvalidArgumentError, match="out: shares memory with x"):
             bn.forward(within[name], None, None, *statistics, training=training, out=array)
     np.testing.assert_array_equal(x, X)
 
 
 def test_a_residual_cannot_be_in_place() -> None:
-    with pytest.raises(syncbn.InvalidArgumentError, match="residual is given"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="residual is given"):
         bn.forward(X, WEIGHT, BIAS, residual=DY, in_place=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import syncbn
-from syncbn import numpy as bn
-from syncbn.numpy.library import NumpyLibrary
+import syncnorm
+from syncnorm import numpy as bn
+from syncnorm.numpy.library import NumpyLibrary
 
 GENERATOR = np.random.default_rng(0)
 SHAPE = (4, 3, 5, 2)
@@ -175,10 +175,10 @@ def test_what_is_no_axis(axis: Any) -> None:
 
 @pytest.mark.parametrize("axis", [3, -4, (1, 3), (), (1, 1), (0, -3)], ids=repr)
 def test_axes_that_x_has_not(axis: Any) -> None:
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"^axis: got "):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"^axis: got "):
         bn.forward(np.ones((4, 3, 2)), axis=axis)
 
 
 def test_a_scalar_has_no_axes() -> None:
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"x: got shape \(\)"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"x: got shape \(\)"):
         bn.forward(np.array(1.0), axis=0)

@@ -1,4 +1,4 @@
-"""Every result of syncbn.numpy against the reference, and bit for bit against the core.
+"""Every result of syncnorm.numpy against the reference, and bit for bit against the core.
 
 The rows are another cover of the factors of core/test_matrix.py.
 """

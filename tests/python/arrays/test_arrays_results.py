@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
-from syncbn import numpy as bn
+from syncnorm import numpy as bn
 
 GENERATOR = np.random.default_rng(0)
 X, DY, RESIDUAL = (GENERATOR.standard_normal((4, 3, 5)) for _ in range(3))

@@ -16,19 +16,19 @@ from support.adapter_driver import run_one_call, run_phases
 from support.cases import simple_case
 from support.driver import assert_same_bits
 from support.numpy_arrays import NUMPY
-from syncbn import Communicator, InvalidArgumentError
-from syncbn import numpy as bn
-from syncbn.comm import from_callback, thread_group
-from syncbn.numpy.library import NumpyLibrary
+from syncnorm import Communicator, InvalidArgumentError
+from syncnorm import numpy as bn
+from syncnorm.comm import from_callback, thread_group
+from syncnorm.numpy.library import NumpyLibrary
 
 X = np.random.default_rng(0).standard_normal((4, 3, 5))
 
 
 def threads_in_a_process(program: str, **environment: str) -> int:
-    """What placement says in a process that ran `program` before it imported syncbn."""
+    """What placement says in a process that ran `program` before it imported syncnorm."""
     ask = """
 import numpy as np
-from syncbn.numpy.library import LIBRARY
+from syncnorm.numpy.library import LIBRARY
 print(LIBRARY.placement(np.zeros(1), 0, None, None)["num_threads"])
 """
     inherited = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
@@ -60,7 +60,7 @@ def threads_for(comm: Communicator | None, given: int | None = None) -> int:
 
 
 def test_ranks_that_are_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syncbn.numpy.library._CORES", 8)
+    monkeypatch.setattr("syncnorm.numpy.library._CORES", 8)
     groups = {size: thread_group(size) for size in (1, 3, 16)}
     assert [threads_for(comms[0]) for comms in groups.values()] == [8, 2, 1]
     assert threads_for(groups[16][0], given=5) == 5
@@ -149,7 +149,7 @@ def test_repeated_calls_give_the_same_bits(dtype: type) -> None:
 FORKED = """
 import os
 import numpy as np
-from syncbn import numpy as bn
+from syncnorm import numpy as bn
 
 x = np.random.default_rng(0).standard_normal((8, 33, 17, 19))
 expected, saved = bn.forward(x, num_threads=4)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-import syncbn
+import syncnorm
 from support import driver
 from support.buffers import Buffer
 from support.cases import Case, simple_case
 from support.driver import Rank, assert_same_bits, make_ranks, on_threads, run_phases
-from syncbn import _core
+from syncnorm import _core
 
-DESYNC = 5  # SYNCBN_DESYNC
+DESYNC = 5  # SYNCNORM_DESYNC
 
 MUST_AGREE = {
     "eps": {"eps": 1e-3},
@@ -45,7 +45,7 @@ def snapshot(rank: Rank) -> dict[str, bytes]:
 
 def assert_refused(rank: Rank, call: Callable[[], None]) -> None:
     before = snapshot(rank)
-    with pytest.raises(syncbn.DesyncError) as caught:
+    with pytest.raises(syncnorm.DesyncError) as caught:
         call()
     assert str(caught.value)
     assert snapshot(rank) == before, "an output was written"
@@ -162,7 +162,7 @@ def outcomes(ranks: list[Rank], works: list[Callable]) -> list[BaseException | N
     def work(index: int, comm: _core.Communicator) -> None:
         try:
             works[index](ranks[index], comm)
-        except syncbn.Error as error:
+        except syncnorm.Error as error:
             caught[index] = error
 
     on_threads(work, len(ranks))
@@ -174,7 +174,7 @@ def test_one_call_refuses_other_options(other: dict) -> None:
     ranks = two_ranks(other=other)
     before = [snapshot(rank) for rank in ranks]
     caught = outcomes(ranks, [driver.forward_call] * 2)
-    assert [type(error) for error in caught] == [syncbn.DesyncError] * 2
+    assert [type(error) for error in caught] == [syncnorm.DesyncError] * 2
     assert [snapshot(rank) for rank in ranks] == before
     assert [rank.status.values.tolist() for rank in ranks] == [[DESYNC]] * 2
 
@@ -182,7 +182,7 @@ def test_one_call_refuses_other_options(other: dict) -> None:
 def test_one_call_refuses_other_tags() -> None:
     ranks = two_ranks(tags=(7, 8))
     caught = outcomes(ranks, [driver.forward_call] * 2)
-    assert [type(error) for error in caught] == [syncbn.DesyncError] * 2
+    assert [type(error) for error in caught] == [syncnorm.DesyncError] * 2
 
 
 def test_one_call_refuses_another_number_of_channels() -> None:
@@ -190,7 +190,7 @@ def test_one_call_refuses_another_number_of_channels() -> None:
     ranks = [make_ranks(simple_case(channels=c, batches=(2,)))[0] for c in (5, 6)]
     before = [snapshot(rank) for rank in ranks]
     caught = outcomes(ranks, [driver.forward_call] * 2)
-    assert all(isinstance(error, syncbn.DesyncError) for error in caught), caught
+    assert all(isinstance(error, syncnorm.DesyncError) for error in caught), caught
     assert [snapshot(rank) for rank in ranks] == before
 
 
@@ -201,7 +201,7 @@ def test_forward_meets_backward() -> None:
         driver.add_gradients(case, rank)
     works = [driver.forward_call, lambda rank, comm: driver.backward_call(case, rank, comm)]
     caught = outcomes(ranks, works)
-    assert all(isinstance(error, syncbn.DesyncError) for error in caught), caught
+    assert all(isinstance(error, syncnorm.DesyncError) for error in caught), caught
 
 
 def test_backward_of_another_layer() -> None:
@@ -215,7 +215,7 @@ def test_backward_of_another_layer() -> None:
     before = [snapshot(rank) for rank in ranks]
     work = lambda rank, comm: driver.backward_call(case, rank, comm)  # noqa: E731
     caught = outcomes(ranks, [work, work])
-    assert [type(error) for error in caught] == [syncbn.DesyncError] * 2
+    assert [type(error) for error in caught] == [syncnorm.DesyncError] * 2
     assert [snapshot(rank) for rank in ranks] == before
 
 

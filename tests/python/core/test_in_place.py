@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import syncbn
+import syncnorm
 from support import driver
 from support.cases import Case, Vector, simple_case
 from support.driver import Rank, assert_same_bits, make_ranks, run_frozen, run_one_call, run_phases
 from support.dtypes import FLOATS, UNIT, quantize
 from support.refusals import arguments, assert_refused, invoke
-from syncbn import _core
+from syncnorm import _core
 
 INVERTIBLE = ("identity", "leaky_relu", "elu")
 LEAST = 2.0**-12
@@ -163,7 +163,7 @@ def test_what_is_taken_for_the_inverse_of_minus_one(dtype: str) -> None:
 
 @pytest.mark.parametrize("options", [{"activation": "relu"}, {"negative_slope": 0.0}])
 def test_what_cannot_be_inverted_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"in_place is 1"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"in_place is 1"):
         _core.Options(in_place=True, **{"activation": "leaky_relu"} | options)
 
 
@@ -179,14 +179,14 @@ IN_PLACE = _core.Options(activation="elu", centering="on", in_place=True)
 @pytest.mark.parametrize("function", ["normalize", "forward", "infer"])
 def test_a_residual_is_refused(function: str, rank: Rank) -> None:
     names = "residual is given and options.in_place is 1"
-    assert_refused(function, rank, syncbn.InvalidArgumentError, names, options=IN_PLACE)
+    assert_refused(function, rank, syncnorm.InvalidArgumentError, names, options=IN_PLACE)
 
 
 @pytest.mark.parametrize("function", ["grad_input", "backward", "infer_backward"])
 def test_the_gradient_of_a_residual_is_refused(function: str, rank: Rank) -> None:
     names = "dresidual is given and options.in_place is 1"
     replaced = {"options": IN_PLACE, "y": None}
-    assert_refused(function, rank, syncbn.InvalidArgumentError, names, **replaced)
+    assert_refused(function, rank, syncnorm.InvalidArgumentError, names, **replaced)
     if function != "grad_input":  # whose wires in `rank` are of other options
         invoke(function, arguments(function, rank) | replaced | {"dresidual": None})
 
@@ -197,4 +197,4 @@ def test_y_beside_the_output_is_refused(function: str, rank: Rank) -> None:
     if function != "grad_moments":
         replaced["dresidual"] = None
     names = "y is given and options.in_place is 1"
-    assert_refused(function, rank, syncbn.InvalidArgumentError, names, **replaced)
+    assert_refused(function, rank, syncnorm.InvalidArgumentError, names, **replaced)

@@ -12,11 +12,11 @@ import math
 import numpy as np
 import pytest
 
-import syncbn
+import syncnorm
 from support.buffers import dense_strides
 from support.cases import Case, ShardData, Vector
 from support.driver import run_phases
-from syncbn import _core
+from syncnorm import _core
 
 
 def view(shape: tuple[int, ...], layout: str = "first", dtype: str = "float16") -> _core.Array:
@@ -39,7 +39,7 @@ def test_sizes_beyond_32_bits(shape: tuple[int, ...], layout: str) -> None:
 
 
 def test_more_values_than_can_be_addressed() -> None:
-    with pytest.raises(syncbn.InvalidArgumentError, match="address"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="address"):
         _core.sizes(view((2**40, 2**20, 2**10)), _core.Options())
 
 

@@ -12,7 +12,7 @@ from support import driver
 from support.cases import Case, Vector, simple_case
 from support.compare import check_training
 from support.driver import Rank, make_ranks, run_one_call, run_phases
-from syncbn import _core
+from syncnorm import _core
 
 FACTORS = ("unbiased", "biased", "unbiased_local", "unbiased_rank")
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")

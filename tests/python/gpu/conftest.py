@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import syncbn
+import syncnorm
 
 sys.path.insert(0, str(Path(__file__).parent))
 # Helpers that the tests on the CPU have too.
@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))
 def pytest_sessionstart(session: pytest.Session) -> None:
     if session.config.getoption("collectonly"):
         return
-    found = syncbn.capabilities()
+    found = syncnorm.capabilities()
     if not found["cuda_built"] or found["cuda_devices"] == 0 or not torch.cuda.is_available():
         raise pytest.UsageError(
-            f"these tests need a CUDA device: syncbn has a CUDA backend: {found['cuda_built']}, and"
-            f" sees {found['cuda_devices']} devices; torch {torch.__version__} sees"
+            f"these tests need a CUDA device: syncnorm has a CUDA backend: {found['cuda_built']},"
+            f" and sees {found['cuda_devices']} devices; torch {torch.__version__} sees"
             f" {torch.cuda.device_count()}. --collect-only lists them"
         )
 

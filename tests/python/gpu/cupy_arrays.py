@@ -1,4 +1,4 @@
-"""syncbn.cupy on the device for support.adapter_driver: rank i is as good as any on one device."""
+"""syncnorm.cupy on the device for support.adapter_driver: any rank will do on one device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from support.adapter_driver import Adapter
 from support.buffers import Buffer
-from syncbn import cupy as bn
+from syncnorm import cupy as bn
 
 
 def on_device(buffer: Buffer) -> cupy.ndarray:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import syncbn
-from syncbn.comm import nccl_from_store
-from syncbn.torch import SyncBatchNorm
+import syncnorm
+from syncnorm.comm import nccl_from_store
+from syncnorm.torch import SyncBatchNorm
 
 
 def inputs(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,7 +29,7 @@ def layer_step(
     return y, dx
 
 
-def measured(rank: int, comm: syncbn.Communicator) -> dict[str, Any]:
+def measured(rank: int, comm: syncnorm.Communicator) -> dict[str, Any]:
     x, dy = inputs(rank)
     src = torch.full((100,), 1.0 + rank, dtype=torch.float64, device="cuda")
     dst = torch.zeros_like(src)
@@ -65,7 +65,7 @@ def main(rank: int, size: int, folder: str) -> None:
     try:
         with nccl_from_store(store, rank, size, 0, init_timeout=60.0, max_ctas=2) as comm:
             results = measured(rank, comm)
-    except syncbn.NcclError as error:
+    except syncnorm.NcclError as error:
         results = {"error": f"{type(error).__name__}: {error}"}
     torch.save({name: to_cpu(value) for name, value in results.items()}, f"{folder}/rank{rank}.pt")
 

@@ -11,7 +11,7 @@ import torch
 from shard_reference import normalize_shards
 from torch import Tensor, nn
 
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm, sync_batch_norm_shards
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm, sync_batch_norm_shards
 
 SHAPE = (4, 24, 14, 14)
 

@@ -1,4 +1,4 @@
-"""syncbn.cupy on the device: its numbers, and which arrays it takes."""
+"""syncnorm.cupy on the device: its numbers, and which arrays it takes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ cupy = pytest.importorskip("cupy", reason="CuPy is not installed on this machine
 
 from cupy_arrays import ADAPTER, bits, random  # noqa: E402
 
-import syncbn.comm  # noqa: E402
+import syncnorm.comm  # noqa: E402
 from support import adapter_driver  # noqa: E402
 from support.cases import Case, simple_case  # noqa: E402
 from support.compare import check_frozen, check_training  # noqa: E402
 from support.driver import assert_same_bits  # noqa: E402
-from syncbn import cupy as bn  # noqa: E402
-from syncbn import numpy as cpu  # noqa: E402
-from syncbn.torch import SyncBatchNorm  # noqa: E402
+from syncnorm import cupy as bn  # noqa: E402
+from syncnorm import numpy as cpu  # noqa: E402
+from syncnorm.torch import SyncBatchNorm  # noqa: E402
 
 SHAPE = (6, 5, 24, 17)
 BFLOAT16 = pytest.param(
@@ -160,7 +160,7 @@ def test_numpy_s_arrays_are_refused_and_the_reverse() -> None:
         bn.forward(host)
     with pytest.raises(TypeError, match=r"x: got torch\.Tensor in memory of the host"):
         bn.forward(torch.from_numpy(host))
-    with pytest.raises(TypeError, match=r"x: got cupy\.ndarray on a device.*syncbn\.cupy"):
+    with pytest.raises(TypeError, match=r"x: got cupy\.ndarray on a device.*syncnorm\.cupy"):
         cpu.forward(cupy.asarray(host))
 
 
@@ -168,7 +168,7 @@ def test_numpy_s_arrays_are_refused_and_the_reverse() -> None:
 def test_another_device_than_the_current_one_is_refused() -> None:
     with cupy.cuda.Device(1):
         elsewhere = cupy.zeros(SHAPE, "float32")
-    with pytest.raises(syncbn.InvalidArgumentError, match="x: is on CUDA device 1, expected"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="x: is on CUDA device 1, expected"):
         bn.forward(elsewhere)
 
 
@@ -206,14 +206,14 @@ def test_the_devices_of_one_process_train_together() -> None:
     count = min(8, cupy.cuda.runtime.getDeviceCount())
     bounds = np.linspace(0, 8, count + 1).astype(int)
 
-    def train_rank(comm: syncbn.Communicator) -> dict[str, np.ndarray]:
+    def train_rank(comm: syncnorm.Communicator) -> dict[str, np.ndarray]:
         with comm, cupy.cuda.Device(comm.rank), cupy.cuda.Stream(non_blocking=True) as stream:
             layer = bn.SyncBatchNorm(5, comm=comm, dtype="float64", grad_reduction="sum")
             state = train(layer, cupy, slice(*bounds[comm.rank : comm.rank + 2]))
             comm.wait(stream=stream.ptr, timeout=60.0)
             return state
 
-    comms = syncbn.comm.nccl_group(range(count), init_timeout=60.0)
+    comms = syncnorm.comm.nccl_group(range(count), init_timeout=60.0)
     with ThreadPoolExecutor(count) as pool:
         for state in pool.map(train_rank, comms):
             assert_close(state, expected())

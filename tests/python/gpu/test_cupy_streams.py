@@ -1,4 +1,4 @@
-"""What syncbn.cupy does on the device's streams: it waits for nothing, and can be captured."""
+"""What syncnorm.cupy does on the device's streams: it waits for nothing, and can be captured."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ cupy = pytest.importorskip("cupy", reason="CuPy is not installed on this machine
 
 from cupy_arrays import bits, random  # noqa: E402
 
-import syncbn  # noqa: E402
+import syncnorm  # noqa: E402
 from support.nccl_ranks import each  # noqa: E402
-from syncbn import cupy as bn  # noqa: E402
+from syncnorm import cupy as bn  # noqa: E402
 
 SHAPE = (8, 6, 65, 63)
 WAIT_SECONDS = 60.0
@@ -209,7 +209,7 @@ def test_ranks_in_different_calls_are_told_at_a_later_call() -> None:
     wires = [bn.moments(x, eps_mode=mode)[0] for mode in ("add", "max")]
     y, _ = bn.normalize(x, 2, wires[0], wires[0] + wires[1], eps_mode="add")
     assert bool(cupy.isnan(y).all())  # waits for the device
-    with pytest.raises(syncbn.DesyncError, match="some calls ago on CUDA device 0"):
+    with pytest.raises(syncnorm.DesyncError, match="some calls ago on CUDA device 0"):
         bn.forward(x)
     y, _ = bn.forward(x)
     assert not bool(cupy.isnan(y).any())

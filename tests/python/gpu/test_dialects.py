@@ -10,7 +10,7 @@ import torch
 from closeness import assert_rounded
 from torch import Tensor, nn
 
-from syncbn.torch import encoding, megengine, mmcv, mxnet, paddle
+from syncnorm.torch import encoding, megengine, mmcv, mxnet, paddle
 
 CHANNELS = 24
 LAYERS: dict[str, Callable[[], nn.Module]] = {

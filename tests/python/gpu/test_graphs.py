@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 
 class Captured:

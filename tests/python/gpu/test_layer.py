@@ -11,7 +11,7 @@ from layer_reference import Exact, exact_layer
 from layouts import LAYOUTS, laid_out
 from torch import Tensor, nn
 
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
 
 # A matrix, a sequence, images with whole and with broken packs, a volume.
 SHAPES = [(300, 40), (7, 5, 33), (4, 24, 14, 14), (3, 7, 9, 11), (2, 6, 5, 6, 7)]

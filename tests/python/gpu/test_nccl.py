@@ -11,9 +11,9 @@ import torch
 from layer_reference import exact_layer
 from ranks import run_ranks
 
-import syncbn
-from syncbn.comm import from_nccl_id, nccl_group, nccl_unique_id
-from syncbn.torch import SyncBatchNorm
+import syncnorm
+from syncnorm.comm import from_nccl_id, nccl_group, nccl_unique_id
+from syncnorm.torch import SyncBatchNorm
 
 WORKER = Path(__file__).parent / "nccl_worker.py"
 RANKS = 2
@@ -23,13 +23,13 @@ SHARING = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0", "GLOO_SOC
 
 
 def nccl_version() -> tuple[int, ...]:
-    found = syncbn.capabilities()["nccl"]
+    found = syncnorm.capabilities()["nccl"]
     assert found, "no NCCL was found; expected the nvidia-nccl package beside torch"
     return tuple(map(int, re.findall(r"\d+", found)[:3]))
 
 
 @pytest.fixture(name="comm")
-def communicator_of_one_rank() -> Iterator[syncbn.Communicator]:
+def communicator_of_one_rank() -> Iterator[syncnorm.Communicator]:
     with from_nccl_id(nccl_unique_id(), 0, 1, 0, init_timeout=60.0) as comm:
         yield comm
 
@@ -38,7 +38,7 @@ def stream() -> int:
     return torch.cuda.current_stream().cuda_stream
 
 
-def test_a_sum_of_one_rank(comm: syncbn.Communicator) -> None:
+def test_a_sum_of_one_rank(comm: syncnorm.Communicator) -> None:
     src = torch.randn(1000, dtype=torch.float64, device="cuda")
     dst = torch.zeros_like(src)
     comm.sum(src, dst, stream=stream())
@@ -52,7 +52,7 @@ def test_a_group_of_all_devices() -> None:
     comms[0].close()
 
 
-def test_a_sum_in_a_captured_graph(comm: syncbn.Communicator) -> None:
+def test_a_sum_in_a_captured_graph(comm: syncnorm.Communicator) -> None:
     src = torch.zeros(64, dtype=torch.float64, device="cuda")
     dst = torch.zeros_like(src)
     comm.sum(src, dst, stream=stream())  # connects the ranks, which a capture could not
@@ -67,7 +67,7 @@ def test_a_sum_in_a_captured_graph(comm: syncbn.Communicator) -> None:
         assert (dst == value).all()
 
 
-def test_a_layer_over_a_communicator_of_one_rank(comm: syncbn.Communicator) -> None:
+def test_a_layer_over_a_communicator_of_one_rank(comm: syncnorm.Communicator) -> None:
     layer = SyncBatchNorm(6, device="cuda", dtype=torch.float64, process_group=comm)
     x = torch.randn(5, 6, 7, 7, device="cuda", dtype=torch.float64, requires_grad=True)
     dy = torch.randn_like(x)

@@ -11,7 +11,7 @@ import training_runs as runs
 from torch.nn.parallel import DistributedDataParallel
 
 from support.scenarios import error_of
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
 
 FORMATS = {
     "channels_first": torch.contiguous_format,

@@ -20,7 +20,7 @@ COLUMNS_LIMIT = 100
 
 # Longer than LINES_LIMIT, each for its reason.
 LONG_FILES = {
-    "core/include/syncbn/syncbn.h": "the contract of the C ABI in one piece, most of it comment",
+    "core/include/syncnorm/syncnorm.h": "the contract of the C ABI in one piece, mostly comment",
 }
 
 # ----------------------------------------------------------------------------------- C and C++
@@ -28,9 +28,9 @@ LONG_FILES = {
 # From the most specific to the least; the first that matches names the room. A trailing * stands
 # for any ending, else it is a file or a folder.
 CXX_ROOMS = {
-    "core/include/syncbn/syncbn.h": "abi",
-    "core/include/syncbn/version.h": "abi",
-    "core/include/syncbn": "public",
+    "core/include/syncnorm/syncnorm.h": "abi",
+    "core/include/syncnorm/version.h": "abi",
+    "core/include/syncnorm": "public",
     "core/src/backend/cuda/device": "backend/cuda/device",
     "core/src/backend/cuda": "backend/cuda",
     "core/src/backend/cpu": "backend/cpu",
@@ -94,8 +94,8 @@ FOREIGN_HEADERS = {
     "embedder": r"doctest/doctest\.h|(dlfcn|mpi)\.h",
 }
 FOREIGN_HEADERS_OF_FILE = {
-    "core/include/syncbn/mpi.hpp": r"mpi\.h",
-    "core/include/syncbn/mpi_link.hpp": r"mpi\.h",
+    "core/include/syncnorm/mpi.hpp": r"mpi\.h",
+    "core/include/syncnorm/mpi_link.hpp": r"mpi\.h",
     "core/src/support/cuda_runtime.hpp": r"cuda_runtime_api\.h",
     "examples/04_cuda_nccl/device.hpp": r"(cuda_runtime_api|nccl)\.h",
     "examples/05_libtorch/main.cpp": r"torch/\S+\.h",
@@ -193,7 +193,7 @@ def include_cycles(root: Path) -> list[str]:
 
 # -------------------------------------------------------------------------------------- Python
 
-# Which rooms of python/syncbn may import a framework. demo and bench are programs, not layers.
+# Which rooms of python/syncnorm may import a framework. demo and bench are programs, not layers.
 FRAMEWORKS = {
     "torch": {"torch", "demo", "bench"},
     "cupy": {"cupy"},
@@ -218,8 +218,8 @@ IMPORTED_ONLY_BY = {
 
 
 def python_room(name: str) -> str:
-    """Name the folder or the module directly below python/syncbn."""
-    return PurePosixPath(name).relative_to("python/syncbn").with_suffix("").parts[0]
+    """Name the folder or the module directly below python/syncnorm."""
+    return PurePosixPath(name).relative_to("python/syncnorm").with_suffix("").parts[0]
 
 
 def _imported(tree: ast.AST, package: list[str]) -> Iterator[str]:
@@ -236,7 +236,7 @@ def _imported(tree: ast.AST, package: list[str]) -> Iterator[str]:
 def import_violations(root: Path) -> list[str]:
     found = []
     for name, path in files(root, {".py"}):
-        if not name.startswith("python/syncbn/"):
+        if not name.startswith("python/syncnorm/"):
             continue
         room = python_room(name)
         package = list(PurePosixPath(name).relative_to("python").parent.parts)
@@ -244,10 +244,10 @@ def import_violations(root: Path) -> list[str]:
             top, *rest = module.split(".")
             if top in FRAMEWORKS and room not in FRAMEWORKS[top]:
                 found.append(f"{name}: {room} must not import {top}")
-            if top == "syncbn" and rest:
+            if top == "syncnorm" and rest:
                 users = IMPORTED_ONLY_BY.get(rest[0])
                 if users is not None and room != rest[0] and room not in users:
-                    found.append(f"{name}: {room} must not import syncbn.{rest[0]}")
+                    found.append(f"{name}: {room} must not import syncnorm.{rest[0]}")
     return found
 
 

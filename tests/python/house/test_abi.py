@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-import syncbn
+import syncnorm
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = Path(__file__).with_name("abi.txt")
-LIBRARY = Path(syncbn.__file__).parent / "lib/libsyncbn.so"
+LIBRARY = Path(syncnorm.__file__).parent / "lib/libsyncnorm.so"
 ADVICE = (
     "The ABI changed. docs/abi.md says what may change in which release. If this is meant, run "
     "`make abi` and commit tests/python/house/abi.txt; what old programs cannot go on with needs a "
-    "new minor version in core/include/syncbn/version.h (from 1.0 on a new major version)."
+    "new minor version in core/include/syncnorm/version.h (from 1.0 on a new major version)."
 )
 
 
@@ -51,21 +51,21 @@ def test_the_library_exports_the_committed_functions():
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("SYNCBN_TIMEOUT = 6", "SYNCBN_TIMEOUT = 9", "    SYNCBN_TIMEOUT = 9"),
+        ("SYNCNORM_TIMEOUT = 6", "SYNCNORM_TIMEOUT = 9", "    SYNCNORM_TIMEOUT = 9"),
         (
             "int32_t num_threads; ",
             "int64_t num_threads; ",
             "    at 40, size 8: int64_t num_threads",
         ),
-        ("int32_t cuda_built; ", "int64_t cuda_built; ", "struct syncbn_capabilities: size 40,"),
-        ("#define SYNCBN_CONTROL_SIZE 16384", "#define SYNCBN_CONTROL_SIZE 1", "_SIZE = 1"),
-        ("{sizeof(syncbn_options), 1e-5,", "{sizeof(syncbn_options), 1e-3,", "1e-3, 0.1"),
-        ("const char* reason);", "int reason);", "syncbn_comm* comm, int reason)"),
+        ("int32_t cuda_built; ", "int64_t cuda_built; ", "struct syncnorm_capabilities: size 40,"),
+        ("#define SYNCNORM_CONTROL_SIZE 16384", "#define SYNCNORM_CONTROL_SIZE 1", "_SIZE = 1"),
+        ("{sizeof(syncnorm_options), 1e-5,", "{sizeof(syncnorm_options), 1e-3,", "1e-3, 0.1"),
+        ("const char* reason);", "int reason);", "syncnorm_comm* comm, int reason)"),
     ],
 )
 def test_a_change_is_seen(tmp_path, old, new, line):
     include = shutil.copytree(ROOT / "core/include", tmp_path / "include")
-    header = include / "syncbn/syncbn.h"
+    header = include / "syncnorm/syncnorm.h"
     text = header.read_text(encoding="utf-8")
     assert text.count(old) == 1
     header.write_text(text.replace(old, new), encoding="utf-8")

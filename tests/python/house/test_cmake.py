@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parents[3]
 PARENT = f"""
 cmake_minimum_required(VERSION 3.28)
 project(parent LANGUAGES CXX)
-add_subdirectory("{ROOT.as_posix()}" syncbn)
-get_target_property(kind syncbn::syncbn TYPE)
+add_subdirectory("{ROOT.as_posix()}" syncnorm)
+get_target_property(kind syncnorm::syncnorm TYPE)
 message(STATUS "kind=${{kind}} build_type=[${{CMAKE_BUILD_TYPE}}] flags=[${{CMAKE_CXX_FLAGS}}]")
 message(STATUS "architectures=[${{CMAKE_CUDA_ARCHITECTURES}}]")
-if(TARGET syncbn_doctest)
+if(TARGET syncnorm_doctest)
   message(FATAL_ERROR "the tests were configured")
 endif()
 """
@@ -40,7 +40,7 @@ def test_a_parent_project_is_left_alone(tmp_path):
 
 
 def test_a_build_is_optimized_unless_told_otherwise(tmp_path):
-    done = configure(ROOT, tmp_path, "-DSYNCBN_BUILD_TESTS=OFF", "-DSYNCBN_CUDA=OFF")
+    done = configure(ROOT, tmp_path, "-DSYNCNORM_BUILD_TESTS=OFF", "-DSYNCNORM_CUDA=OFF")
     assert done.returncode == 0, done.stderr
     assert "CMAKE_BUILD_TYPE:STRING=Release" in (tmp_path / "CMakeCache.txt").read_text("utf-8")
 
@@ -48,9 +48,9 @@ def test_a_build_is_optimized_unless_told_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-DSYNCBN_CUDA=yes"], "Expected AUTO, ON or OFF"),
-        (["-DSYNCBN_CUDA=ON", "-DSYNCBN_SIMT=ON"], "Expected one of them"),
-        (["-DSYNCBN_CUDA=OFF", "-DSYNCBN_SANITIZE=memory"], "SYNCBN_SANITIZE is 'memory'"),
+        (["-DSYNCNORM_CUDA=yes"], "Expected AUTO, ON or OFF"),
+        (["-DSYNCNORM_CUDA=ON", "-DSYNCNORM_SIMT=ON"], "Expected one of them"),
+        (["-DSYNCNORM_CUDA=OFF", "-DSYNCNORM_SANITIZE=memory"], "SYNCNORM_SANITIZE is 'memory'"),
     ],
 )
 def test_a_setting_that_cannot_be_met_is_refused(tmp_path, options, message):

@@ -26,7 +26,7 @@ def configure(
     """Configure the library alone; give the process and all it said in one line."""
     done = subprocess.run(
         [
-            *("cmake", "-S", ROOT, "-B", build, "-DSYNCBN_BUILD_TESTS=OFF"),
+            *("cmake", "-S", ROOT, "-B", build, "-DSYNCNORM_BUILD_TESTS=OFF"),
             *(f"-DPython3_EXECUTABLE={sys.executable}", *options),
         ],
         env={**os.environ, **env},
@@ -52,27 +52,27 @@ def test_without_nvcc_the_library_has_no_cuda(tmp_path):
 
 
 def test_without_nvcc_cuda_cannot_be_had(tmp_path):
-    done, said = configure(tmp_path, "-DSYNCBN_CUDA=ON", *without_nvcc(), CUDACXX="")
+    done, said = configure(tmp_path, "-DSYNCNORM_CUDA=ON", *without_nvcc(), CUDACXX="")
     assert done.returncode != 0
-    assert "SYNCBN_CUDA=ON, but nvcc was not found" in said
+    assert "SYNCNORM_CUDA=ON, but nvcc was not found" in said
     assert "docs/building.md" in said
 
 
 @pytest.mark.parametrize(("setting", "fails"), [("AUTO", False), ("ON", True)])
 def test_an_nvcc_that_does_not_work_is_named(tmp_path, setting, fails):
     broken = shutil.which("false")
-    done, said = configure(tmp_path, f"-DSYNCBN_CUDA={setting}", CUDACXX=str(broken))
+    done, said = configure(tmp_path, f"-DSYNCNORM_CUDA={setting}", CUDACXX=str(broken))
     assert (done.returncode != 0) == fails
     assert f"'{broken}' cannot compile with" in said
     assert "Set CUDACXX and CUDAHOSTCXX" in said
 
 
 def test_simulated_devices_need_the_headers_of_cuda(tmp_path):
-    """SYNCBN_SIMT needs no compiler, but says where the headers can come from."""
+    """SYNCNORM_SIMT needs no compiler, but says where the headers can come from."""
     done, said = configure(
         tmp_path,
-        "-DSYNCBN_SIMT=ON",
-        "-DSYNCBN_CUDA_HEADERS=SYNCBN_CUDA_HEADERS-NOTFOUND",
+        "-DSYNCNORM_SIMT=ON",
+        "-DSYNCNORM_CUDA_HEADERS=SYNCNORM_CUDA_HEADERS-NOTFOUND",
         "-DCMAKE_FIND_ROOT_PATH=/nowhere",
         "-DCMAKE_FIND_ROOT_PATH_MODE_INCLUDE=ONLY",
         CUDACXX="nvcc",
@@ -83,7 +83,7 @@ def test_simulated_devices_need_the_headers_of_cuda(tmp_path):
 
 
 def test_cuda_can_be_left_out(tmp_path):
-    done, said = configure(tmp_path, "-DSYNCBN_CUDA=OFF")
+    done, said = configure(tmp_path, "-DSYNCNORM_CUDA=OFF")
     assert done.returncode == 0, said
     assert "CUDA backend" not in said
     assert "CMAKE_CUDA_COMPILER" not in (tmp_path / "CMakeCache.txt").read_text("utf-8")
@@ -124,8 +124,8 @@ def test_the_architectures_are_those_that_nvcc_knows(tmp_path, known, expected):
     nvcc.chmod(0o755)
     script = tmp_path / "script.cmake"
     script.write_text(
-        f'include("{ROOT.as_posix()}/cmake/SyncbnCudaArchitectures.cmake")\n'
-        f'syncbn_cuda_architectures(found "{nvcc.as_posix()}")\n'
+        f'include("{ROOT.as_posix()}/cmake/SyncnormCudaArchitectures.cmake")\n'
+        f'syncnorm_cuda_architectures(found "{nvcc.as_posix()}")\n'
         'message("${found}")\n',
         encoding="utf-8",
     )

@@ -86,4 +86,4 @@ def test_a_spill_fails_and_is_named(tmp_path):
 def test_a_build_without_cuda_is_refused(tmp_path):
     done = run(tmp_path)
     assert done.returncode != 0
-    assert "-DSYNCBN_CUDA=ON" in done.stderr
+    assert "-DSYNCNORM_CUDA=ON" in done.stderr

@@ -49,7 +49,7 @@ def test_a_block_that_differs_is_found_and_brought_up_to_date(page: Path) -> Non
     assert f"page.md:3: differs from [doc: find] in {SOURCE}" in done.stderr
     assert excerpts(page).returncode == 0
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"Before.\n\n<!-- {SOURCE}: find -->\n```cmake\nfind_package(syncbn ")
+    assert text.startswith(f"Before.\n\n<!-- {SOURCE}: find -->\n```cmake\nfind_package(syncnorm ")
     assert text.endswith("\n```\n\nAfter.\n")
     assert "[end]" not in text
     assert excerpts("--check", page).returncode == 0

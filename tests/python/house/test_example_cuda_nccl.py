@@ -38,7 +38,7 @@ def test_it_builds_and_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.Mo
         ["readelf", "--dynamic", program], capture_output=True, text=True, check=True
     ).stdout
     needed = set(re.findall(r"NEEDED.*\[(\w+)\.so", dynamic))
-    assert {"libsyncbn", "libcudart", "libnccl"} <= needed
+    assert {"libsyncnorm", "libcudart", "libnccl"} <= needed
 
     done = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
     if done.returncode == 0:  # there is a device

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import syncbn
+import syncnorm
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "tools" / "gpu_check.sh"
@@ -28,7 +28,7 @@ class Machine:
         )
         self.programs.mkdir()
         (self.build / "python").mkdir(parents=True)
-        (self.build / "python" / "syncbn").symlink_to(Path(syncbn.__file__).parent)
+        (self.build / "python" / "syncnorm").symlink_to(Path(syncnorm.__file__).parent)
         self.add_python()
         self.add("nvidia-smi", "exit 9")
 
@@ -39,7 +39,7 @@ class Machine:
 
     def add_python(self, instead: str = "") -> None:
         """With what it does instead. To find NCCL takes seconds, and is not what is tested here."""
-        nccl = 'case "$*" in "-c import torch, syncbn;"*) echo none; exit 0;; esac'
+        nccl = 'case "$*" in "-c import torch, syncnorm;"*) echo none; exit 0;; esac'
         self.add("python", f'{nccl}\n{instead}\nexec "{sys.executable}" "$@"')
 
     def check(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -130,7 +130,7 @@ def test_what_is_missing_is_named_and_does_not_fail(gpu):
 
 
 def test_without_a_build_nothing_is_run(gpu):
-    (gpu.build / "python" / "syncbn").unlink()
+    (gpu.build / "python" / "syncnorm").unlink()
     gpu.add("ctest", "exit 0")
     assert gpu.check("tests").returncode == 0
     assert gpu.stages() == {"tests": ("not run", "nothing is built")}
@@ -196,7 +196,7 @@ def test_a_sanitizer_that_complains_fails_the_check(gpu):
 
 # Stands before Python: says what it was asked instead of measuring or testing.
 ASKED = """case "$*" in "-m benchmarks.gpu"*|"-m pytest"*)
-  echo "asked: $*, nccl=$SYNCBN_NCCL_LIBRARY, first=$LD_PRELOAD"; exit 0;;
+  echo "asked: $*, nccl=$SYNCNORM_NCCL_LIBRARY, first=$LD_PRELOAD"; exit 0;;
 esac"""
 
 
@@ -239,7 +239,7 @@ def test_nccl_is_tested_again_with_the_library_that_is_named(asking, tmp_path, m
     wheel = tmp_path / "nccl.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("nvidia/nccl/lib/libnccl.so.2", "an NCCL")
-    monkeypatch.setenv("SYNCBN_NCCL_LIBRARY", str(wheel))
+    monkeypatch.setenv("SYNCNORM_NCCL_LIBRARY", str(wheel))
     asking.check("python", "nccl")
     assert asked(asking, "python").endswith("nccl=, first=")
     library = asking.build / "nccl/nvidia/nccl/lib/libnccl.so.2"
@@ -249,7 +249,7 @@ def test_nccl_is_tested_again_with_the_library_that_is_named(asking, tmp_path, m
 
 
 def test_what_a_stage_by_request_lacks_is_named(gpu, monkeypatch):
-    monkeypatch.delenv("SYNCBN_NCCL_LIBRARY", raising=False)
+    monkeypatch.delenv("SYNCNORM_NCCL_LIBRARY", raising=False)
     assert gpu.check("nccl", "counters").returncode == 0
-    lacks = "missing: SYNCBN_NCCL_LIBRARY, to name an NCCL from 2.30 on"
+    lacks = "missing: SYNCNORM_NCCL_LIBRARY, to name an NCCL from 2.30 on"
     assert gpu.stages() == {"nccl": ("not run", lacks), "counters": ("not run", "missing: ncu")}

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 INCLUDE = ROOT / "core/include"
-HEADERS = sorted(path.name for path in (INCLUDE / "syncbn").iterdir())
+HEADERS = sorted(path.name for path in (INCLUDE / "syncnorm").iterdir())
 C_HEADERS = [name for name in HEADERS if name.endswith(".h")]
 # mpi.hpp and its part need the embedder's <mpi.h>.
 CXX_HEADERS = [name for name in HEADERS if not name.startswith("mpi")]
@@ -28,8 +28,8 @@ def compile_only(text: str, folder: Path, *options: str) -> subprocess.Completed
 
 
 def test_the_headers_are_seen():
-    assert {"syncbn.h", "version.h"} == set(C_HEADERS)
-    assert {"syncbn.hpp", "errors.hpp", "types.hpp"} <= set(CXX_HEADERS)
+    assert {"syncnorm.h", "version.h"} == set(C_HEADERS)
+    assert {"syncnorm.hpp", "errors.hpp", "types.hpp"} <= set(CXX_HEADERS)
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ def test_the_headers_are_seen():
         *((name, "-std=c11") for name in C_HEADERS),
         *((name, "-std=c++17") for name in CXX_HEADERS),
         *((name, "-std=c++20") for name in CXX_HEADERS),
-        ("syncbn.hpp", "-std=c++17 -fno-exceptions -fno-rtti"),
+        ("syncnorm.hpp", "-std=c++17 -fno-exceptions -fno-rtti"),
     ],
 )
 def test_a_header_compiles_alone_and_pulls_in_nothing(tmp_path, header, options):
     listed = tmp_path / "listed"
     depend = ("-MD", "-MF", str(listed))
-    text = 2 * f"#include <syncbn/{header}>\n" + "typedef int something;\n"
+    text = 2 * f"#include <syncnorm/{header}>\n" + "typedef int something;\n"
     done = compile_only(text, tmp_path, *options.split(), *WARNINGS, *depend)
     assert done.returncode == 0, done.stderr
     names = listed.read_text(encoding="utf-8").replace("\\\n", " ").split()[2:]
-    assert str(INCLUDE / "syncbn" / header) in names
+    assert str(INCLUDE / "syncnorm" / header) in names
     assert [name for name in names if FOREIGN.search(Path(name).name)] == []
 
 
@@ -63,9 +63,9 @@ def test_c_programs_get_no_macro_but_ours(tmp_path):
         return set(re.findall(r"^#define (\w+)", out, re.MULTILINE))
 
     standard = "#include <stddef.h>\n#include <stdint.h>\n"
-    ours = macros(standard + "#include <syncbn/syncbn.h>\n") - macros(standard)
+    ours = macros(standard + "#include <syncnorm/syncnorm.h>\n") - macros(standard)
     assert len(ours) > 10
-    assert [name for name in ours if not name.startswith("SYNCBN_")] == []
+    assert [name for name in ours if not name.startswith("SYNCNORM_")] == []
 
 
 # ------------------------------------------------------------------------------------ wrong use
@@ -95,23 +95,23 @@ def test_wrong_use_does_not_compile(tmp_path):
 
 
 def test_without_exceptions_a_call_needs_its_status(tmp_path):
-    text = "#include <syncbn/syncbn.hpp>\nvoid f() { syncbn::query_sizes({1, 1, 1}, {}); }\n"
+    text = "#include <syncnorm/syncnorm.hpp>\nvoid f() { syncnorm::query_sizes({1, 1, 1}, {}); }\n"
     assert compile_only(text, tmp_path, "-std=c++17").returncode == 0
     done = compile_only(text, tmp_path, "-std=c++17", "-fno-exceptions")
-    assert "without exceptions the last argument must be a syncbn::Status" in done.stderr
+    assert "without exceptions the last argument must be a syncnorm::Status" in done.stderr
 
 
 # ------------------------------------------------------------------------------- C++ and C alike
 
 
 def test_every_c_function_is_reached_from_cpp():
-    header = (INCLUDE / "syncbn/syncbn.h").read_text(encoding="utf-8")
-    declared = set(re.findall(r"^SYNCBN_API [^;(]*?\b(syncbn_\w+)\(", header, re.MULTILINE))
+    header = (INCLUDE / "syncnorm/syncnorm.h").read_text(encoding="utf-8")
+    declared = set(re.findall(r"^SYNCNORM_API [^;(]*?\b(syncnorm_\w+)\(", header, re.MULTILINE))
     assert len(declared) > 25
     face = "".join(
-        (INCLUDE / "syncbn" / name).read_text(encoding="utf-8")
+        (INCLUDE / "syncnorm" / name).read_text(encoding="utf-8")
         for name in CXX_HEADERS
         if name not in C_HEADERS
     )
-    called = set(re.findall(r"\b(syncbn_\w+)\(", re.sub(r"//.*", "", face)))
+    called = set(re.findall(r"\b(syncnorm_\w+)\(", re.sub(r"//.*", "", face)))
     assert declared - called == set()

@@ -36,8 +36,8 @@ def test_the_project_keeps(violations):
 
 def test_the_rules_see_the_project():
     names = [name for name, _ in layers.files(ROOT, {*layers.CXX_SUFFIXES, ".py"})]
-    assert "core/include/syncbn/syncbn.h" in names
-    assert "python/syncbn/__init__.py" in names
+    assert "core/include/syncnorm/syncnorm.h" in names
+    assert "python/syncnorm/__init__.py" in names
     assert any(target for _, _, target in layers._includes(ROOT))
 
 
@@ -55,16 +55,20 @@ def test_exceptions_are_still_needed():
         ("core/src/comm/a.cpp", '# include "backend/b.hpp"', "core/src/backend/b.hpp"),
         ("core/src/ops/a.cpp", '#include "api/guard.hpp"', "core/src/api/guard.hpp"),
         ("core/src/ops/a.cpp", '#include "backend/cpu/k.hpp"', "core/src/backend/cpu/k.hpp"),
-        ("core/src/ops/a.cpp", "#include <syncbn/syncbn.hpp>", "core/include/syncbn/syncbn.hpp"),
+        (
+            "core/src/ops/a.cpp",
+            "#include <syncnorm/syncnorm.hpp>",
+            "core/include/syncnorm/syncnorm.hpp",
+        ),
         ("core/src/backend/cpu/a.cpp", '#include "../cuda/b.hpp"', "core/src/backend/cuda/b.hpp"),
         ("bindings/a.cpp", '#include "ops/forward.hpp"', "core/src/ops/forward.hpp"),
         ("examples/a.cpp", '#include "support/error.hpp"', "core/src/support/error.hpp"),
         ("tests/cpp/test_abi_a.cpp", '#include "plan/p.hpp"', "core/src/plan/p.hpp"),
         ("tests/simt/a.cpp", '#include "plan/p.hpp"', "core/src/plan/p.hpp"),
         ("core/src/ops/a.cpp", '#include "simt.hpp"', "tests/simt/simt.hpp"),
-        ("core/include/syncbn/syncbn.h", '#include "x.hpp"', "core/src/support/x.hpp"),
-        ("core/include/syncbn/syncbn.h", "#include <cuda_runtime.h>", None),
-        ("core/include/syncbn/syncbn.hpp", "#include <mpi.h>", None),
+        ("core/include/syncnorm/syncnorm.h", '#include "x.hpp"', "core/src/support/x.hpp"),
+        ("core/include/syncnorm/syncnorm.h", "#include <cuda_runtime.h>", None),
+        ("core/include/syncnorm/syncnorm.hpp", "#include <mpi.h>", None),
         ("core/src/support/a.hpp", "#include <Python.h>", None),
         ("core/src/ops/a.cpp", "#include <nccl.h>", None),
         ("core/src/elsewhere/a.cpp", "#include <vector>", None),
@@ -81,7 +85,7 @@ def test_a_forbidden_include_is_found(tmp_path, name, text, target):
 def test_a_permitted_include_is_not_reported(tmp_path):
     plant(tmp_path, "core/src/math/wire.hpp", "#pragma once\n#include <cmath>\n")
     plant(tmp_path, "core/src/ops/a.cpp", '#include "math/wire.hpp"\n#include <stdint.h>\n')
-    plant(tmp_path, "core/include/syncbn/mpi.hpp", "#include <mpi.h>\n")
+    plant(tmp_path, "core/include/syncnorm/mpi.hpp", "#include <mpi.h>\n")
     assert layers.include_violations(tmp_path) == []
 
 
@@ -100,20 +104,20 @@ def test_a_cycle_of_includes_is_found(tmp_path):
         ("comm.py", "from torch import distributed"),
         ("torch/module.py", "import cupy"),
         ("numpy/arrays.py", "import cupy.cuda"),
-        ("_cli/info.py", "from syncbn.torch import SyncBatchNorm"),
+        ("_cli/info.py", "from syncnorm.torch import SyncBatchNorm"),
         ("torch/module.py", "from ..demo import data"),
         ("__init__.py", "from . import torch"),
     ],
 )
 def test_a_forbidden_import_is_found(tmp_path, name, text):
-    plant(tmp_path, f"python/syncbn/{name}", text + "\n")
+    plant(tmp_path, f"python/syncnorm/{name}", text + "\n")
     (found,) = layers.import_violations(tmp_path)
-    assert found.startswith(f"python/syncbn/{name}: ")
+    assert found.startswith(f"python/syncnorm/{name}: ")
 
 
 def test_a_permitted_import_is_not_reported(tmp_path):
-    plant(tmp_path, "python/syncbn/torch/a.py", "import torch\nfrom .. import _core, Options\n")
-    plant(tmp_path, "python/syncbn/__init__.py", "from ._core import Options\n")
+    plant(tmp_path, "python/syncnorm/torch/a.py", "import torch\nfrom .. import _core, Options\n")
+    plant(tmp_path, "python/syncnorm/__init__.py", "from ._core import Options\n")
     assert layers.import_violations(tmp_path) == []
 
 
@@ -123,9 +127,9 @@ def test_long_files_and_long_lines_are_found(tmp_path):
     assert len(layers.size_violations(tmp_path)) == 2
 
 
-def test_import_syncbn_imports_no_framework():
+def test_import_syncnorm_imports_no_framework():
     code = (
-        "import sys, syncbn\n"
+        "import sys, syncnorm\n"
         f"print([name for name in {sorted(layers.FRAMEWORKS)} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -11,36 +11,36 @@ from pathlib import Path
 
 import pytest
 
-import syncbn
+import syncnorm
 from support.cmake_project import PACKAGE, run
 
 ROOT = Path(__file__).resolve().parents[3]
 CONSUMER = Path(__file__).parent / "consumer"
-LIBRARY = PACKAGE / "lib" / ("libsyncbn.dylib" if sys.platform == "darwin" else "libsyncbn.so")
-CMAKE_PACKAGE = PACKAGE / "lib" / "cmake" / "syncbn"
+LIBRARY = PACKAGE / "lib" / ("libsyncnorm.dylib" if sys.platform == "darwin" else "libsyncnorm.so")
+CMAKE_PACKAGE = PACKAGE / "lib" / "cmake" / "syncnorm"
 
 
 def version_of_header() -> str:
-    text = (ROOT / "core/include/syncbn/version.h").read_text(encoding="utf-8")
-    return ".".join(re.findall(r"#define SYNCBN_VERSION_\w+ (\d+)", text))
+    text = (ROOT / "core/include/syncnorm/version.h").read_text(encoding="utf-8")
+    return ".".join(re.findall(r"#define SYNCNORM_VERSION_\w+ (\d+)", text))
 
 
 def test_one_version_everywhere():
     expected = version_of_header()
     assert re.fullmatch(r"\d+\.\d+\.\d+", expected)
-    assert syncbn.__version__ == expected
-    assert metadata.version("syncbn") == expected
-    config = (CMAKE_PACKAGE / "syncbnConfigVersion.cmake").read_text(encoding="utf-8")
+    assert syncnorm.__version__ == expected
+    assert metadata.version("syncnorm") == expected
+    config = (CMAKE_PACKAGE / "syncnormConfigVersion.cmake").read_text(encoding="utf-8")
     assert f'set(PACKAGE_VERSION "{expected}")' in config
 
 
 def test_the_package_is_complete():
-    headers = {path.name for path in (ROOT / "core/include/syncbn").iterdir()}
-    assert headers >= {"syncbn.h", "syncbn.hpp", "version.h"}
-    assert {path.name for path in (PACKAGE / "include/syncbn").iterdir()} == headers
+    headers = {path.name for path in (ROOT / "core/include/syncnorm").iterdir()}
+    assert headers >= {"syncnorm.h", "syncnorm.hpp", "version.h"}
+    assert {path.name for path in (PACKAGE / "include/syncnorm").iterdir()} == headers
     assert LIBRARY.is_file()
     assert not LIBRARY.is_symlink()
-    assert (CMAKE_PACKAGE / "syncbnConfig.cmake").is_file()
+    assert (CMAKE_PACKAGE / "syncnormConfig.cmake").is_file()
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_core.pyi").is_file()
 
@@ -51,7 +51,7 @@ def test_the_package_holds_no_sources_of_the_build():
 
 
 def test_the_package_asks_for_nothing():
-    required = metadata.requires("syncbn") or []
+    required = metadata.requires("syncnorm") or []
     assert [line for line in required if "extra ==" not in line] == []
 
 
@@ -59,8 +59,8 @@ def test_the_package_asks_for_nothing():
 def test_only_the_c_abi_is_exported():
     lines = run("nm", "--dynamic", "--defined-only", LIBRARY).splitlines()
     exported = {line.split()[-1].partition("@")[0] for line in lines}
-    header = (ROOT / "core/include/syncbn/syncbn.h").read_text(encoding="utf-8")
-    declared = set(re.findall(r"^SYNCBN_API [^;(]*?\b(syncbn_\w+)\(", header, re.MULTILINE))
+    header = (ROOT / "core/include/syncnorm/syncnorm.h").read_text(encoding="utf-8")
+    declared = set(re.findall(r"^SYNCNORM_API [^;(]*?\b(syncnorm_\w+)\(", header, re.MULTILINE))
     assert len(declared) > 15
     assert exported == declared
 
@@ -73,22 +73,22 @@ def test_the_library_loads_without_a_driver_or_a_toolkit():
     assert [name for name in needed if not re.fullmatch(system, name)] == []
 
 
-@pytest.fixture(params=["syncbn_DIR", "CMAKE_PREFIX_PATH"])
+@pytest.fixture(params=["syncnorm_DIR", "CMAKE_PREFIX_PATH"])
 def found_by(request):
     """Both ways in which a project can be told where the package is."""
-    return f"-D{request.param}={CMAKE_PACKAGE if request.param == 'syncbn_DIR' else PACKAGE}"
+    return f"-D{request.param}={CMAKE_PACKAGE if request.param == 'syncnorm_DIR' else PACKAGE}"
 
 
 def test_a_c_project_builds_on_the_package(tmp_path, found_by):
     run("cmake", "-S", CONSUMER, "-B", tmp_path, found_by)
     run("cmake", "--build", tmp_path)
-    assert run(tmp_path / "consumer_c").strip() == syncbn.__version__
+    assert run(tmp_path / "consumer_c").strip() == syncnorm.__version__
 
 
 def test_a_cpp_project_builds_on_the_package(tmp_path, found_by):
     run("cmake", "-S", CONSUMER, "-B", tmp_path, found_by, "-DWITH_CXX=ON")
     run("cmake", "--build", tmp_path, "--target", "consumer_cpp")
-    assert run(tmp_path / "consumer_cpp").strip() == syncbn.__version__
+    assert run(tmp_path / "consumer_cpp").strip() == syncnorm.__version__
 
 
 def test_a_copied_package_still_works(tmp_path):
@@ -98,14 +98,14 @@ def test_a_copied_package_still_works(tmp_path):
     build = tmp_path / "build"
     run("cmake", "-S", CONSUMER, "-B", build, f"-DCMAKE_PREFIX_PATH={tmp_path / 'moved'}")
     run("cmake", "--build", build)
-    assert run(build / "consumer_c").strip() == syncbn.__version__
+    assert run(build / "consumer_c").strip() == syncnorm.__version__
 
 
 def test_another_minor_version_is_refused(tmp_path):
-    major, minor, _ = syncbn.__version__.split(".")
+    major, minor, _ = syncnorm.__version__.split(".")
     done = subprocess.run(
         [
-            *("cmake", "-S", CONSUMER, "-B", tmp_path, f"-Dsyncbn_DIR={CMAKE_PACKAGE}"),
+            *("cmake", "-S", CONSUMER, "-B", tmp_path, f"-Dsyncnorm_DIR={CMAKE_PACKAGE}"),
             f"-DWANTED_VERSION={major}.{int(minor) + 1}",
         ],
         capture_output=True,

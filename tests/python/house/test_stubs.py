@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-import syncbn
-from syncbn import _core
+import syncnorm
+from syncnorm import _core
 
 ROOT = Path(__file__).resolve().parents[3]
-GOLDEN = ROOT / "python/syncbn/_core.pyi"
-PACKAGE = Path(syncbn.__file__).parent
+GOLDEN = ROOT / "python/syncnorm/_core.pyi"
+PACKAGE = Path(syncnorm.__file__).parent
 
 
 def generate(folder: Path) -> Path:
@@ -51,8 +51,8 @@ def test_the_stub_is_the_committed_one(stub):
     present = stub.read_text(encoding="utf-8").splitlines()
     difference = list(difflib.unified_diff(committed, present, "committed", "present", "", "", 1))
     advice = (
-        "The signatures of syncbn._core changed. If that is meant, run `make stubs`, commit "
-        "python/syncbn/_core.pyi, and adapt the layers that call it."
+        "The signatures of syncnorm._core changed. If that is meant, run `make stubs`, commit "
+        "python/syncnorm/_core.pyi, and adapt the layers that call it."
     )
     assert not difference, "\n".join([*difference, advice])
 

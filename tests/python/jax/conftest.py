@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# The oldest JAX that syncbn.jax runs with needs a newer Python than syncbn does.
+# The oldest JAX that syncnorm.jax runs with needs a newer Python than syncnorm does.
 if sys.version_info < (3, 11):
     collect_ignore_glob = ["test_*.py"]
 else:

@@ -1,4 +1,4 @@
-"""Runs a case through syncbn.jax: in shard_map, a CPU device for each shard.
+"""Runs a case through syncnorm.jax: in shard_map, a CPU device for each shard.
 
 The parameters go in once for each device, so that their gradients come out as each rank reports
 them. Results stand in Buffers under the names that support.compare knows.
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from support.buffers import Buffer
 from support.cases import Case, Vector
 from support.dtypes import decode, encode
-from syncbn.jax import RunningStatistics, batch_norm
+from syncnorm.jax import RunningStatistics, batch_norm
 
 RANKS = PartitionSpec("ranks")
 

@@ -1,4 +1,4 @@
-"""syncbn.numpy takes arrays of JAX that are on the CPU, and leaves them as they are."""
+"""syncnorm.numpy takes arrays of JAX that are on the CPU, and leaves them as they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import syncbn
-from syncbn import numpy as bn
+import syncnorm
+from syncnorm import numpy as bn
 
 X = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
 
@@ -20,7 +20,7 @@ def test_arrays_of_jax_are_read() -> None:
 
 def test_arrays_of_jax_are_not_written() -> None:
     mean, var = jnp.zeros(3, "float32"), jnp.ones(3, "float32")
-    with pytest.raises(syncbn.InvalidArgumentError, match="running_mean: is read-only"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="running_mean: is read-only"):
         bn.forward(X, None, None, mean, var)
     assert not mean.any()
 

@@ -10,7 +10,7 @@ from jax_driver import RANKS, mesh, on_devices, run
 
 from support.cases import Case, simple_case
 from support.driver import assert_same_bits, run_one_call
-from syncbn.jax import add_up, sum_over
+from syncnorm.jax import add_up, sum_over
 
 FOUR = (2, 2, 2, 2)
 CASES = {

@@ -1,4 +1,4 @@
-"""What syncbn.jax refuses: while tracing, or as an error of the computation."""
+"""What syncnorm.jax refuses: while tracing, or as an error of the computation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from syncbn import InvalidArgumentError, UnsupportedError
-from syncbn import jax as adapter
-from syncbn.jax import RunningStatistics, Settings, calls
-from syncbn.jax.form import Form
+from syncnorm import InvalidArgumentError, UnsupportedError
+from syncnorm import jax as adapter
+from syncnorm.jax import RunningStatistics, Settings, calls
+from syncnorm.jax.form import Form
 
 X = np.ones((4, 3, 5), np.float32)
 
@@ -29,7 +29,9 @@ def assert_fails_when_run(call: Any, *texts: str) -> None:
 def test_ranks_in_different_calls_are_an_error(x64: bool) -> None:
     wires = jnp.stack([adapter.moments(X, tag=tag)[0] for tag in (1, 2)])
     total = adapter.add_up(wires)
-    assert_fails_when_run(lambda: adapter.normalize(X, wires[0], total, 2, tag=1), "syncbn: desync")
+    assert_fails_when_run(
+        lambda: adapter.normalize(X, wires[0], total, 2, tag=1), "syncnorm: desync"
+    )
     same = adapter.add_up(jnp.stack([wires[0], wires[0]]))
     y, _ = adapter.normalize(X, wires[0], same, 2, tag=1)
     assert not np.isnan(y).any()
@@ -76,7 +78,7 @@ TOTAL = jax.ShapeDtypeStruct((6, 2), np.uint32)
     ids=str,
 )
 def test_a_handler_finds_arrays_by_their_names(names: dict[str, Any], message: str) -> None:
-    call = jax.ffi.ffi_call("syncbn_add_up", [TOTAL])
+    call = jax.ffi.ffi_call("syncnorm_add_up", [TOTAL])
     assert_fails_when_run(lambda: call(WIRES, **names), message)
 
 

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from jax_driver import RANKS, mesh
 from plain_jax import BIAS, DY, GRADIENTS, WEIGHT, X, Y, assert_close
 
-from syncbn import UnsupportedError
-from syncbn.jax import RunningStatistics, batch_norm
+from syncnorm import UnsupportedError
+from syncnorm.jax import RunningStatistics, batch_norm
 
 SIZE = 4
 layer = partial(batch_norm, axis=1, axis_name="ranks")
@@ -162,7 +162,7 @@ def test_second_derivatives_are_refused(training: bool, by: str) -> None:
         return dx.sum() + dweight.sum()
 
     given = {"x": X, "weight": WEIGHT, "dy": DY}[by]
-    with pytest.raises(UnsupportedError, match="a second derivative of syncbn"):
+    with pytest.raises(UnsupportedError, match="a second derivative of syncnorm"):
         jax.grad(lambda value: first(**{by: value}))(given)
 
 

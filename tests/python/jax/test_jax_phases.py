@@ -13,8 +13,8 @@ from jax_driver import arguments, on_devices, results, run
 from support.cases import Case, simple_case
 from support.compare import check_training
 from support.driver import assert_same_bits
-from syncbn import jax as adapter
-from syncbn.jax import RunningStatistics, Settings
+from syncnorm import jax as adapter
+from syncnorm.jax import RunningStatistics, Settings
 
 FOUR = (2, 2, 2, 2)
 CASES = {

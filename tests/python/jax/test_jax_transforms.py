@@ -14,8 +14,8 @@ from jax_driver import RANKS, mesh
 from plain_jax import BIAS, DY, GRADIENTS, WEIGHT, X, Y, assert_close
 from plain_jax import batch_norm as expected_batch_norm
 
-from syncbn import UnsupportedError
-from syncbn.jax import RunningStatistics, batch_norm
+from syncnorm import UnsupportedError
+from syncnorm.jax import RunningStatistics, batch_norm
 
 layer = partial(batch_norm, axis=1)
 
@@ -47,8 +47,8 @@ def test_what_nobody_uses_is_left_out() -> None:
         X, RunningStatistics.initial(3)
     )
     compiled = text.compile().as_text()
-    assert "syncbn_normalize" in compiled
-    assert "syncbn_update_running" not in compiled
+    assert "syncnorm_normalize" in compiled
+    assert "syncnorm_update_running" not in compiled
 
 
 def test_remat_and_scan(x64: bool) -> None:

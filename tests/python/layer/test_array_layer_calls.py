@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from thread_layers import BOUND, random_arrays, trained
 
-import syncbn
-from syncbn import numpy as bn
+import syncnorm
+from syncnorm import numpy as bn
 
 SHAPE = (4, 3, 5)
 
@@ -41,7 +41,9 @@ def test_a_layer_is_the_functions_to_the_bit(dtype: str, settings: dict[str, Any
     given = functions_arguments(layer)
     y = layer(x, residual)
     dx, dresidual = layer.backward(dy)
-    chosen = {name: settings[name] for name in settings if name in syncbn.settings.Settings._fields}
+    chosen = {
+        name: settings[name] for name in settings if name in syncnorm.settings.Settings._fields
+    }
     expected, saved = bn.forward(x, **given, residual=residual, **chosen)
     gradients = bn.backward(dy, saved)
     np.testing.assert_array_equal(y, expected)
@@ -231,10 +233,10 @@ def test_many_calls_without_backward_are_told_once() -> None:
 
 def test_backward_without_a_call() -> None:
     layer = bn.SyncBatchNorm(3)
-    with pytest.raises(syncbn.InvalidArgumentError, match="no call of the layer in training"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="no call of the layer in training"):
         layer.backward(np.zeros(SHAPE, np.float32))
     layer.eval()(np.zeros(SHAPE, np.float32))
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"use y, saved = layer\.forward\(x\)"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"use y, saved = layer\.forward\(x\)"):
         layer.backward(np.zeros(SHAPE, np.float32))
 
 
@@ -242,7 +244,7 @@ def test_a_backward_that_is_refused_may_be_repeated() -> None:
     x, dy = random_arrays([SHAPE] * 2, 12)
     layer = bn.SyncBatchNorm(3)
     layer(x)
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"dy: got shape \(4, 3\)"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"dy: got shape \(4, 3\)"):
         layer.backward(dy[..., 0])
     with pytest.raises(TypeError, match="saved: got list"):
         layer.backward(dy, [x])
@@ -259,7 +261,7 @@ def test_a_backward_that_is_refused_may_be_repeated() -> None:
 )
 def test_wrong_channels_are_refused(has_arrays: bool, message: str) -> None:
     layer = bn.SyncBatchNorm(3, affine=has_arrays, track_running_stats=has_arrays)
-    with pytest.raises(syncbn.InvalidArgumentError, match=message):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=message):
         layer(np.zeros((4, 2, 5), np.float32))
     with pytest.raises(TypeError, match="x: got"):
         layer([[1.0, 2.0, 3.0]])

@@ -10,8 +10,8 @@ from thread_layers import BOUND, assert_near, on_ranks, random_arrays
 
 import reference
 from support.chainermn import MultiNodeBatchNormalization
-from syncbn import Communicator
-from syncbn.numpy import SyncBatchNorm
+from syncnorm import Communicator
+from syncnorm.numpy import SyncBatchNorm
 
 CHAINERMN: dict[str, Any] = {
     "eps": 2e-5,

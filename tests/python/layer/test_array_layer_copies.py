@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from thread_layers import random_arrays, trained
 
-import syncbn
-from syncbn.comm import thread_group
-from syncbn.numpy import SyncBatchNorm
+import syncnorm
+from syncnorm.comm import thread_group
+from syncnorm.numpy import SyncBatchNorm
 
 
 def with_everything(**more: Any) -> SyncBatchNorm:
@@ -95,7 +95,7 @@ def test_a_pickle_holds_no_communicator_and_says_so() -> None:
     np.testing.assert_allclose(layer.eval()(x), 1, rtol=1e-4)  # no rank talks to another
     lost = r"it had Communicator\(kind='threads', rank=0, size=1\), which a pickle cannot hold"
     for unset in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        with pytest.raises(syncbn.InvalidArgumentError, match=lost):
+        with pytest.raises(syncnorm.InvalidArgumentError, match=lost):
             unset.train()(x)
     layer.comm = comm
     layer(x)
@@ -129,7 +129,7 @@ def test_settings_are_attributes_that_are_checked() -> None:
     assert layer.settings == {"eps": 1e-3, "momentum": None, "weighting": "equal"}
     layer.eps = 1e-5
     assert layer.settings == {"momentum": None, "weighting": "equal"}
-    with pytest.raises(syncbn.InvalidArgumentError, match="weighting"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="weighting"):
         layer.weighting = "average"
     with pytest.raises(TypeError, match="comm: got str"):
         layer.comm = "world"

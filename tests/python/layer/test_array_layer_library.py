@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from thread_layers import random_arrays, trained
 
-import syncbn.arrays
-from syncbn import numpy as bn
-from syncbn.numpy.library import NumpyLibrary
+import syncnorm.arrays
+from syncnorm import numpy as bn
+from syncnorm.numpy.library import NumpyLibrary
 
 
 class DeviceArray(np.ndarray):
@@ -60,8 +60,8 @@ class DeviceLibrary(NumpyLibrary):
         return super().to_numpy(plain(array))
 
 
-class DeviceLayer(syncbn.arrays.SyncBatchNorm[Any]):
-    functions = syncbn.arrays.Functions(DeviceLibrary())
+class DeviceLayer(syncnorm.arrays.SyncBatchNorm[Any]):
+    functions = syncnorm.arrays.Functions(DeviceLibrary())
 
 
 def test_the_stand_in_refuses() -> None:

@@ -12,9 +12,9 @@ import torch
 from thread_layers import trained
 from torch import nn
 
-import syncbn
-import syncbn.torch
-from syncbn.numpy import SyncBatchNorm
+import syncnorm
+import syncnorm.torch
+from syncnorm.numpy import SyncBatchNorm
 
 TORCH_NAMES = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 NAMES = {
@@ -84,7 +84,7 @@ def test_the_state_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
-@pytest.mark.parametrize("theirs", [nn.BatchNorm2d, syncbn.torch.SyncBatchNorm])
+@pytest.mark.parametrize("theirs", [nn.BatchNorm2d, syncnorm.torch.SyncBatchNorm])
 def test_to_torch_and_back(theirs: Any, choices: dict[str, Any]) -> None:
     layer = trained(SyncBatchNorm(3, **choices))
     target = theirs(3, **{**choices, "dtype": getattr(torch, choices.get("dtype", "float32"))})
@@ -194,7 +194,7 @@ def test_what_is_wrong_is_named_and_nothing_changes(
 def test_a_state_of_a_whole_model_asks_for_a_prefix() -> None:
     state = SyncBatchNorm(3).state_dict("predictor/bn1/")
     for prefix in ("", "bn1/"):
-        with pytest.raises(syncbn.InvalidArgumentError, match="prefix, such as predictor/bn1/"):
+        with pytest.raises(syncnorm.InvalidArgumentError, match="prefix, such as predictor/bn1/"):
             SyncBatchNorm(3).load_state_dict(state, prefix=prefix)
 
 

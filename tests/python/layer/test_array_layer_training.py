@@ -9,8 +9,8 @@ import pytest
 from thread_layers import assert_near, on_ranks, random_arrays, trained
 
 import reference
-from syncbn import Communicator
-from syncbn.numpy import SyncBatchNorm
+from syncnorm import Communicator
+from syncnorm.numpy import SyncBatchNorm
 
 CHANNELS, STEPS = 3, 3
 SHARDS = {

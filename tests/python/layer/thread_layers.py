@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from syncbn import Communicator
-from syncbn.comm import thread_group
+from syncnorm import Communicator
+from syncnorm.comm import thread_group
 
 Result = TypeVar("Result")
 

@@ -1,4 +1,4 @@
-"""Runs a program of syncbn.cupy without a device: cupy_stand_in.py PROGRAM [ARGUMENT...]
+"""Runs a program of syncnorm.cupy without a device: cupy_stand_in.py PROGRAM [ARGUMENT...]
 
 In place of CuPy's arrays come arrays that compute with NumPy and refuse what CuPy's refuse: to meet
 an array of NumPy, to become one unasked, and functions and methods that CuPy does not have.
@@ -15,9 +15,9 @@ from typing import Any
 import cupy
 import numpy as np
 
-import syncbn.arrays
-from syncbn.arrays import Functions
-from syncbn.numpy.library import NumpyLibrary
+import syncnorm.arrays
+from syncnorm.arrays import Functions
+from syncnorm.numpy.library import NumpyLibrary
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -111,19 +111,19 @@ class Library(NumpyLibrary):
 
 
 def face() -> types.ModuleType:
-    """What stands in for the module syncbn.cupy."""
-    module: Any = types.ModuleType("syncbn.cupy")
+    """What stands in for the module syncnorm.cupy."""
+    module: Any = types.ModuleType("syncnorm.cupy")
     module.xp = Namespace()
     library = Library()
     functions = Functions(library)
     module.SyncBatchNorm = type(
-        "SyncBatchNorm", (syncbn.arrays.SyncBatchNorm,), {"functions": functions}
+        "SyncBatchNorm", (syncnorm.arrays.SyncBatchNorm,), {"functions": functions}
     )
     module.to_numpy, module.select_device = library.to_numpy, library.select_device
     return module
 
 
 if __name__ == "__main__":
-    sys.modules["syncbn.cupy"] = syncbn.cupy = face()
+    sys.modules["syncnorm.cupy"] = syncnorm.cupy = face()
     del sys.argv[0]
     runpy.run_path(sys.argv[0], run_name="__main__")

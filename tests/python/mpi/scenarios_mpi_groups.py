@@ -17,10 +17,10 @@ from mpi_worlds import SHORT, WAIT_SECONDS, Scenario
 from support.cases import simple_case
 from support.driver import forward_call, make_ranks
 from support.scenarios import error_of, scenario_of
-from syncbn import Communicator, CudaError, _core
-from syncbn.comm import from_callback, from_mpi
-from syncbn.comm.mpi_duplicates import _keyval
-from syncbn.comm.mpi_link import MpiLink
+from syncnorm import Communicator, CudaError, _core
+from syncnorm.comm import from_callback, from_mpi
+from syncnorm.comm.mpi_duplicates import _keyval
+from syncnorm.comm.mpi_link import MpiLink
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

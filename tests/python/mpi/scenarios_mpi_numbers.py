@@ -9,8 +9,8 @@ from mpi_worlds import WAIT_SECONDS, Scenario
 from support.cases import Case
 from support.driver import Rank, add_gradients, backward_call, forward_call, make_ranks
 from support.scenarios import scenario_of
-from syncbn import Communicator
-from syncbn.comm import from_mpi
+from syncnorm import Communicator
+from syncnorm.comm import from_mpi
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

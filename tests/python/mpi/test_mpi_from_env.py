@@ -9,8 +9,8 @@ from mpi_worlds import mpirun
 PROGRAM = """
 import json, os
 from array import array
-from syncbn._core import Array
-from syncbn.comm import from_env, local_rank
+from syncnorm._core import Array
+from syncnorm.comm import from_env, local_rank
 
 def error_of(call):
     try:

@@ -167,8 +167,8 @@ def test_a_job_ends_when_a_rank_raises():
     program = """
 from array import array
 from mpi4py import MPI
-from syncbn._core import Array
-from syncbn.comm import from_mpi
+from syncnorm._core import Array
+from syncnorm.comm import from_mpi
 with from_mpi(MPI.COMM_WORLD) as comm:
     if comm.rank == 1:
         raise KeyError("gone")

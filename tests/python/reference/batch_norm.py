@@ -16,7 +16,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Policy:
-    """The options that change a number. Names and values are those of syncbn.Options."""
+    """The options that change a number. Names and values are those of syncnorm.Options."""
 
     eps: float = 1e-5
     momentum: float | None = 0.1  # None: cumulative average

@@ -1,4 +1,4 @@
-"""These tests run the CUDA sources on the CPU: the package of a build with SYNCBN_SIMT.
+"""These tests run the CUDA sources on the CPU: the package of a build with SYNCNORM_SIMT.
 
 A device's memory is the host's. libnccl is the double of tests/cpp/doubles, whose header says what
 its settings are.
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from syncbn import _core
+from syncnorm import _core
 
 BUILD = Path(_core.__file__).resolve().parents[2]
 DOUBLE = BUILD / "tests/cpp/libnccl_double.so"
@@ -23,20 +23,20 @@ DOUBLE = BUILD / "tests/cpp/libnccl_double.so"
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     cache = BUILD / "CMakeCache.txt"
-    if not cache.exists() or "SYNCBN_SIMT:BOOL=ON" not in cache.read_text(encoding="utf-8"):
+    if not cache.exists() or "SYNCNORM_SIMT:BOOL=ON" not in cache.read_text(encoding="utf-8"):
         raise pytest.UsageError(
-            f"{_core.__file__} is not of a build with SYNCBN_SIMT, which tests/python/simt needs:"
+            f"{_core.__file__} is not of a build with SYNCNORM_SIMT, which tests/python/simt needs:"
             " run `make simt`"
         )
     # Before the first communicator: the library that is found stays.
-    os.environ["SYNCBN_NCCL_LIBRARY"] = str(DOUBLE)
+    os.environ["SYNCNORM_NCCL_LIBRARY"] = str(DOUBLE)
 
 
 class NcclDouble:
     """What tests say to the double, and ask it."""
 
     def __init__(self) -> None:
-        self.library = ctypes.CDLL(str(DOUBLE))  # the one that syncbn has loaded
+        self.library = ctypes.CDLL(str(DOUBLE))  # the one that syncnorm has loaded
         for name in ("calls", "alive", "misuses"):
             self.library[f"nccl_double_{name}"].restype = ctypes.c_long
 
@@ -82,7 +82,7 @@ def path_of_the_double() -> Path:
 
 @pytest.fixture(name="pool")
 def memory_of_cupy() -> Iterator[Any]:
-    """CuPy and syncbn.cupy run without a driver; the pool that CuPy's arrays are made from."""
+    """CuPy and syncnorm.cupy run without a driver; the pool that CuPy's arrays are made from."""
     from support.cupy_on_host import cupy_on_host
 
     with cupy_on_host() as pool:

@@ -12,7 +12,7 @@ import pytest
 
 from support.nccl_ranks import Vector
 from support.packaged_nccl import WITHOUT_PACKAGE, packaged_library
-from syncbn.comm import borrow_nccl
+from syncnorm.comm import borrow_nccl
 
 
 class LikeCupy:
@@ -66,29 +66,29 @@ def test_a_part_is_its_own(double, foreign):
 
 @pytest.mark.skipif(packaged_library() is None, reason=WITHOUT_PACKAGE)
 def test_an_object_of_another_library_is_refused(double_path):
-    """CuPy has the real NCCL, and syncbn the double."""
+    """CuPy has the real NCCL, and syncnorm the double."""
     _, library = packaged_library()
     program = f"""
 import ctypes
-import syncbn
-from syncbn.comm import borrow_nccl, nccl_unique_id
+import syncnorm
+from syncnorm.comm import borrow_nccl, nccl_unique_id
 nccl_unique_id()  # finds the library that stays
 held = ctypes.CDLL({str(library)!r})
 class Communicator:
     comm = 0x1000
 try:
     borrow_nccl(Communicator())
-except syncbn.InvalidArgumentError as error:
+except syncnorm.InvalidArgumentError as error:
     print(error)
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "SYNCBN_NCCL_LIBRARY": str(double_path)},
+        env={**os.environ, "SYNCNORM_NCCL_LIBRARY": str(double_path)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for part in ("must be the one that syncbn uses", str(double_path), str(library)):
+    for part in ("must be the one that syncnorm uses", str(double_path), str(library)):
         assert part in done.stdout

@@ -1,4 +1,4 @@
-"""Which arrays syncbn.cupy takes, how they may lie, and what it gives back."""
+"""Which arrays syncnorm.cupy takes, how they may lie, and what it gives back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import cupy
 import numpy as np
 import pytest
 
-import syncbn.comm
+import syncnorm.comm
 from support import simulated_cuda as simulated
 from support.cupy_on_host import array, arrays, over
-from syncbn import cupy as bn
-from syncbn import numpy as cpu
+from syncnorm import cupy as bn
+from syncnorm import numpy as cpu
 
 pytestmark = pytest.mark.usefixtures("pool")
 
@@ -146,7 +146,9 @@ def test_arrays_of_other_libraries_are_used_in_place(foreign: Any) -> None:
 def test_an_interface_that_cupy_had_to_copy_is_refused() -> None:
     """Else what is written would be written into the copy."""
     moved = OfInterface(np.ones(6, np.float32), where_it_was=4096)
-    with pytest.raises(syncbn.InvalidArgumentError, match=r"running_mean: .*OfInterface could not"):
+    with pytest.raises(
+        syncnorm.InvalidArgumentError, match=r"running_mean: .*OfInterface could not"
+    ):
         bn.forward(*arrays(SHAPE, 1), None, None, moved, array(np.ones(6)))
 
 
@@ -159,9 +161,9 @@ def test_numpy_s_arrays_are_refused_and_the_reverse() -> None:
         TypeError, match=r"x: got numpy\.ndarray in memory of the host.*cupy\.asarray"
     ):
         bn.forward(host)
-    with pytest.raises(TypeError, match=r"weight: got numpy\.ndarray .*syncbn\.numpy"):
+    with pytest.raises(TypeError, match=r"weight: got numpy\.ndarray .*syncnorm\.numpy"):
         bn.forward(array(host), np.ones(6, np.float32))
-    with pytest.raises(TypeError, match=r"x: got .*OfDlpack on a device.*syncbn\.cupy"):
+    with pytest.raises(TypeError, match=r"x: got .*OfDlpack on a device.*syncnorm\.cupy"):
         cpu.forward(OfDlpack(host))
 
 
@@ -193,7 +195,7 @@ def test_an_array_on_another_device_is_refused(name: str) -> None:
     }
     given = {n: over(a, device=int(n == name)) for n, a in host.items()}
     expected = rf"{name}: is on CUDA device 1, expected the current device, 0.*Device\(1\)"
-    with pytest.raises(syncbn.InvalidArgumentError, match=expected):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=expected):
         bn.forward(**given)
     assert host["running_mean"].tolist() == [1] * 6
 
@@ -201,23 +203,26 @@ def test_an_array_on_another_device_is_refused(name: str) -> None:
 def test_a_gradient_on_another_device_is_refused() -> None:
     x, dy = arrays(SHAPE, 2)
     _, saved = bn.forward(x)
-    with simulated.on_device(1), pytest.raises(syncbn.InvalidArgumentError, match="dy: is on CUDA"):
+    with (
+        simulated.on_device(1),
+        pytest.raises(syncnorm.InvalidArgumentError, match="dy: is on CUDA"),
+    ):
         bn.backward(dy, saved)
     elsewhere = over(values(dy), device=1)
-    with pytest.raises(syncbn.InvalidArgumentError, match="dy: is on CUDA device 1"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="dy: is on CUDA device 1"):
         bn.backward(elsewhere, saved)
     # With dy it says what is amiss with x.
-    with simulated.on_device(1), pytest.raises(syncbn.InvalidArgumentError, match="cuda:1"):
+    with simulated.on_device(1), pytest.raises(syncnorm.InvalidArgumentError, match="cuda:1"):
         bn.backward(elsewhere, saved)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "complex64", "uint16"])
 def test_a_dtype_that_the_core_does_not_know_is_refused(dtype: str) -> None:
-    with pytest.raises(syncbn.InvalidArgumentError, match=f"dtype.* {dtype}|'{dtype}'"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=f"dtype.* {dtype}|'{dtype}'"):
         bn.forward(array(np.ones(SHAPE), dtype))
 
 
 def test_a_communicator_of_the_host_s_memory_is_refused() -> None:
-    one, other = syncbn.comm.thread_group(2)
-    with one, other, pytest.raises(syncbn.UnsupportedError, match="sums host memory only"):
+    one, other = syncnorm.comm.thread_group(2)
+    with one, other, pytest.raises(syncnorm.UnsupportedError, match="sums host memory only"):
         bn.forward(*arrays(SHAPE, 1), comm=one)

@@ -1,4 +1,4 @@
-"""Calls of syncbn.cupy that are captured in a graph, and replayed on other data."""
+"""Calls of syncnorm.cupy that are captured in a graph, and replayed on other data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from support import simulated_cuda as simulated
 from support.cupy_on_host import Pool, array, host_view
 from support.nccl_ranks import WAIT_SECONDS, each, group
 from support.simulated_cuda import Graph, Stream
-from syncbn import Communicator
-from syncbn import cupy as bn
-from syncbn.cupy.library import LIBRARY
+from syncnorm import Communicator
+from syncnorm import cupy as bn
+from syncnorm.cupy.library import LIBRARY
 
 pytestmark = pytest.mark.usefixtures("pool")
 

@@ -1,4 +1,4 @@
-"""syncbn.cupy.SyncBatchNorm computes, saves and copies as the layer of syncbn.numpy does."""
+"""syncnorm.cupy.SyncBatchNorm computes, saves and copies as the layer of syncnorm.numpy does."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from support import simulated_cuda as simulated
 from support.cupy_on_host import array, arrays
 from support.nccl_ranks import each, group
-from syncbn import cupy as bn
-from syncbn import numpy as cpu
-from syncbn.comm import thread_group
+from syncnorm import cupy as bn
+from syncnorm import numpy as cpu
+from syncnorm.comm import thread_group
 
 pytestmark = pytest.mark.usefixtures("pool")
 

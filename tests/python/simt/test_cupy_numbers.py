@@ -1,4 +1,4 @@
-"""syncbn.cupy over simulated devices, equal to the float64 reference: what NumPy's tests show too.
+"""syncnorm.cupy over simulated devices, equal to the float64 reference, as NumPy's tests show.
 
 Rank i is a thread on device i, and NCCL sums.
 """

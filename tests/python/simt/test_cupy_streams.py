@@ -1,4 +1,4 @@
-"""What syncbn.cupy does on streams: the current one, control buffers, the status word."""
+"""What syncnorm.cupy does on streams: the current one, control buffers, the status word."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import cupy
 import numpy as np
 import pytest
 
-import syncbn
+import syncnorm
 from support import simulated_cuda as simulated
 from support.cupy_on_host import array, arrays, host_view
 from support.nccl_ranks import WAIT_SECONDS, each, group
 from support.simulated_cuda import Stream
-from syncbn import _core
-from syncbn import cupy as bn
-from syncbn.cupy.library import LIBRARY
+from syncnorm import _core
+from syncnorm import cupy as bn
+from syncnorm.cupy.library import LIBRARY
 
 pytestmark = pytest.mark.usefixtures("pool")
 
@@ -138,7 +138,7 @@ def test_threads_may_share_a_device() -> None:
 def test_ranks_in_different_calls_are_told_at_the_next_call() -> None:
     eps_modes = ["add", "max"]
 
-    def rank(number: int, comm: syncbn.Communicator) -> str:
+    def rank(number: int, comm: syncnorm.Communicator) -> str:
         with simulated.on_device(number):
             x, dy = arrays(SHAPE, 2)
             mean, var = array(np.zeros(3)), array(np.ones(3))
@@ -148,7 +148,7 @@ def test_ranks_in_different_calls_are_told_at_the_next_call() -> None:
             comm.wait(timeout=WAIT_SECONDS)
             assert np.isnan(bn.to_numpy(y)).all()
             assert bits(mean, var) == bits(array(np.zeros(3)), array(np.ones(3)))
-            with pytest.raises(syncbn.DesyncError) as caught:
+            with pytest.raises(syncnorm.DesyncError) as caught:
                 bn.backward(dy, saved)
             # It is told once, and the communicator goes on.
             y, saved = bn.forward(x, comm=comm)
@@ -168,7 +168,7 @@ def test_where_running_statistics_are_used_no_rank_is_asked() -> None:
     LIBRARY._status_words[0]._value.value = 5
     y = bn.infer(x, None, None, array(np.zeros(3)), array(np.ones(3)))
     assert not np.isnan(bn.to_numpy(y)).any()
-    with pytest.raises(syncbn.DesyncError):
+    with pytest.raises(syncnorm.DesyncError):
         bn.moments(x)
 
 
@@ -178,7 +178,7 @@ PROGRAM = """
 import sys
 sys.path[:0] = {path!r}
 from support.cupy_on_host import arrays, cupy_on_host
-from syncbn import cupy as bn
+from syncnorm import cupy as bn
 simulated = cupy_on_host()
 simulated.__enter__()
 y, saved = bn.forward(*arrays((2, 3, 65, 63), 1))

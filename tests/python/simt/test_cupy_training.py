@@ -1,4 +1,4 @@
-"""Training with syncbn.cupy.SyncBatchNorm, on one device and on all of a process."""
+"""Training with syncnorm.cupy.SyncBatchNorm, on one device and on all of a process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import syncbn.comm
+import syncnorm.comm
 from support import simulated_cuda as simulated
 from support.cupy_on_host import BFLOAT16, Pool, array
 from support.nccl_ranks import WAIT_SECONDS, each
-from syncbn import Communicator
-from syncbn import cupy as bn
-from syncbn import numpy as cpu
+from syncnorm import Communicator
+from syncnorm import cupy as bn
+from syncnorm import numpy as cpu
 
 pytestmark = pytest.mark.usefixtures("pool")
 
@@ -75,7 +75,7 @@ def test_the_devices_of_one_process() -> None:
             comm.wait(timeout=WAIT_SECONDS)
             return results
 
-    comms = syncbn.comm.nccl_group([0, 1], init_timeout=WAIT_SECONDS, sum_timeout=WAIT_SECONDS)
+    comms = syncnorm.comm.nccl_group([0, 1], init_timeout=WAIT_SECONDS, sum_timeout=WAIT_SECONDS)
     results, states = zip(*each(comms, train_rank), strict=True)
     expected, expected_state = on_host(3)
     assert_close([np.concatenate(pair) for pair in zip(*results, strict=True)], expected)

@@ -16,9 +16,9 @@ from support.driver import (
     make_ranks,
 )
 from support.nccl_ranks import each, group
-from syncbn import Communicator
+from syncnorm import Communicator
 
-DESYNC = 5  # SYNCBN_DESYNC
+DESYNC = 5  # SYNCNORM_DESYNC
 CASE = simple_case(batches=(3, 2))
 
 

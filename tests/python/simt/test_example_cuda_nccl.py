@@ -12,14 +12,14 @@ import pytest
 
 from support.cmake_project import build
 from support.packaged_nccl import WITHOUT_PACKAGE, packaged_library
-from syncbn import _core
+from syncnorm import _core
 
 ROOT = Path(__file__).parents[3]
 CORE = Path(_core.__file__).resolve().parents[2] / "core"
 PACKAGE = f"""
-add_library(syncbn::syncbn SHARED IMPORTED)
-set_target_properties(syncbn::syncbn PROPERTIES
-  IMPORTED_LOCATION "{CORE}/libsyncbn.so"
+add_library(syncnorm::syncnorm SHARED IMPORTED)
+set_target_properties(syncnorm::syncnorm PROPERTIES
+  IMPORTED_LOCATION "{CORE}/libsyncnorm.so"
   INTERFACE_INCLUDE_DIRECTORIES "{ROOT}/core/include")
 """
 CHECKED = ["y", "dx", "summed gradients", "running statistics"]
@@ -33,20 +33,20 @@ def run_of_the_example(tmp_path_factory: pytest.TempPathFactory, double_path: Pa
     if package is None:
         pytest.skip(WITHOUT_PACKAGE)
     found = tmp_path_factory.mktemp("found")
-    (found / "syncbnConfig.cmake").write_text(PACKAGE, encoding="utf-8")
+    (found / "syncnormConfig.cmake").write_text(PACKAGE, encoding="utf-8")
     program = build(
         ROOT / "examples/04_cuda_nccl",
         tmp_path_factory.mktemp("built"),
-        f"-Dsyncbn_DIR={found}",
+        f"-Dsyncnorm_DIR={found}",
         f"-DNCCL_ROOT={package[1].parents[1]}",  # for its header
         f"-DNCCL_LIBRARY={double_path}",
-        f"-DCUDART_LIBRARY={CORE}/libsyncbn_simt.so",
+        f"-DCUDART_LIBRARY={CORE}/libsyncnorm_simt.so",
     )
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [program / "04_cuda_nccl", *arguments],
-            env={**os.environ, "SYNCBN_NCCL_LIBRARY": str(double_path), **environment},
+            env={**os.environ, "SYNCNORM_NCCL_LIBRARY": str(double_path), **environment},
             capture_output=True,
             text=True,
             timeout=60,

@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import syncbn
+import syncnorm
 from support.nccl_ranks import WAIT_SECONDS, Vector, each, group, join, outcomes
-from syncbn.comm import borrow_nccl, from_nccl_id, nccl_group, nccl_unique_id
+from syncnorm.comm import borrow_nccl, from_nccl_id, nccl_group, nccl_unique_id
 
 
-def sums(comms: list[syncbn.Communicator]) -> list[list[float]]:
+def sums(comms: list[syncnorm.Communicator]) -> list[list[float]]:
     """Rank r gives 1 + r and 10."""
     return each(comms, lambda comm: Vector(comm.rank, [1 + comm.rank, 10]).sum(comm))
 
 
 def test_the_double_is_what_is_found(double_path):
-    found = syncbn.capabilities()
+    found = syncnorm.capabilities()
     assert found["nccl"] == f"2.28.9 ({double_path})"
     assert found["cuda_built"]
     assert found["cuda_devices"] == 2
@@ -81,7 +81,7 @@ def test_close_is_idempotent_and_final(double):
             comms[0].wait,
             lambda: comms[0].abort("late"),
         ):
-            with pytest.raises(syncbn.InvalidArgumentError, match="closed"):
+            with pytest.raises(syncnorm.InvalidArgumentError, match="closed"):
                 use()
     assert (double.calls("CommFinalize"), double.calls("CommAbort")) == (2, 0)
 
@@ -114,7 +114,7 @@ def test_an_exception_in_the_with_block_aborts(double):
     assert comms[0].closed
     assert (double.calls("CommAbort"), double.calls("CommFinalize")) == (1, 0)
     comms[1].abort("the other rank is gone")
-    with pytest.raises(syncbn.InternalError, match="the other rank is gone"):
+    with pytest.raises(syncnorm.InternalError, match="the other rank is gone"):
         comms[1].poll()
     comms[1].close()
     assert double.calls("CommAbort") == 2
@@ -128,7 +128,7 @@ def test_a_second_thread_at_the_same_time_is_refused(double):
         call = pool.submit(first.enqueue, comm)
         while not double.calls("AllReduce"):
             threading.Event().wait(0.001)
-        with pytest.raises(syncbn.InvalidArgumentError):
+        with pytest.raises(syncnorm.InvalidArgumentError):
             total.enqueue(comm)
         double.set(HANG="")
         call.result(timeout=WAIT_SECONDS)
@@ -142,7 +142,7 @@ def test_sums_on_several_streams_run_in_the_order_of_the_calls(double):
     runtime = double.library  # the simulated one, which the double is linked to
     with group(2) as comms:
 
-        def use(comm: syncbn.Communicator) -> list[float]:
+        def use(comm: syncnorm.Communicator) -> list[float]:
             streams = [ctypes.c_void_p() for _ in range(3)]
             assert runtime.cudaSetDevice(comm.rank) == 0
             for stream in streams:
@@ -173,32 +173,32 @@ def test_a_borrowed_communicator_sums_and_stays_its_owner_s(double, foreign):
 def test_what_can_never_be_right():
     id = nccl_unique_id()
     for rank, size in ((-1, 1), (1, 1), (0, 0)):
-        with pytest.raises(syncbn.InvalidArgumentError, match="rank"):
+        with pytest.raises(syncnorm.InvalidArgumentError, match="rank"):
             from_nccl_id(id, rank, size, 0)
-    with pytest.raises(syncbn.InvalidArgumentError, match="both on device 0"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="both on device 0"):
         nccl_group([0, 0])
-    with pytest.raises(syncbn.InvalidArgumentError, match="NULL"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="NULL"):
         borrow_nccl(0)
-    with pytest.raises(syncbn.Error, match="7"):
+    with pytest.raises(syncnorm.Error, match="7"):
         from_nccl_id(id, 0, 1, 7)
 
 
 def test_without_an_id_the_address_is_needed(monkeypatch):
     monkeypatch.delenv("NCCL_COMM_ID", raising=False)
-    with pytest.raises(syncbn.InvalidArgumentError, match="NCCL_COMM_ID"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="NCCL_COMM_ID"):
         from_nccl_id(None, 0, 1, 0)
 
 
 def test_two_ranks_on_one_device_are_refused():
     id = nccl_unique_id()
     errors = outcomes(range(2), lambda rank: from_nccl_id(id, rank, 2, 0, init_timeout=30))
-    assert [type(error) for error in errors] == [syncbn.NcclError] * 2
+    assert [type(error) for error in errors] == [syncnorm.NcclError] * 2
 
 
 def test_host_memory_is_refused():
     with group(1) as (comm,):
         vector = Vector(0, [1])
         vector.device = ("cpu", 0)
-        with pytest.raises(syncbn.UnsupportedError, match="host memory"):
+        with pytest.raises(syncnorm.UnsupportedError, match="host memory"):
             vector.enqueue(comm)
         comm.poll()

@@ -21,7 +21,7 @@ from support.driver import (
     run_phases,
 )
 from support.nccl_ranks import each, group
-from syncbn import _core
+from syncnorm import _core
 
 
 def run_over_nccl(case: Case, control: bool = False) -> list[Rank]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import syncbn
+import syncnorm
 from support.nccl_ranks import group
-from syncbn import numpy as bn
+from syncnorm import numpy as bn
 
 
 def test_arrays_of_the_host_are_refused() -> None:
@@ -16,6 +16,6 @@ def test_arrays_of_the_host_are_refused() -> None:
     expected = "use a threads or callback communicator"
     with group(2) as comms:
         for comm in comms:
-            with pytest.raises(syncbn.UnsupportedError, match=expected):
+            with pytest.raises(syncnorm.UnsupportedError, match=expected):
                 bn.forward(x, comm=comm, out=y)
     assert not y.any()

@@ -14,9 +14,9 @@ from support.packaged_nccl import WITHOUT_PACKAGE, packaged_library
 HEAD = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-import syncbn
+import syncnorm
 from support.nccl_ranks import Vector, join
-from syncbn.comm import from_nccl_id, nccl_group, nccl_unique_id
+from syncnorm.comm import from_nccl_id, nccl_group, nccl_unique_id
 """
 
 
@@ -54,11 +54,11 @@ def test_exit_with_a_library_that_does_not_answer(how, setting):
 vector = Vector(0, [1])
 comm = join(1, sum_timeout=1)[0]
 import ctypes
-double = ctypes.CDLL(os.environ["SYNCBN_NCCL_LIBRARY"])
+double = ctypes.CDLL(os.environ["SYNCNORM_NCCL_LIBRARY"])
 double.nccl_double_set(b"{setting}", b"AllReduce,CommFinalize")
 try:
     vector.enqueue(comm)
-except syncbn.CommunicatorTimeoutError:
+except syncnorm.CommunicatorTimeoutError:
     pass
 {how}
 """
@@ -73,7 +73,7 @@ child = os.fork()
 if child == 0:
     try:
         Vector(0, [1]).enqueue(comm)
-    except syncbn.UnsupportedError as error:
+    except syncnorm.UnsupportedError as error:
         os.write(1, str(error).encode())
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
@@ -87,7 +87,7 @@ assert Vector(0, [2]).sum(comm) == [2]
 @pytest.mark.parametrize(
     ("environment", "parts"),
     [
-        ({"SYNCBN_NCCL_LIBRARY": "/nowhere/libnccl.so.2"}, ["/nowhere/libnccl.so.2"]),
+        ({"SYNCNORM_NCCL_LIBRARY": "/nowhere/libnccl.so.2"}, ["/nowhere/libnccl.so.2"]),
         ({"NCCL_DOUBLE_VERSION": "21705"}, ["2.17.5", "2.18 or newer"]),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_library_that_cannot_be_used(environment, parts):
     done = run("nccl_unique_id()", **environment)
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
-    assert message.startswith("syncbn.UnsupportedError")
+    assert message.startswith("syncnorm.UnsupportedError")
     for part in (*parts, "nvidia-nccl-cu13"):
         assert part in message
 
@@ -110,11 +110,11 @@ assert len({nccl_unique_id() for _ in range(3)}) == 3
 for call in (lambda: from_nccl_id(nccl_unique_id(), 0, 1, 0), nccl_group):
     try:
         call()
-    except syncbn.NcclError as error:
+    except syncnorm.NcclError as error:
         print(error)
-print(syncbn.capabilities()["nccl"])
+print(syncnorm.capabilities()["nccl"])
 """
-    done = run(program, SYNCBN_NCCL_LIBRARY=str(path))
+    done = run(program, SYNCNORM_NCCL_LIBRARY=str(path))
     assert (done.returncode, done.stderr) == (0, "")
     *errors, found = done.stdout.splitlines()
     assert found == f"{version} ({path})"
@@ -126,7 +126,7 @@ print(syncbn.capabilities()["nccl"])
 
 def test_info_tells_what_is_found(double_path):
     done = subprocess.run(
-        [sys.executable, "-m", "syncbn", "info"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "syncnorm", "info"], capture_output=True, text=True, check=True
     )
     assert "CUDA     built; 2 usable devices" in done.stdout
     assert f"NCCL     2.28.9 ({double_path})" in done.stdout

@@ -19,8 +19,8 @@ from support.cases import Case, ShardData, Vector
 from support.driver import WAIT_SECONDS
 from support.dtypes import STORAGE
 from support.nccl_ranks import each
-from syncbn import Communicator
-from syncbn.comm import thread_group
+from syncnorm import Communicator
+from syncnorm.comm import thread_group
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def on_host(size: int) -> Iterator[list[Communicator]]:
 class Adapter:
     """An adapter under test, and how tests make and read the arrays of its library."""
 
-    functions: ModuleType  # syncbn.numpy or syncbn.cupy
+    functions: ModuleType  # syncnorm.numpy or syncnorm.cupy
     # An array with the buffer's shape, strides, dtype and values: over the buffer's own memory
     # where the library can, so that its guards notice stray writes; else a copy.
     array: Callable[[Buffer], Any]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from support.dtypes import STORAGE, decode, encode, itemsize
-from syncbn import _core
+from syncnorm import _core
 
 GUARD = 64  # bytes of canary on either side; also the alignment
 CANARY = 0xA5

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import syncbn
+import syncnorm
 
-PACKAGE = Path(syncbn.__file__).parent
+PACKAGE = Path(syncnorm.__file__).parent
 WARNINGS = "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror"
 
 

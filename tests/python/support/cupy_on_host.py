@@ -1,6 +1,6 @@
 """CuPy without a driver: real cupy.ndarrays over the memory of simulated devices, the host's.
 
-Only what asks a driver is replaced: CuPy's allocator, and the runtime of syncbn.cupy.
+Only what asks a driver is replaced: CuPy's allocator, and the runtime of syncnorm.cupy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import cupy
 import ml_dtypes
 import numpy as np
 
-import syncbn.cupy
+import syncnorm.cupy
 from support import simulated_cuda as simulated
 from support.adapter_driver import Adapter
 from support.buffers import Buffer
 from support.nccl_ranks import group
-from syncbn.cupy.library import LIBRARY, CupyLibrary
-from syncbn.cupy.runtime import Runtime
+from syncnorm.cupy.library import LIBRARY, CupyLibrary
+from syncnorm.cupy.runtime import Runtime
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 ALIGNMENT = 512  # of what CuPy's own pool gives
@@ -142,7 +142,7 @@ class HostRuntime(Runtime):
 
 @contextmanager
 def cupy_on_host() -> Iterator[Pool]:
-    """CuPy's arrays, and syncbn.cupy as if it had just been imported, without a driver."""
+    """CuPy's arrays, and syncnorm.cupy as if it had just been imported, without a driver."""
     pool, state = Pool(), dict(vars(LIBRARY))
     usual = cupy.cuda.get_allocator()
     cupy.cuda.set_allocator(pool.allocate)
@@ -173,9 +173,9 @@ def arrays(shape: Sequence[int], count: int, dtype: Any = "float32") -> list[cup
 
 
 ADAPTER = Adapter(
-    functions=syncbn.cupy,
+    functions=syncnorm.cupy,
     array=over_buffer,
-    read=syncbn.cupy.to_numpy,
+    read=syncnorm.cupy.to_numpy,
     group=group,
     on_rank=simulated.on_device,
 )

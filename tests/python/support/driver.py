@@ -14,8 +14,8 @@ import numpy as np
 
 from support.buffers import Buffer, workspace
 from support.cases import Case, ShardData, Vector
-from syncbn import _core
-from syncbn.comm import thread_group
+from syncnorm import _core
+from syncnorm.comm import thread_group
 
 WAIT_SECONDS = 60.0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "python" / "mpi_digits.py"
-IMPORT = "from syncbn import numpy as bn\n"
+IMPORT = "from syncnorm import numpy as bn\n"
 
 # Of the 1437 samples 239 are no multiple of 2 or 4, and the last step's 3 leave a rank of 4 empty.
 BATCH, EPOCHS = 239, 2

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from support.buffers import Buffer
-from syncbn import Communicator
-from syncbn.comm import from_nccl_id, nccl_unique_id
+from syncnorm import Communicator
+from syncnorm.comm import from_nccl_id, nccl_unique_id
 
 WAIT_SECONDS = 60.0
 Result = TypeVar("Result")

@@ -1,4 +1,4 @@
-"""syncbn.numpy for support.adapter_driver."""
+"""syncnorm.numpy for support.adapter_driver."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from support.adapter_driver import Adapter
 from support.buffers import Buffer
 from support.dtypes import STORAGE
-from syncbn import numpy as functions
+from syncnorm import numpy as functions
 
 
 def dtype_of(name: str) -> np.dtype:

@@ -8,7 +8,7 @@ import pytest
 
 from support.buffers import Buffer, dense_strides, workspace
 from support.driver import Rank
-from syncbn import _core
+from syncnorm import _core
 
 N, C, S = 3, 5, 7
 # How the C functions are called, by argument name; "wire" of the backward pass is grad_wire.

@@ -1,4 +1,4 @@
-"""The simulated runtime under the CUDA sources of a build with SYNCBN_SIMT, for tests in Python.
+"""The simulated runtime under the CUDA sources of a build with SYNCNORM_SIMT, for tests in Python.
 
 Its devices have the memory of the host, and work is done in the order of its streams.
 """
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncbn import _core
+from syncnorm import _core
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,7 +26,7 @@ class _Cuda:
 
     def __init__(self) -> None:
         build = Path(_core.__file__).resolve().parents[2]
-        self.library = ctypes.CDLL(str(build / "core/libsyncbn_simt.so"))
+        self.library = ctypes.CDLL(str(build / "core/libsyncnorm_simt.so"))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         def call(*arguments: Any) -> None:

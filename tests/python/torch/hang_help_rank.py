@@ -18,7 +18,7 @@ import torch.distributed as dist
 from scenarios_hang_help import batch, layer_of
 
 from support.scenarios import error_of
-from syncbn.torch.group import record_of
+from syncnorm.torch.group import record_of
 
 SIZE = 3
 
@@ -33,8 +33,8 @@ def killed(rank: int) -> None:
 def quiet(rank: int) -> None:
     record_of(dist.group.WORLD).patience = 0.2
     layer_of(4, "bn", timeout=60.0)(batch(4)).sum().backward()
-    (watch,) = [thread for thread in threading.enumerate() if thread.name == "syncbn-watch"]
-    told = [f"syncbn/where/{rank}"]
+    (watch,) = [thread for thread in threading.enumerate() if thread.name == "syncnorm-watch"]
+    told = [f"syncnorm/where/{rank}"]
     store = dist.group.WORLD.get_group_store()
     deadline = time.monotonic() + 60
     while not store.check(told):

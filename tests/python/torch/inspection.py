@@ -16,7 +16,8 @@ Names = list[str]
 class Inspector:
     """A backend that divides forward and backward as inductor does, and runs what aot_eager runs.
 
-    forward, backward: of each graph that was compiled, the calls that are syncbn's or a collective.
+    forward, backward: of each graph that was compiled, the calls that are syncnorm's or a
+    collective.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ def _names(node: torch.fx.Node) -> Names:
     # An operator that writes, or whose order is kept, is an argument of another.
     for called in (node.target, *node.args):
         if isinstance(called, torch._ops.OpOverload):
-            if called.namespace in ("syncbn", "_c10d_functional"):
+            if called.namespace in ("syncnorm", "_c10d_functional"):
                 return [called._opname]
             if called is node.target:
                 return []

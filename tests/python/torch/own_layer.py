@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncbn.torch import functional as phases
+from syncnorm.torch import functional as phases
 
 SETTINGS = phases.Settings(eps=1e-5, momentum=0.1)
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import (
 from worlds import Scenario
 
 from support.scenarios import scenario_of
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

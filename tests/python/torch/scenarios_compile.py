@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncbn import _core
-from syncbn.comm import from_callback
-from syncbn.torch import (
+from syncnorm import _core
+from syncnorm.comm import from_callback
+from syncnorm.torch import (
     SyncBatchNorm,
     convert_sync_batchnorm,
     nccl_communicator,

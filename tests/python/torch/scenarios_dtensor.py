@@ -26,8 +26,8 @@ from torch.distributed.tensor import (
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncbn.comm import from_callback
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm, dtensor, sync_batch_norm
+from syncnorm.comm import from_callback
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm, dtensor, sync_batch_norm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

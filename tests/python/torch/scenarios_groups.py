@@ -14,8 +14,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncbn import _core
-from syncbn.torch import nccl_communicator, sync_batch_norm
+from syncnorm import _core
+from syncnorm.torch import nccl_communicator, sync_batch_norm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

@@ -13,8 +13,8 @@ from torch import Tensor
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncbn.torch import SyncBatchNorm, launch
-from syncbn.torch.resolve import resolve
+from syncnorm.torch import SyncBatchNorm, launch
+from syncnorm.torch.resolve import resolve
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

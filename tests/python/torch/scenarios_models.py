@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training_runs import part
 from worlds import Scenario
 
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
 
 
 def types_of(model: nn.Module) -> dict[str, str]:

@@ -25,8 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from worlds import Scenario
 
 from support.scenarios import scenario_of
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
-from syncbn.torch.kept_groups import keep
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch.kept_groups import keep
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

@@ -15,8 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from worlds import Scenario, destroy
 
 from support.scenarios import error_of, scenario_of
-from syncbn.comm import from_callback
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
+from syncnorm.comm import from_callback
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

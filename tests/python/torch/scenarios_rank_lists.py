@@ -13,9 +13,9 @@ from torch import Tensor
 from worlds import Scenario, destroy
 
 from support.scenarios import error_of, scenario_of
-from syncbn.torch import SyncBatchNorm, megengine, mmcv, sync_batch_norm
-from syncbn.torch.kept_groups import KeptGroup
-from syncbn.torch.rank_groups import groups_of
+from syncnorm.torch import SyncBatchNorm, megengine, mmcv, sync_batch_norm
+from syncnorm.torch.kept_groups import KeptGroup
+from syncnorm.torch.rank_groups import groups_of
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

@@ -17,7 +17,7 @@ from training_runs import part
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

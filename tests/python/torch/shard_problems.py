@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncbn.torch import sync_batch_norm_shards
+from syncnorm.torch import sync_batch_norm_shards
 
 SHAPES = {1: [(4, 3, 2)], 2: [(3, 3, 2), (2, 3, 1)], 3: [(2, 3, 2), (0, 3, 2), (3, 3, 1)]}
 

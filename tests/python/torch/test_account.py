@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from syncbn import Options
-from syncbn.torch.hang_help.account import account, listed
-from syncbn.torch.hang_help.calls import Record
-from syncbn.torch.hang_help.positions import (
+from syncnorm import Options
+from syncnorm.torch.hang_help.account import account, listed
+from syncnorm.torch.hang_help.calls import Record
+from syncnorm.torch.hang_help.positions import (
     FAILED,
     GAVE_UP,
     IN_CALL,

@@ -9,7 +9,7 @@ import torch
 from shard_reference import normalize_shards
 from torch import nn
 
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 
 def trained_layer(dtype: torch.dtype) -> SyncBatchNorm:

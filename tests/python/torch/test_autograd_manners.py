@@ -12,8 +12,8 @@ from shard_reference import normalize_shards
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
-import syncbn
-from syncbn.torch import SyncBatchNorm, sync_batch_norm_shards
+import syncnorm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm_shards
 
 
 def versions(layer: nn.Module) -> list[int]:
@@ -134,7 +134,7 @@ def test_only_the_gradients_that_are_wanted(
 def test_every_rank_joins_the_backward_pass_whatever_it_needs(needed: list[str]) -> None:
     xs, residuals, dys = ([torch.randn(n, 3).double() for n in (2, 4)] for _ in range(3))
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> dict[str, Tensor | None]:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> dict[str, Tensor | None]:
         layer = SyncBatchNorm(3, process_group=comm, activation="relu", dtype=torch.float64)
         leaves = {"x": xs[rank].clone(), "residual": residuals[rank].clone()}
         leaves |= dict(layer.named_parameters())
@@ -168,7 +168,7 @@ class NoGradient(torch.autograd.Function):
 def test_an_undefined_gradient_counts_as_zero() -> None:
     xs, dys = ([torch.randn(n, 3).double() for n in (2, 4)] for _ in range(2))
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> Tensor:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> Tensor:
         layer = SyncBatchNorm(3, process_group=comm, affine=False)
         x = xs[rank].clone().requires_grad_()
         y = layer(x)
@@ -227,7 +227,7 @@ def test_nothing_is_recorded_where_nothing_needs_a_gradient() -> None:
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_training_without_autograd_updates_statistics(mode: type) -> None:
-    def rank_body(_: int, comm: syncbn.Communicator) -> Tensor:
+    def rank_body(_: int, comm: syncnorm.Communicator) -> Tensor:
         layer = SyncBatchNorm(3, process_group=comm)
         with mode():
             assert not layer(torch.ones(4, 3)).requires_grad

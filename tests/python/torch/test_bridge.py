@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from syncbn.torch import SyncBatchNorm, bridge
+from syncnorm.torch import SyncBatchNorm, bridge
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

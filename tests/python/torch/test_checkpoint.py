@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from worlds import World
 
-import syncbn
-from syncbn.torch import SyncBatchNorm, sync_batch_norm_shards
+import syncnorm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm_shards
 
 BOTH = pytest.mark.parametrize("use_reentrant", [True, False])
 
@@ -60,7 +60,7 @@ def test_a_reversible_network_updates_its_statistics_once(world: World) -> None:
 def test_ranks_that_are_threads(use_reentrant: bool) -> None:
     xs = [torch.randn(n, 3) for n in (2, 5)]
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> list[Tensor]:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> list[Tensor]:
         results = []
         for wrap in (as_it_is, partial(checkpoint, use_reentrant=use_reentrant)):
             layer = SyncBatchNorm(3, process_group=comm)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
-from syncbn.torch import SyncBatchNorm, sync_batch_norm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm
 
 MOMENTS, UPDATE, NORMALIZE = "moments", "update_running", "normalize"
 

@@ -11,8 +11,8 @@ from thread_ranks import run_ranks
 from torch import Tensor
 from worlds import World
 
-import syncbn
-from syncbn.torch import SyncBatchNorm
+import syncnorm
+from syncnorm.torch import SyncBatchNorm
 
 SUM = ["all_reduce", "wait_tensor"]
 FORWARD = ["moments", *SUM, "update_running", "normalize"]
@@ -100,7 +100,7 @@ def test_ranks_in_different_layers_are_told(world: World) -> None:
 
 
 def step_of_thread(
-    rank: int, communicator: syncbn.Communicator, backend: Any
+    rank: int, communicator: syncnorm.Communicator, backend: Any
 ) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
     """What two layers leave behind, eager and compiled. The second rank needs no gradient."""
     results = []

@@ -17,8 +17,8 @@ from stand_ins import (
 )
 from torch import Tensor, nn
 
-from syncbn.comm import thread_group
-from syncbn.torch import (
+from syncnorm.comm import thread_group
+from syncnorm.torch import (
     BatchNorm,
     BatchNormAct,
     NotConvertible,
@@ -27,7 +27,7 @@ from syncbn.torch import (
     register_conversion,
     revert_sync_batchnorm,
 )
-from syncbn.torch.conversion.registry import _registered
+from syncnorm.torch.conversion.registry import _registered
 
 
 class ScaledBatchNorm(nn.BatchNorm1d):

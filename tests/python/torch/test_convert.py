@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-import syncbn
-from syncbn.comm import thread_group
-from syncbn.torch import (
+import syncnorm
+from syncnorm.comm import thread_group
+from syncnorm.torch import (
     BatchNorm,
     SyncBatchNorm,
     convert_sync_batchnorm,
@@ -159,7 +159,7 @@ def test_what_is_synchronized_already_is_not_touched() -> None:
 
 def test_unknown_options_are_refused_before_anything_is_replaced() -> None:
     model = nn.Sequential(nn.BatchNorm1d(4))
-    with pytest.raises(syncbn.InvalidArgumentError, match="weighting"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="weighting"):
         convert_sync_batchnorm(model, weighting="median")
     assert type(model[0]) is nn.BatchNorm1d
 

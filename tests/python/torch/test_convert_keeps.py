@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from syncbn.torch import (
+from syncnorm.torch import (
     BatchNorm,
     LazySyncBatchNorm,
     SyncBatchNorm,

@@ -11,7 +11,7 @@ from shard_reference import normalize_shards
 from torch import Tensor, nn
 from worlds import World
 
-from syncbn import _core
+from syncnorm import _core
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

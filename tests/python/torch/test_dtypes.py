@@ -14,7 +14,7 @@ from shard_reference import normalize_shards, per_channel
 from torch import Tensor, nn
 
 from support.pairwise import Row, covering_rows
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 SHORT = [F16, BF16]

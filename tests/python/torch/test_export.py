@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from syncbn.torch import SyncBatchNorm, revert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm, revert_sync_batchnorm
 
 # What torch's own export does with its own classes and files.
 pytestmark = [
@@ -41,7 +41,7 @@ def trained(activation: str = "relu") -> Network:
 
 def operators(program: ExportedProgram) -> list[str]:
     calls = (node.target for node in program.graph.nodes if node.op == "call_function")
-    return [target._opname for target in calls if getattr(target, "namespace", "") == "syncbn"]
+    return [target._opname for target in calls if getattr(target, "namespace", "") == "syncnorm"]
 
 
 def saved_and_loaded(program: ExportedProgram) -> ExportedProgram:

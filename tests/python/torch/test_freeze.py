@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from syncbn.comm import thread_group
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.comm import thread_group
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
 
 
 def random_layer(**options: object) -> SyncBatchNorm:

@@ -9,8 +9,8 @@ from shard_reference import normalize_shards
 from thread_ranks import run_ranks
 from torch import Tensor
 
-import syncbn
-from syncbn.torch import SyncBatchNorm, sync_batch_norm, sync_batch_norm_shards
+import syncnorm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm, sync_batch_norm_shards
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -51,7 +51,7 @@ def test_thread_ranks_equal_the_shards(count: int, weighting: str, variant: str)
     ys = problem.normalized(*problem.leaves())
     weight, bias, *others = torch.autograd.grad(ys, problem.leaves(), problem.dys)
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> tuple[Tensor, list[Tensor]]:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> tuple[Tensor, list[Tensor]]:
         leaves = [leaf(problem.weight.detach().clone()), leaf(problem.bias.detach().clone())]
         leaves.append(leaf(problem.xs[rank].detach().clone()))
         if problem.residuals:
@@ -84,7 +84,7 @@ def test_what_the_parameter_gradients_report(reduction: str, factor: float | Non
     xs = [torch.randn(n, 3, dtype=torch.float64) for n in (2, 4)]
     dys = [torch.randn_like(x) for x in xs]
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> tuple[Tensor, Tensor]:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> tuple[Tensor, Tensor]:
         layer = SyncBatchNorm(3, process_group=comm, grad_reduction=reduction).double()
         layer(xs[rank]).backward(dys[rank])
         return layer.weight.grad, layer.bias.grad
@@ -104,7 +104,7 @@ def test_what_the_parameter_gradients_report(reduction: str, factor: float | Non
 def test_running_statistics_of_thread_ranks(weighting: str, factor: str) -> None:
     xs = [torch.randn(n, 3, 2, dtype=torch.float64) for n in (2, 4)]
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> SyncBatchNorm:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> SyncBatchNorm:
         layer = SyncBatchNorm(
             3, process_group=comm, weighting=weighting, variance_factor=factor
         ).double()
@@ -132,7 +132,7 @@ def test_a_rank_that_needs_no_gradient_joins_the_backward_pass(affine: bool) -> 
     xs = [torch.randn(n, 3, dtype=torch.float64) for n in (2, 4)]
     dys = [torch.randn_like(x) for x in xs]
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> Tensor | None:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> Tensor | None:
         layer = SyncBatchNorm(3, process_group=comm, affine=affine).double()
         layer.requires_grad_(rank == 0)
         x = xs[rank].clone().requires_grad_(rank == 0)

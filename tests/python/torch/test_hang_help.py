@@ -20,10 +20,10 @@ from thread_ranks import run_ranks
 from worlds import World
 
 from support.scenarios import error_of
-from syncbn import Communicator
-from syncbn.torch.group import TorchGroup
-from syncbn.torch.hang_help.calls import Record
-from syncbn.torch.hang_help.watch import Watch, watch
+from syncnorm import Communicator
+from syncnorm.torch.group import TorchGroup
+from syncnorm.torch.hang_help.calls import Record
+from syncnorm.torch.hang_help.watch import Watch, watch
 
 
 @pytest.fixture(scope="module")
@@ -209,11 +209,11 @@ def test_timeouts_that_no_backend_can_count(timeout: float) -> None:
 
 
 def watches() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "syncbn-watch"]
+    return [thread for thread in threading.enumerate() if thread.name == "syncnorm-watch"]
 
 
 def test_the_watch_can_be_kept_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SYNCBN_WATCH", "0")
+    monkeypatch.setenv("SYNCNORM_WATCH", "0")
     watch(Gone(), Record())
     assert not watches()
 

@@ -12,8 +12,8 @@ from layouts import LAYOUTS, laid_out
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
-import syncbn
-from syncbn.torch import SyncBatchNorm, sync_batch_norm_shards
+import syncnorm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm_shards
 
 INVERTIBLE = [
     {"activation": "identity"},
@@ -112,7 +112,7 @@ def test_second_derivatives_are_refused() -> None:
     layer, leaf = layer_of(3, in_place=True), torch.randn(4, 3, dtype=torch.float64)
     y = layer(leaf.requires_grad_() * 2)
     (dx,) = torch.autograd.grad(y.square().sum(), leaf, create_graph=True)
-    with pytest.raises(syncbn.UnsupportedError, match="in_place=True"):
+    with pytest.raises(syncnorm.UnsupportedError, match="in_place=True"):
         dx.sum().backward()
 
 
@@ -120,7 +120,7 @@ def test_ranks_in_threads() -> None:
     layer, other = twins(4, activation="elu")
     xs = [torch.randn(n, 4, dtype=torch.float64) for n in (3, 5)]
 
-    def body(rank: int, comm: syncbn.Communicator) -> list[list[Tensor]]:
+    def body(rank: int, comm: syncnorm.Communicator) -> list[list[Tensor]]:
         results = []
         for twin in (layer, other):
             mine = copy.deepcopy(twin)

@@ -7,7 +7,7 @@ import torch
 from layouts import LAYOUTS, SHAPES, laid_out
 from shard_reference import normalize_shards
 
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 
 @pytest.mark.parametrize("step", [slice(None, None, 2), slice(1, None)])

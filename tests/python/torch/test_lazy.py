@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from syncbn.comm import thread_group
-from syncbn.torch import LazySyncBatchNorm, SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.comm import thread_group
+from syncnorm.torch import LazySyncBatchNorm, SyncBatchNorm, convert_sync_batchnorm
 
 OPTIONS = {
     "weighting": "equal",

@@ -7,8 +7,8 @@ import torch
 from shard_reference import normalize_shards, per_channel
 from torch import Tensor, nn
 
-from syncbn.comm import thread_group
-from syncbn.torch import SyncBatchNorm, sync_batch_norm_shards
+from syncnorm.comm import thread_group
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm_shards
 
 SHAPES = [(3, 5, 4), (0, 5, 4), (1, 5, 7)]
 

@@ -17,7 +17,7 @@ from scenarios_models import types_of
 from torch import Tensor, nn
 from worlds import World
 
-from syncbn.torch import convert_sync_batchnorm, revert_sync_batchnorm
+from syncnorm.torch import convert_sync_batchnorm, revert_sync_batchnorm
 
 State = dict[str, Tensor]
 

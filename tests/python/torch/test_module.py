@@ -9,7 +9,7 @@ from layouts import LAYOUTS, SHAPES, laid_out
 from shard_reference import normalize_shards, per_channel
 from torch import nn
 
-from syncbn.torch import SyncBatchNorm, sync_batch_norm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 TORCH_LAYER = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}

@@ -1,4 +1,4 @@
-"""syncbn's own NCCL communicators over what torch.distributed carries."""
+"""syncnorm's own NCCL communicators over what torch.distributed carries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from syncbn import _core
-from syncbn.comm import nccl_from_store, thread_group
-from syncbn.torch import nccl_communicator
+from syncnorm import _core
+from syncnorm.comm import nccl_from_store, thread_group
+from syncnorm.torch import nccl_communicator
 
 
 def test_without_a_process_group() -> None:
@@ -55,7 +55,10 @@ def test_what_is_no_group(alone: None) -> None:
         nccl_communicator("world")
     with pytest.raises(ValueError, match="this rank is not in the group"):
         nccl_communicator(dist.GroupMember.NON_GROUP_MEMBER)
-    with thread_group(1)[0] as comm, pytest.raises(TypeError, match=r"got a syncbn\.Communicator"):
+    with (
+        thread_group(1)[0] as comm,
+        pytest.raises(TypeError, match=r"got a syncnorm\.Communicator"),
+    ):
         nccl_communicator(comm)
 
 

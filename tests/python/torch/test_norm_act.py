@@ -9,7 +9,7 @@ import torch
 from stand_ins import TimmBatchNormAct, TimmSyncBatchNormAct
 from torch import nn
 
-from syncbn.torch import (
+from syncnorm.torch import (
     BatchNormAct,
     SyncBatchNorm,
     SyncBatchNormAct,

@@ -1,4 +1,4 @@
-"""The operators syncbn::*: what torch's checker of operators finds, and what their fakes say."""
+"""The operators syncnorm::*: what torch's checker of operators finds, and what their fakes say."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
-from syncbn import InvalidArgumentError, Options
-from syncbn.comm import from_callback
-from syncbn.torch.operators import grad_ops, ops, sums
-from syncbn.torch.operators.encoding import decoded, encoded
-from syncbn.torch.options import Settings, core_options
-from syncbn.torch.tensors import dense
+from syncnorm import InvalidArgumentError, Options
+from syncnorm.comm import from_callback
+from syncnorm.torch.operators import grad_ops, ops, sums
+from syncnorm.torch.operators.encoding import decoded, encoded
+from syncnorm.torch.options import Settings, core_options
+from syncnorm.torch.tensors import dense
 
 TAG = 7
 OPERATORS = {

@@ -10,9 +10,9 @@ from layouts import laid_out
 from own_layer import Normalize
 from torch import Tensor
 
-from syncbn import DesyncError
-from syncbn.torch import functional as phases
-from syncbn.torch import sync_batch_norm, sync_batch_norm_shards
+from syncnorm import DesyncError
+from syncnorm.torch import functional as phases
+from syncnorm.torch import sync_batch_norm, sync_batch_norm_shards
 
 
 class TwiceHere:

@@ -17,7 +17,7 @@ from torch import Tensor, multiprocessing
 from worlds import World
 
 from support.scenarios import error_of
-from syncbn.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -103,7 +103,9 @@ def test_what_was_no_group_of_this_rank_stays_so(world: World) -> None:
 
 def test_a_communicator_cannot_be_kept_and_the_loaded_layer_says_so(world: World) -> None:
     for rank, error in enumerate(world["communicator"]):
-        assert error.startswith("ValueError: process_group: the layer was saved with a syncbn.Comm")
+        assert error.startswith(
+            "ValueError: process_group: the layer was saved with a syncnorm.Comm"
+        )
         assert f"(rank {rank} of 4), which lives in its process only; make a new one and" in error
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import syncbn
-from syncbn.torch import SyncBatchNorm
+import syncnorm
+from syncnorm.torch import SyncBatchNorm
 
 
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean"])
@@ -52,7 +52,7 @@ def test_refused_arguments(arguments: dict, message: str) -> None:
     "option", [{"weighting": "mean"}, {"eps_mode": "plus"}, {"activation": "gelu"}, {"eps": -1.0}]
 )
 def test_refused_options(option: dict) -> None:
-    with pytest.raises(syncbn.InvalidArgumentError, match=next(iter(option))):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=next(iter(option))):
         SyncBatchNorm(5, **option)
 
 

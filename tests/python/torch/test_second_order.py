@@ -16,8 +16,8 @@ from thread_ranks import run_ranks
 from torch import Tensor
 from worlds import World
 
-import syncbn
-from syncbn.torch import SyncBatchNorm, shards, sync_batch_norm, sync_batch_norm_shards
+import syncnorm
+from syncnorm.torch import SyncBatchNorm, shards, sync_batch_norm, sync_batch_norm_shards
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}
 
@@ -100,7 +100,7 @@ def test_of_thread_ranks(variant: str, weighting: str, reduction: str) -> None:
     problem = Problem(3, weighting=weighting, **VARIANTS[variant])
     dys = [dy.requires_grad_() for dy in problem.dys]
 
-    def rank_body(rank: int, comm: syncbn.Communicator) -> Sequence[Tensor]:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> Sequence[Tensor]:
         given = [problem.xs[rank], problem.weight, problem.bias, dys[rank]]
         x, weight, bias, dy = (leaf(tensor.detach().clone()) for tensor in given)
         residual = leaf(problem.residuals[rank].detach()) if problem.residuals else None
@@ -247,7 +247,7 @@ def test_it_takes_one_more_sum(variant: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_of_frozen_layers_no_rank_waits_for_another() -> None:
-    def rank_body(rank: int, comm: syncbn.Communicator) -> Tensor | None:
+    def rank_body(rank: int, comm: syncnorm.Communicator) -> Tensor | None:
         layer = SyncBatchNorm(3, process_group=comm).eval()
         if rank == 1:
             return None
@@ -265,5 +265,5 @@ def test_third_derivatives_are_refused(of_shards: bool) -> None:
     y = sync_batch_norm_shards([x])[0] if of_shards else SyncBatchNorm(3)(x)
     (first,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
-    with pytest.raises(syncbn.UnsupportedError, match=r"third derivative.*create_graph"):
+    with pytest.raises(syncnorm.UnsupportedError, match=r"third derivative.*create_graph"):
         second.sum().backward()

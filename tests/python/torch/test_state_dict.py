@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from syncbn.torch import LazySyncBatchNorm, SyncBatchNorm
+from syncnorm.torch import LazySyncBatchNorm, SyncBatchNorm
 
 THEIRS = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm]
 ARGUMENTS: list[dict[str, Any]] = [

@@ -43,7 +43,7 @@ from torch_suite_trainings import TRAININGS, Training, numbers
 from training_runs import part
 from worlds import World
 
-from syncbn.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

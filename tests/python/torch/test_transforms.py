@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call
 
-import syncbn
-from syncbn.torch import SyncBatchNorm, sync_batch_norm_shards
+import syncnorm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm_shards
 
 # torch's own forward mode loads torch.jit, which warns; from 2.15 on with another class.
 pytestmark = [
@@ -39,7 +39,7 @@ def shard_of_one(x: Tensor) -> Tensor:
 def test_transforms_of_torch_func(transform: str, training: bool) -> None:
     layer = SyncBatchNorm(3).train(training)
     for function in (layer, shard_of_one):
-        with pytest.raises(syncbn.UnsupportedError, match=r"torch\.func.*torch\.autograd\.grad"):
+        with pytest.raises(syncnorm.UnsupportedError, match=r"torch\.func.*torch\.autograd\.grad"):
             TRANSFORMS[transform](function, torch.randn(4, 3))
     assert layer.num_batches_tracked.item() == 0
 
@@ -54,7 +54,7 @@ def test_a_tangent_is_not_lost_without_a_word(dual: str, recorded: bool, trainin
     with forward_ad.dual_level(), torch.set_grad_enabled(recorded):
         tensors[dual] = forward_ad.make_dual(tensors[dual], torch.ones_like(tensors[dual]))
         input, residual = tensors.pop("input"), tensors.pop("residual")
-        with pytest.raises(syncbn.UnsupportedError, match="dual tensor of forward-mode"):
+        with pytest.raises(syncnorm.UnsupportedError, match="dual tensor of forward-mode"):
             functional_call(layer, tensors, (input, residual))
 
 
@@ -74,14 +74,14 @@ def test_a_batch_of_gradients(create_graph: bool, training: bool) -> None:
     x = torch.randn(4, 3, requires_grad=True)
     dys = torch.randn(2, 4, 3)
     for y in (SyncBatchNorm(3).train(training)(x), shard_of_one(x)):
-        with pytest.raises(syncbn.UnsupportedError, match="is_grads_batched"):
+        with pytest.raises(syncnorm.UnsupportedError, match="is_grads_batched"):
             torch.autograd.grad(y, x, dys, is_grads_batched=True, create_graph=create_graph)
 
 
 def test_a_batch_of_second_gradients() -> None:
     x = torch.randn(4, 3, requires_grad=True)
     (dx,) = torch.autograd.grad(SyncBatchNorm(3)(x).pow(3).sum(), x, create_graph=True)
-    with pytest.raises(syncbn.UnsupportedError, match="is_grads_batched"):
+    with pytest.raises(syncnorm.UnsupportedError, match="is_grads_batched"):
         torch.autograd.grad(dx, x, torch.randn(2, 4, 3), is_grads_batched=True)
 
 
@@ -90,5 +90,5 @@ def test_a_gradient_with_a_tangent() -> None:
     y = SyncBatchNorm(3)(x)
     with forward_ad.dual_level():
         dy = forward_ad.make_dual(torch.randn(4, 3), torch.randn(4, 3))
-        with pytest.raises(syncbn.UnsupportedError, match="dual tensor of forward-mode"):
+        with pytest.raises(syncnorm.UnsupportedError, match="dual tensor of forward-mode"):
             torch.autograd.grad(y, x, dy)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import syncbn
-from syncbn.comm import thread_group
+import syncnorm
+from syncnorm.comm import thread_group
 
 Result = TypeVar("Result")
 
 
-def run_ranks(count: int, body: Callable[[int, syncbn.Communicator], Result]) -> list[Result]:
+def run_ranks(count: int, body: Callable[[int, syncnorm.Communicator], Result]) -> list[Result]:
     """body(rank, communicator) in one thread for each rank; what each returned or raised."""
     communicators = thread_group(count, timeout=20.0)
     with ThreadPoolExecutor(count) as pool:

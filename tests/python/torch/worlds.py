@@ -22,7 +22,7 @@ Scenario = Callable[[int, int], Any]
 
 # The ranks are forks of a process that has imported what takes them longer than most scenarios.
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["torch.distributed.tensor", "syncbn.torch"])
+_server.set_forkserver_preload(["torch.distributed.tensor", "syncnorm.torch"])
 
 
 class World:

@@ -7,7 +7,7 @@
 #include "math/statistics.hpp"
 #include "math/wire.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 namespace {
 
 Statistics statistics(const Problem& problem, const Exchange& exchange, std::int64_t i) {
@@ -19,7 +19,7 @@ double round_to_arithmetic(const Problem& problem, double value) {
   return is_float64_arithmetic(problem) ? value : static_cast<double>(static_cast<float>(value));
 }
 
-double weight_of(const Problem& problem, const syncbn_vector& weight, std::int64_t i) {
+double weight_of(const Problem& problem, const syncnorm_vector& weight, std::int64_t i) {
   return applied_weight(load_or(weight, i, 1.0), problem.in_place());
 }
 
@@ -32,7 +32,7 @@ ForwardConstants constants(const Problem& problem, double origin, double invstd,
 }
 
 // Writes saved for one channel, if wanted, and returns the channel's constants.
-ForwardConstants finish_channel(const Problem& problem, const syncbn_forward_args& args,
+ForwardConstants finish_channel(const Problem& problem, const syncnorm_forward_args& args,
                                 std::int64_t i, const Statistics& statistics) {
   const auto [exact, gate] =
       inverse_deviation(statistics.var, problem.options.eps, problem.options.eps_mode);
@@ -47,7 +47,7 @@ ForwardConstants finish_channel(const Problem& problem, const syncbn_forward_arg
 }
 
 // What makes xhat of the values that the backward pass reads.
-Standardization standardization_of(const Problem& problem, const syncbn_backward_args& args,
+Standardization standardization_of(const Problem& problem, const syncnorm_backward_args& args,
                                    std::int64_t i) {
   if (problem.in_place())
     return standardization_in_place(weight_of(problem, args.weight, i), load_or(args.bias, i, 0.0));
@@ -96,13 +96,14 @@ void write_saved_header(const Exchange& exchange, double* saved) {
   saved[Saved::kRankFactor + 1] = 0.0;
 }
 
-void forward_constants(const Problem& problem, ChannelRange range, const syncbn_forward_args& args,
-                       const Exchange& exchange, ForwardConstants* forward) {
+void forward_constants(const Problem& problem, ChannelRange range,
+                       const syncnorm_forward_args& args, const Exchange& exchange,
+                       ForwardConstants* forward) {
   for (std::int64_t i = range.begin; i < range.end; ++i)
     forward[i] = finish_channel(problem, args, i, statistics(problem, exchange, i));
 }
 
-void frozen_constants(const Problem& problem, const syncbn_forward_args& args,
+void frozen_constants(const Problem& problem, const syncnorm_forward_args& args,
                       ForwardConstants* forward) {
   if (args.saved != nullptr) args.saved[0] = args.saved[1] = 0.0;
   for (std::int64_t i = 0; i < problem.c; ++i)
@@ -110,11 +111,11 @@ void frozen_constants(const Problem& problem, const syncbn_forward_args& args,
         finish_channel(problem, args, i, {load(args.running_mean, i), load(args.running_var, i)});
 }
 
-bool updates_running(const syncbn_forward_args& args, const Exchange& exchange) {
+bool updates_running(const syncnorm_forward_args& args, const Exchange& exchange) {
   return args.running_mean.data != nullptr && exchange.total[ForwardWire::kCount] > 0;
 }
 
-void update_running(const Problem& problem, ChannelRange range, const syncbn_forward_args& args,
+void update_running(const Problem& problem, ChannelRange range, const syncnorm_forward_args& args,
                     const Exchange& exchange) {
   const std::int64_t batches =
       args.num_batches_tracked == nullptr ? 1 : *args.num_batches_tracked + 1;
@@ -130,7 +131,7 @@ void update_running(const Problem& problem, ChannelRange range, const syncbn_for
   }
 }
 
-void saved_constants(const Problem& problem, ChannelRange range, const syncbn_backward_args& args,
+void saved_constants(const Problem& problem, ChannelRange range, const syncnorm_backward_args& args,
                      ForwardConstants* forward) {
   for (std::int64_t i = range.begin; i < range.end; ++i)
     forward[i] = constants(problem, standardization_of(problem, args, i).origin,
@@ -142,7 +143,7 @@ void write_grad_wire_header(double hash, double* wire) {
   write_hash(hash, BackwardWire::kHash, wire);
 }
 
-void write_grad_wire(const Problem& problem, ChannelRange range, const syncbn_backward_args& args,
+void write_grad_wire(const Problem& problem, ChannelRange range, const syncnorm_backward_args& args,
                      const GradSums* sums, double* wire) {
   for (std::int64_t i = range.begin; i < range.end; ++i) {
     wire[BackwardWire::bias(problem.c, i)] = sums[i].bias;
@@ -152,7 +153,7 @@ void write_grad_wire(const Problem& problem, ChannelRange range, const syncbn_ba
 }
 
 void backward_constants(const Problem& problem, ChannelRange range,
-                        const syncbn_backward_args& args, const Exchange& exchange,
+                        const syncnorm_backward_args& args, const Exchange& exchange,
                         BackwardConstants* backward) {
   for (std::int64_t i = range.begin; i < range.end; ++i) {
     const auto [scale, offset, slope] = gradient_coefficients(
@@ -165,9 +166,9 @@ void backward_constants(const Problem& problem, ChannelRange range,
 }
 
 void write_parameter_gradients(const Problem& problem, ChannelRange range,
-                               const syncbn_backward_args& args, syncbn_grad_reduction reduction,
-                               const Exchange& exchange) {
-  const auto write = [&](const syncbn_vector& vector, std::int64_t i, std::int64_t at) {
+                               const syncnorm_backward_args& args,
+                               syncnorm_grad_reduction reduction, const Exchange& exchange) {
+  const auto write = [&](const syncnorm_vector& vector, std::int64_t i, std::int64_t at) {
     if (vector.data == nullptr) return;
     store(vector, i,
           reduced_gradient(exchange.wire[at], exchange.total[at], reduction, exchange.group_size));
@@ -178,4 +179,4 @@ void write_parameter_gradients(const Problem& problem, ChannelRange range,
   }
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

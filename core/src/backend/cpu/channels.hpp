@@ -6,9 +6,9 @@
 #include "backend/backend.hpp"
 #include "backend/cpu/kernels.hpp"
 #include "plan/problem.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 struct ChannelRange {
   std::int64_t begin;
@@ -29,25 +29,26 @@ void write_center(const Problem&, ChannelRange, const Exchange&, const double* l
 
 // The constants of normalize, and saved where it is wanted.
 void write_saved_header(const Exchange&, double* saved);
-void forward_constants(const Problem&, ChannelRange, const syncbn_forward_args&, const Exchange&,
+void forward_constants(const Problem&, ChannelRange, const syncnorm_forward_args&, const Exchange&,
                        ForwardConstants*);
 // The same from the running statistics.
-void frozen_constants(const Problem&, const syncbn_forward_args&, ForwardConstants*);
+void frozen_constants(const Problem&, const syncnorm_forward_args&, ForwardConstants*);
 
-void update_running(const Problem&, ChannelRange, const syncbn_forward_args&, const Exchange&);
+void update_running(const Problem&, ChannelRange, const syncnorm_forward_args&, const Exchange&);
 // Whether anything counted in the group, so that the running statistics move.
-bool updates_running(const syncbn_forward_args&, const Exchange&);
+bool updates_running(const syncnorm_forward_args&, const Exchange&);
 
 // The same constants for the backward passes; in place with the origin of what those read.
-void saved_constants(const Problem&, ChannelRange, const syncbn_backward_args&, ForwardConstants*);
+void saved_constants(const Problem&, ChannelRange, const syncnorm_backward_args&,
+                     ForwardConstants*);
 
 void write_grad_wire_header(double hash, double* wire);
-void write_grad_wire(const Problem&, ChannelRange, const syncbn_backward_args&, const GradSums*,
+void write_grad_wire(const Problem&, ChannelRange, const syncnorm_backward_args&, const GradSums*,
                      double* wire);
-void backward_constants(const Problem&, ChannelRange, const syncbn_backward_args&, const Exchange&,
-                        BackwardConstants*);
+void backward_constants(const Problem&, ChannelRange, const syncnorm_backward_args&,
+                        const Exchange&, BackwardConstants*);
 // dweight and dbias as options.grad_reduction says.
-void write_parameter_gradients(const Problem&, ChannelRange, const syncbn_backward_args&,
-                               syncbn_grad_reduction, const Exchange&);
+void write_parameter_gradients(const Problem&, ChannelRange, const syncnorm_backward_args&,
+                               syncnorm_grad_reduction, const Exchange&);
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

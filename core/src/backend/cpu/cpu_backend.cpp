@@ -11,13 +11,13 @@
 #include "math/wire.hpp"
 #include "support/error.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 namespace {
 
 // One call: its scratch, and the passes of the layout at hand.
 struct Call {
   const Problem& problem;
-  const syncbn_launch& launch;
+  const syncnorm_launch& launch;
   Carver carver{launch.workspace};
   ChannelScratch channels{carver, problem.c};
 
@@ -42,14 +42,14 @@ struct Call {
   }
 };
 
-GradInputs inputs(const syncbn_backward_args& args) { return {args.x, args.dy, args.y}; }
-GradOutputs outputs(const syncbn_backward_args& args) { return {args.dx, args.dresidual}; }
+GradInputs inputs(const syncnorm_backward_args& args) { return {args.x, args.dy, args.y}; }
+GradOutputs outputs(const syncnorm_backward_args& args) { return {args.dx, args.dresidual}; }
 
 void require_agreement(double sum_h, double sum_h2, std::int64_t group_size,
-                       const syncbn_launch& launch) {
+                       const syncnorm_launch& launch) {
   if (ranks_agree(sum_h, sum_h2, group_size)) return;
-  if (launch.status != nullptr) *launch.status = SYNCBN_DESYNC;
-  fail(SYNCBN_DESYNC, "the ", group_size,
+  if (launch.status != nullptr) *launch.status = SYNCNORM_DESYNC;
+  fail(SYNCNORM_DESYNC, "the ", group_size,
        " ranks of the group are not in the same call: they differ in the layer or step (tag), in "
        "the "
        "operation, in the number of channels, or in options that must agree (eps, eps_mode, "
@@ -57,7 +57,7 @@ void require_agreement(double sum_h, double sum_h2, std::int64_t group_size,
        "the same layers the same number of times");
 }
 
-void require_agreement(const Exchange& exchange, const syncbn_launch& launch) {
+void require_agreement(const Exchange& exchange, const syncnorm_launch& launch) {
   require_agreement(exchange.total[ForwardWire::kHash], exchange.total[ForwardWire::kHash + 1],
                     exchange.group_size, launch);
   if (exchange.center_total == nullptr) return;
@@ -65,14 +65,14 @@ void require_agreement(const Exchange& exchange, const syncbn_launch& launch) {
                     exchange.center_total[CenterWire::kHash + 1], exchange.group_size, launch);
 }
 
-void grad_sums(const Call& call, const syncbn_backward_args& args) {
+void grad_sums(const Call& call, const syncnorm_backward_args& args) {
   saved_constants(call.problem, all_channels(call.problem), args, call.channels.forward);
   call.with_passes(nullptr, [&](const auto& passes) {
     passes.grad_moments(call.threads(), inputs(args), call.channels.forward, call.channels.sums);
   });
 }
 
-void gradients(const Call& call, const syncbn_backward_args& args, bool frozen) {
+void gradients(const Call& call, const syncnorm_backward_args& args, bool frozen) {
   if (args.dx == nullptr && args.dresidual == nullptr) return;
   call.with_passes(args.mask, [&](const auto& passes) {
     passes.grad_input(call.threads(), inputs(args), outputs(args), args.mask, call.channels.forward,
@@ -86,8 +86,8 @@ class CpuBackend final : public Backend {
     return cpu::scratch_size(problem);
   }
 
-  void moments(const Problem& problem, const syncbn_forward_args& args, double hash, double* wire,
-               double* local_var, const syncbn_launch& launch) const override {
+  void moments(const Problem& problem, const syncnorm_forward_args& args, double hash, double* wire,
+               double* local_var, const syncnorm_launch& launch) const override {
     Call call{problem, launch};
     const double count = count_values(problem, args.mask);
     Moments* moments = call.channels.moments;
@@ -100,14 +100,14 @@ class CpuBackend final : public Backend {
   }
 
   void center(const Problem& problem, const Exchange& exchange, const double* local_var,
-              double hash, double* center_wire, const syncbn_launch& launch) const override {
+              double hash, double* center_wire, const syncnorm_launch& launch) const override {
     require_agreement(exchange, launch);
     write_center_header(problem, hash, center_wire);
     write_center(problem, all_channels(problem), exchange, local_var, center_wire);
   }
 
-  void normalize(const Problem& problem, const syncbn_forward_args& args, const Exchange& exchange,
-                 const syncbn_launch& launch) const override {
+  void normalize(const Problem& problem, const syncnorm_forward_args& args,
+                 const Exchange& exchange, const syncnorm_launch& launch) const override {
     require_agreement(exchange, launch);
     Call call{problem, launch};
     if (args.saved != nullptr) write_saved_header(exchange, args.saved);
@@ -118,13 +118,13 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void update_running(const Problem& problem, const syncbn_forward_args& args,
-                      const Exchange& exchange, const syncbn_launch& launch) const override {
+  void update_running(const Problem& problem, const syncnorm_forward_args& args,
+                      const Exchange& exchange, const syncnorm_launch& launch) const override {
     require_agreement(exchange, launch);
     if (updates_running(args, exchange)) update_all_running(problem, args, exchange);
   }
 
-  void add_wires(const GatheredWires& wires, double* total, const syncbn_launch&) const override {
+  void add_wires(const GatheredWires& wires, double* total, const syncnorm_launch&) const override {
     if (wires.ranks > 0)
       std::copy_n(wires.values, wires.length, total);
     else
@@ -135,16 +135,16 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void grad_moments(const Problem& problem, const syncbn_backward_args& args, double hash,
-                    double* wire, const syncbn_launch& launch) const override {
+  void grad_moments(const Problem& problem, const syncnorm_backward_args& args, double hash,
+                    double* wire, const syncnorm_launch& launch) const override {
     Call call{problem, launch};
     grad_sums(call, args);
     write_grad_wire_header(hash, wire);
     write_grad_wire(problem, all_channels(problem), args, call.channels.sums, wire);
   }
 
-  void grad_input(const Problem& problem, const syncbn_backward_args& args,
-                  const Exchange& exchange, const syncbn_launch& launch) const override {
+  void grad_input(const Problem& problem, const syncnorm_backward_args& args,
+                  const Exchange& exchange, const syncnorm_launch& launch) const override {
     require_agreement(exchange.total[BackwardWire::kHash], exchange.total[BackwardWire::kHash + 1],
                       exchange.group_size, launch);
     Call call{problem, launch};
@@ -155,8 +155,8 @@ class CpuBackend final : public Backend {
     write_parameter_gradients(problem, all, args, problem.options.grad_reduction, exchange);
   }
 
-  void infer(const Problem& problem, const syncbn_forward_args& args,
-             const syncbn_launch& launch) const override {
+  void infer(const Problem& problem, const syncnorm_forward_args& args,
+             const syncnorm_launch& launch) const override {
     Call call{problem, launch};
     frozen_constants(problem, args, call.channels.forward);
     call.with_passes(nullptr, [&](const auto& passes) {
@@ -164,15 +164,15 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void infer_backward(const Problem& problem, const syncbn_backward_args& args, double* wire,
-                      const syncbn_launch& launch) const override {
+  void infer_backward(const Problem& problem, const syncnorm_backward_args& args, double* wire,
+                      const syncnorm_launch& launch) const override {
     Call call{problem, launch};
     const ChannelRange all = all_channels(problem);
     const Exchange own{1, wire, wire, nullptr};
     if (args.dweight.data != nullptr || args.dbias.data != nullptr) {
       grad_sums(call, args);
       write_grad_wire(problem, all, args, call.channels.sums, wire);
-      write_parameter_gradients(problem, all, args, SYNCBN_GRAD_LOCAL, own);
+      write_parameter_gradients(problem, all, args, SYNCNORM_GRAD_LOCAL, own);
     }
     saved_constants(problem, all, args, call.channels.forward);
     for (std::int64_t i = 0; i < problem.c; ++i)
@@ -180,9 +180,9 @@ class CpuBackend final : public Backend {
     gradients(call, args, true);
   }
 
-  bool forward_alone(const Problem& problem, const syncbn_forward_args& args,
+  bool forward_alone(const Problem& problem, const syncnorm_forward_args& args,
                      const WireSpace& space, double hash,
-                     const syncbn_launch& launch) const override {
+                     const syncnorm_launch& launch) const override {
     if (is_rows(problem)) return false;
     Call call{problem, launch};
     const PlanePasses passes = call.planes();
@@ -205,8 +205,8 @@ class CpuBackend final : public Backend {
     return true;
   }
 
-  bool backward_alone(const Problem& problem, const syncbn_backward_args& args, double* wire,
-                      const syncbn_launch& launch) const override {
+  bool backward_alone(const Problem& problem, const syncnorm_backward_args& args, double* wire,
+                      const syncnorm_launch& launch) const override {
     if (is_rows(problem)) return false;
     Call call{problem, launch};
     const PlanePasses passes = call.planes();
@@ -228,10 +228,10 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  static void count_batch(const syncbn_forward_args& args) {
+  static void count_batch(const syncnorm_forward_args& args) {
     if (args.num_batches_tracked != nullptr) ++*args.num_batches_tracked;
   }
-  static void update_all_running(const Problem& problem, const syncbn_forward_args& args,
+  static void update_all_running(const Problem& problem, const syncnorm_forward_args& args,
                                  const Exchange& exchange) {
     cpu::update_running(problem, all_channels(problem), args, exchange);
     count_batch(args);
@@ -239,13 +239,13 @@ class CpuBackend final : public Backend {
 };
 
 }  // namespace
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu
 
-namespace syncbn {
+namespace syncnorm {
 
 const Backend& cpu_backend() {
   static const cpu::CpuBackend backend;
   return backend;
 }
 
-}  // namespace syncbn
+}  // namespace syncnorm

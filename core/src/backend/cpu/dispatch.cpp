@@ -4,21 +4,21 @@
 #include <cstring>
 #include <span>
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 // Each is kernels.cpp and kernels_any.cpp compiled for that instruction set; indexed by
-// syncbn_dtype.
+// syncnorm_dtype.
 namespace generic {
 extern const Kernels kKernels[4];
 extern const Kernels kAnyKernels[4];
 }  // namespace generic
-#if defined(SYNCBN_HAVE_AVX2)
+#if defined(SYNCNORM_HAVE_AVX2)
 namespace avx2 {
 extern const Kernels kKernels[4];
 extern const Kernels kAnyKernels[4];
 }  // namespace avx2
 #endif
-#if defined(SYNCBN_HAVE_AVX512)
+#if defined(SYNCNORM_HAVE_AVX512)
 namespace avx512 {
 extern const Kernels kKernels[4];
 extern const Kernels kAnyKernels[4];
@@ -43,13 +43,13 @@ constexpr const char* kBaseline = "generic";
 // The best that the machine has, or the one that the environment names if the machine has it.
 InstructionSet choose() {
   const InstructionSet all[] = {
-#if defined(SYNCBN_HAVE_AVX512)
+#if defined(SYNCNORM_HAVE_AVX512)
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"),
        avx512::kKernels, avx512::kAnyKernels},
 #endif
-#if defined(SYNCBN_HAVE_AVX2)
+#if defined(SYNCNORM_HAVE_AVX2)
       {"avx2",
        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __builtin_cpu_supports("f16c"),
@@ -57,7 +57,7 @@ InstructionSet choose() {
 #endif
       {kBaseline, true, generic::kKernels, generic::kAnyKernels},
   };
-  const char* wanted = std::getenv("SYNCBN_CPU_ISA");
+  const char* wanted = std::getenv("SYNCNORM_CPU_ISA");
   if (wanted != nullptr)
     for (const InstructionSet& isa : all)
       if (isa.runs_here && std::strcmp(isa.name, wanted) == 0) return isa;
@@ -76,10 +76,10 @@ const InstructionSet& chosen() {
 const char* instruction_set() { return chosen().name; }
 
 const Kernels& kernels_for(const Problem& problem) {
-  const syncbn_activation activation = problem.options.activation;
+  const syncnorm_activation activation = problem.options.activation;
   const bool any =
-      activation == SYNCBN_ELU || (problem.in_place() && activation != SYNCBN_IDENTITY);
+      activation == SYNCNORM_ELU || (problem.in_place() && activation != SYNCNORM_IDENTITY);
   return (any ? chosen().any_kernels : chosen().kernels)[static_cast<int>(problem.dtype)];
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

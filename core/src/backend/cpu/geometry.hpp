@@ -11,7 +11,7 @@
 #include "plan/problem.hpp"
 #include "plan/support_table.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -93,7 +93,7 @@ inline std::int64_t value_size(const Problem& problem) {
 }
 
 inline bool is_float64_arithmetic(const Problem& problem) {
-  return support_of(problem.dtype).arithmetic == SYNCBN_FLOAT64;
+  return support_of(problem.dtype).arithmetic == SYNCNORM_FLOAT64;
 }
 
 inline Activation activation_of(const Problem& problem) {
@@ -103,7 +103,7 @@ inline Activation activation_of(const Problem& problem) {
 // A tensor with one value per channel and sample is rows in either layout; one with a single
 // channel is one plane.
 inline bool is_rows(const Problem& problem) {
-  return problem.c != 1 && (problem.layout == SYNCBN_CHANNELS_LAST || problem.s == 1);
+  return problem.c != 1 && (problem.layout == SYNCNORM_CHANNELS_LAST || problem.s == 1);
 }
 
 inline PlaneView plane_view(const Problem& problem) {
@@ -115,4 +115,4 @@ inline RowView row_view(const Problem& problem, bool masked) {
   return {problem.n * problem.s, problem.c, value_size(problem), masked};
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

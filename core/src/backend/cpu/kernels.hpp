@@ -10,9 +10,9 @@
 #include <cstdint>
 
 #include "math/moments.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 struct Planes {
   std::int64_t planes;
@@ -30,7 +30,7 @@ struct PlaneMask {
 enum class Stores : bool { kCached, kStreamed };
 
 struct Activation {
-  syncbn_activation kind;
+  syncnorm_activation kind;
   double negative_slope;
   bool in_place;  // what the backward passes read as x is y
 };
@@ -97,4 +97,4 @@ struct Kernels {
                          Activation, bool frozen, Stores);
 };
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -2,10 +2,10 @@
 // per file, and the loops of kernels.cpp must be whole.
 #include "backend/cpu/kernels_of.hpp"
 
-namespace syncbn::cpu::SYNCBN_ISA {
+namespace syncnorm::cpu::SYNCNORM_ISA {
 
 extern const Kernels kAnyKernels[4];
 const Kernels kAnyKernels[4] = {kernels_of<Half, true>(), kernels_of<BFloat16, true>(),
                                 kernels_of<float, true>(), kernels_of<double, true>()};
 
-}  // namespace syncbn::cpu::SYNCBN_ISA
+}  // namespace syncnorm::cpu::SYNCNORM_ISA

@@ -69,9 +69,9 @@ class ActivationLanes {
 
   // NaN fails the comparison and stays.
   V operator()(V z) const {
-    if (kind_ == SYNCBN_IDENTITY) return z;
+    if (kind_ == SYNCNORM_IDENTITY) return z;
     if constexpr (kAny)
-      if (kind_ == SYNCBN_ELU) return z <= 0 ? expm1_of_negative<A>(z) : z;
+      if (kind_ == SYNCNORM_ELU) return z <= 0 ? expm1_of_negative<A>(z) : z;
     return z <= 0 ? below(z) : z;
   }
 
@@ -81,7 +81,7 @@ class ActivationLanes {
                              const ForwardLanes<A>& c) const {
     const V x = load(part, in.x + i), dy = load(part, in.dy + i);
     const V d = deviation<A>(c, x);
-    if (kind_ == SYNCBN_IDENTITY) return {d, dy};
+    if (kind_ == SYNCNORM_IDENTITY) return {d, dy};
     if constexpr (kAny)
       if (in_place_) return {deviation<A>(c, inverse(x)), gradient_of_output(x, dy)};
     if (in.y != nullptr) return {d, gradient_of_output(load(part, in.y + i), dy)};
@@ -90,33 +90,33 @@ class ActivationLanes {
 
  private:
   static double inverse_slope(const Activation& act) {
-    return act.in_place && act.kind == SYNCBN_LEAKY_RELU ? 1.0 / act.negative_slope : 1.0;
+    return act.in_place && act.kind == SYNCNORM_LEAKY_RELU ? 1.0 / act.negative_slope : 1.0;
   }
 
   // relu and leaky_relu below zero, of z or of dy.
-  V below(V value) const { return kind_ == SYNCBN_RELU ? V{} : value * slope_; }
+  V below(V value) const { return kind_ == SYNCNORM_RELU ? V{} : value * slope_; }
 
   // dy' where z went into the activation.
   V gradient(V z, V dy) const {
     if constexpr (kAny)
-      if (kind_ == SYNCBN_ELU) return z <= 0 ? dy * exp_of_negative<A>(z) : dy;
+      if (kind_ == SYNCNORM_ELU) return z <= 0 ? dy * exp_of_negative<A>(z) : dy;
     return z <= 0 ? below(dy) : dy;
   }
   // dy' where y came out of it.
   V gradient_of_output(V y, V dy) const {
     if constexpr (kAny)
-      if (kind_ == SYNCBN_ELU) return y <= 0 ? dy * (y + A(1)) : dy;
+      if (kind_ == SYNCNORM_ELU) return y <= 0 ? dy * (y + A(1)) : dy;
     return y <= 0 ? below(dy) : dy;
   }
   // What went into it, in place.
   V inverse(V y) const {
-    if (kind_ != SYNCBN_ELU) return y <= 0 ? y * inverse_slope_ : y;
+    if (kind_ != SYNCNORM_ELU) return y <= 0 ? y * inverse_slope_ : y;
     constexpr A kSaturation = static_cast<A>(elu_saturation(kDigits<T>));
     const V z = y <= 0 ? log1p_of_negative<A>(y) : y;
     return y <= A(-1) ? broadcast(kSaturation) : z;
   }
 
-  syncbn_activation kind_;
+  syncnorm_activation kind_;
   bool in_place_;
   V slope_, inverse_slope_;
 };

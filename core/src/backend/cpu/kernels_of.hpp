@@ -1,5 +1,5 @@
 // The loops of one dtype as a table. Included by kernels.cpp and kernels_any.cpp, which are
-// compiled once per instruction set, with SYNCBN_ISA naming the namespace. Uses nothing that the
+// compiled once per instruction set, with SYNCNORM_ISA naming the namespace. Uses nothing that the
 // linker could share between the copies: no function templates from outside this namespace.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include "math/normalization.hpp"
 #include "math/shift.hpp"
 
-namespace syncbn::cpu::SYNCBN_ISA {
+namespace syncnorm::cpu::SYNCNORM_ISA {
 namespace {
 
 #include "backend/cpu/kernels_common.inl"
@@ -31,4 +31,4 @@ constexpr Kernels kernels_of() {
 }
 
 }  // namespace
-}  // namespace syncbn::cpu::SYNCBN_ISA
+}  // namespace syncnorm::cpu::SYNCNORM_ISA

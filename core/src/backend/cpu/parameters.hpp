@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "support/dispatch.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 inline double to_double(double value) { return value; }
 inline double to_double(float value) { return static_cast<double>(value); }
@@ -18,20 +18,20 @@ inline void assign(float& to, double value) { to = static_cast<float>(value); }
 inline void assign(Half& to, double value) { to = to_half(static_cast<float>(value)); }
 inline void assign(BFloat16& to, double value) { to = to_bfloat16(static_cast<float>(value)); }
 
-inline double load(const syncbn_vector& vector, std::int64_t i) {
+inline double load(const syncnorm_vector& vector, std::int64_t i) {
   return dispatch_dtype(vector.dtype, [&](auto tag) {
     return to_double(static_cast<const typename decltype(tag)::Type*>(vector.data)[i]);
   });
 }
 
-inline double load_or(const syncbn_vector& vector, std::int64_t i, double absent) {
+inline double load_or(const syncnorm_vector& vector, std::int64_t i, double absent) {
   return vector.data == nullptr ? absent : load(vector, i);
 }
 
-inline void store(const syncbn_vector& vector, std::int64_t i, double value) {
+inline void store(const syncnorm_vector& vector, std::int64_t i, double value) {
   dispatch_dtype(vector.dtype, [&](auto tag) {
     assign(static_cast<typename decltype(tag)::Type*>(vector.data)[i], value);
   });
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -5,7 +5,7 @@
 
 #include "backend/cpu/thread_pool.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 PlanePasses::PlanePasses(const Problem& problem, const Kernels& kernels,
                          const PlaneScratch& scratch)
@@ -59,7 +59,7 @@ void PlanePasses::chunk_moments(std::int64_t k, ChannelRange range, const void* 
 }
 
 void PlanePasses::chunk_normalize(std::int64_t k, ChannelRange range,
-                                  const syncbn_forward_args& args,
+                                  const syncnorm_forward_args& args,
                                   const ForwardConstants* constants) const {
   const auto chunk = view_.chunk(k);
   for (std::int64_t c = range.begin; c < range.end; ++c) {
@@ -95,7 +95,7 @@ void PlanePasses::merge(ChannelRange range, Moments* out) const {
   for (std::int64_t c = range.begin; c < range.end; ++c) {
     Moments all{};
     for (std::int64_t k = 0; k < chunks; ++k)
-      all = syncbn::merge(all, scratch_.moments[c * chunks + k]);
+      all = syncnorm::merge(all, scratch_.moments[c * chunks + k]);
     out[c] = all;
   }
 }
@@ -119,7 +119,7 @@ void PlanePasses::moments(int threads, const void* x, const std::uint8_t* mask,
   merge({0, view_.c}, out);
 }
 
-void PlanePasses::normalize(int threads, const syncbn_forward_args& args,
+void PlanePasses::normalize(int threads, const syncnorm_forward_args& args,
                             const ForwardConstants* constants) const {
   for_chunks(threads, true, [&](std::int64_t k, ChannelRange range) {
     chunk_normalize(k, range, args, constants);
@@ -148,7 +148,7 @@ void PlanePasses::moments(ChannelRange range, const void* x, const std::uint8_t*
   merge(range, out);
 }
 
-void PlanePasses::normalize(ChannelRange range, const syncbn_forward_args& args,
+void PlanePasses::normalize(ChannelRange range, const syncnorm_forward_args& args,
                             const ForwardConstants* constants) const {
   for (std::int64_t k = view_.chunks(); k-- > 0;) chunk_normalize(k, range, args, constants);
 }
@@ -178,4 +178,4 @@ PlanePasses::Blocks PlanePasses::blocks(int threads, std::int64_t tensors) const
   return {count, channels, view_.c};
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -8,7 +8,7 @@
 #include "backend/cpu/kernels.hpp"
 #include "backend/cpu/scratch.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 class PlanePasses {
  public:
@@ -16,14 +16,14 @@ class PlanePasses {
 
   // Passes over the whole tensor.
   void moments(int threads, const void* x, const std::uint8_t* mask, Moments* out) const;
-  void normalize(int threads, const syncbn_forward_args&, const ForwardConstants*) const;
+  void normalize(int threads, const syncnorm_forward_args&, const ForwardConstants*) const;
   void grad_moments(int threads, const GradInputs&, const ForwardConstants*, GradSums* out) const;
   void grad_input(int threads, const GradInputs&, const GradOutputs&, const std::uint8_t* mask,
                   const ForwardConstants*, const BackwardConstants*, bool frozen) const;
 
   // The same passes over some channels, on the calling thread.
   void moments(ChannelRange, const void* x, const std::uint8_t* mask, Moments* out) const;
-  void normalize(ChannelRange, const syncbn_forward_args&, const ForwardConstants*) const;
+  void normalize(ChannelRange, const syncnorm_forward_args&, const ForwardConstants*) const;
   void grad_moments(ChannelRange, const GradInputs&, const ForwardConstants*, GradSums* out) const;
   void grad_input(ChannelRange, const GradInputs&, const GradOutputs&, const std::uint8_t* mask,
                   const ForwardConstants*, const BackwardConstants*, bool frozen) const;
@@ -51,7 +51,7 @@ class PlanePasses {
   void for_chunks(int threads, bool backwards, Visit&& visit) const;
 
   void chunk_moments(std::int64_t k, ChannelRange, const void* x, const std::uint8_t* mask) const;
-  void chunk_normalize(std::int64_t k, ChannelRange, const syncbn_forward_args&,
+  void chunk_normalize(std::int64_t k, ChannelRange, const syncnorm_forward_args&,
                        const ForwardConstants*) const;
   void chunk_grad_moments(std::int64_t k, ChannelRange, const GradInputs&,
                           const ForwardConstants*) const;
@@ -73,4 +73,4 @@ class PlanePasses {
   PlaneScratch scratch_;
 };
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

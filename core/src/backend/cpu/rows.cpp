@@ -5,7 +5,7 @@
 
 #include "backend/cpu/thread_pool.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 RowPasses::RowPasses(const Problem& problem, const Kernels& kernels, Carver& carver, bool masked)
     : view_(row_view(problem, masked)),
@@ -114,7 +114,7 @@ RowConstants RowPasses::constants(const ForwardConstants* forward,
   return {to[0], to[1], to[2], to[3], to[4], to[5], to[6]};
 }
 
-void RowPasses::normalize(int threads, const syncbn_forward_args& args,
+void RowPasses::normalize(int threads, const syncnorm_forward_args& args,
                           const ForwardConstants* forward) const {
   const RowConstants c = constants(forward, nullptr);
   for_rows(threads, true,
@@ -152,4 +152,4 @@ void RowPasses::grad_input(int threads, const GradInputs& in, const GradOutputs&
            });
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -8,7 +8,7 @@
 #include "backend/cpu/kernels.hpp"
 #include "backend/cpu/scratch.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 class RowPasses {
  public:
@@ -16,7 +16,7 @@ class RowPasses {
 
   void moments(int threads, const void* x, const std::uint8_t* mask, double count,
                Moments* out) const;
-  void normalize(int threads, const syncbn_forward_args&, const ForwardConstants*) const;
+  void normalize(int threads, const syncnorm_forward_args&, const ForwardConstants*) const;
   void grad_moments(int threads, const GradInputs&, const ForwardConstants*, GradSums* out) const;
   void grad_input(int threads, const GradInputs&, const GradOutputs&, const std::uint8_t* mask,
                   const ForwardConstants*, const BackwardConstants*, bool frozen) const;
@@ -50,4 +50,4 @@ class RowPasses {
   RowScratch scratch_;
 };
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -9,7 +9,7 @@
 #include "backend/cpu/kernels.hpp"
 #include "plan/problem.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 // Takes consecutive arrays from a block of memory; with no memory it only counts.
 class Carver {
@@ -88,4 +88,4 @@ inline std::size_t scratch_size(const Problem& problem) {
   return std::max(carver.used(), masked.used());
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -1,8 +1,8 @@
-// Vectors of the instruction set that this translation unit is compiled for (SYNCBN_ISA), on GCC's
-// and Clang's vector extensions; only what those do not offer is written per instruction set.
+// Vectors of the instruction set that this translation unit is compiled for (SYNCNORM_ISA), on
+// GCC's and Clang's vector extensions; only what those do not offer is written per instruction set.
 //
 // Included by kernels_of.hpp alone, inside no namespace; everything is local to
-// syncbn::cpu::SYNCBN_ISA.
+// syncnorm::cpu::SYNCNORM_ISA.
 #pragma once
 
 #include <cmath>
@@ -16,7 +16,7 @@
 
 #include "math/float16.hpp"
 
-namespace syncbn::cpu::SYNCBN_ISA {
+namespace syncnorm::cpu::SYNCNORM_ISA {
 
 #if defined(__AVX512F__)
 inline constexpr int kVectorBytes = 64;
@@ -184,4 +184,4 @@ inline Uint16V narrow_half(FloatV value) {
 #endif
 }
 
-}  // namespace syncbn::cpu::SYNCBN_ISA
+}  // namespace syncnorm::cpu::SYNCNORM_ISA

@@ -5,7 +5,7 @@
 
 #include "backend/cpu/simd.hpp"
 
-namespace syncbn::cpu::SYNCBN_ISA {
+namespace syncnorm::cpu::SYNCNORM_ISA {
 
 template <class A>
 struct Format;
@@ -100,4 +100,4 @@ inline Vector<A> log1p_of_negative(Vector<A> y) {
   return fma(k, broadcast(F::kLn2Hi), f - (half - small));
 }
 
-}  // namespace syncbn::cpu::SYNCBN_ISA
+}  // namespace syncnorm::cpu::SYNCNORM_ISA

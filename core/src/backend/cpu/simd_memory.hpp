@@ -5,7 +5,7 @@
 #include "backend/cpu/simd.hpp"
 #include "backend/cpu/tuning.hpp"
 
-namespace syncbn::cpu::SYNCBN_ISA {
+namespace syncnorm::cpu::SYNCNORM_ISA {
 
 // Loads and stores of storage types as vectors of their arithmetic type.
 
@@ -167,4 +167,4 @@ inline void for_output_vectors(std::int64_t length, const T* out, bool stream, B
   if (i < length) body(i, Part{static_cast<int>(length - i)});
 }
 
-}  // namespace syncbn::cpu::SYNCBN_ISA
+}  // namespace syncnorm::cpu::SYNCNORM_ISA

@@ -13,7 +13,7 @@
 
 #include "backend/cpu/tuning.hpp"
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 namespace {
 
 inline void pause() {
@@ -153,4 +153,4 @@ void run_tasks(int threads, std::int64_t count, void (*task)(void*, std::int64_t
   pool().run(job);
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

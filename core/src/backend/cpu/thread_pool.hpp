@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <memory>
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 // Calls task(0) ... task(count - 1), each once, on the caller and at most threads - 1 workers;
 // returns when all are done. Tasks must not throw. Which thread runs a task is left open.
@@ -23,4 +23,4 @@ void parallel_for(int threads, std::int64_t count, Task&& task) {
       const_cast<void*>(static_cast<const void*>(std::addressof(task))));
 }
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace syncbn::cpu {
+namespace syncnorm::cpu {
 
 // Values whose sums are kept in the arithmetic type before they go on in float64. Part of the
 // result's bits, so the same for every instruction set and number of threads.
@@ -35,4 +35,4 @@ inline constexpr std::int64_t kStreamRunBytes = 4096;
 
 inline constexpr int kSpinsBeforeSleep = 2000;
 
-}  // namespace syncbn::cpu
+}  // namespace syncnorm::cpu

@@ -6,14 +6,14 @@
 #include "backend/cuda/device/backward.cuh"
 #include "backend/cuda/launch.cuh"
 #include "plan/problem.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 inline Derivative derivative_of(const Problem& problem, const void* y) {
-  if (problem.options.activation == SYNCBN_IDENTITY) return Derivative::kOne;
+  if (problem.options.activation == SYNCNORM_IDENTITY) return Derivative::kOne;
   if (y != nullptr) return Derivative::kFromOutput;
-  const bool by_sign = !problem.in_place() && problem.options.activation != SYNCBN_ELU;
+  const bool by_sign = !problem.in_place() && problem.options.activation != SYNCNORM_ELU;
   return by_sign ? Derivative::kFromInput : Derivative::kAny;
 }
 
@@ -22,11 +22,11 @@ template <Derivative... kChoices, class Visit>
 void dispatch_derivative(Derivative derivative, Visit&& visit) {
   const bool found = (... || (derivative == kChoices &&
                               (visit(std::integral_constant<Derivative, kChoices>{}), true)));
-  if (!found) fail(SYNCBN_INTERNAL, "a pass has no kernel for this activation");
+  if (!found) fail(SYNCNORM_INTERNAL, "a pass has no kernel for this activation");
 }
 
 template <class Terms>
-Terms grad_terms(const Problem& problem, const syncbn_backward_args& args,
+Terms grad_terms(const Problem& problem, const syncnorm_backward_args& args,
                  const BackwardChannels& channels, double hash, double* wire) {
   using T = typename Terms::T;
   return {{static_cast<const T*>(args.x), static_cast<const T*>(args.dy),
@@ -38,7 +38,7 @@ Terms grad_terms(const Problem& problem, const syncbn_backward_args& args,
 }
 
 template <class Map>
-Map grad_input_map(const Problem& problem, const syncbn_backward_args& args,
+Map grad_input_map(const Problem& problem, const syncnorm_backward_args& args,
                    const BackwardChannels& channels) {
   using T = typename Map::T;
   return {{static_cast<const T*>(args.x), static_cast<const T*>(args.dy),
@@ -50,4 +50,4 @@ Map grad_input_map(const Problem& problem, const syncbn_backward_args& args,
           channels};
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

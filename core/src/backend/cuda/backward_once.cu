@@ -2,7 +2,7 @@
 #include "backend/cuda/once_launch.cuh"
 #include "backend/cuda/passes.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 constexpr int kThreads = tuning::kOnceThreads;
@@ -29,7 +29,7 @@ __global__ __launch_bounds__(kThreads,
 
 }  // namespace
 
-bool backward_once(const Call& call, const syncbn_backward_args& args,
+bool backward_once(const Call& call, const syncnorm_backward_args& args,
                    const BackwardChannels& channels, double hash, double* wire) {
   const Problem& problem = call.problem;
   const bool wanted = args.dx != nullptr || args.dresidual != nullptr;
@@ -61,4 +61,4 @@ bool backward_once(const Call& call, const syncbn_backward_args& args,
   return launched;
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

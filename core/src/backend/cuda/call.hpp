@@ -11,13 +11,13 @@
 #include "backend/cuda/scratch.hpp"
 #include "plan/problem.hpp"
 #include "support/cuda_runtime.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 class Call {
  public:
-  Call(const Problem& problem_, const syncbn_launch& launch)
+  Call(const Problem& problem_, const syncnorm_launch& launch)
       : problem(problem_),
         limits(limits_of(launch.device_index)),
         stream(static_cast<cudaStream_t>(launch.stream)),
@@ -44,4 +44,4 @@ class Call {
   unsigned* control_;
 };
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -9,7 +9,7 @@
 #include "backend/cuda/passes.hpp"
 #include "plan/support_table.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 constexpr int kThreads = 256;
@@ -101,14 +101,14 @@ void center(const Call& call, const Exchange& exchange, const double* local_var,
          hash, center_wire);
 }
 
-void add_wires(const GatheredWires& wires, double* total, const syncbn_launch& launch) {
+void add_wires(const GatheredWires& wires, double* total, const syncnorm_launch& launch) {
   const DeviceGuard device(launch.device_index);
   cuda::launch(add_wires_kernel, grid_over(wires.length, static_cast<cudaStream_t>(launch.stream)),
                wires, total);
 }
 
 void finish_forward(const Call& call, const ForwardChannels& channels) {
-  if (support_of(call.problem.dtype).arithmetic == SYNCBN_FLOAT64)
+  if (support_of(call.problem.dtype).arithmetic == SYNCNORM_FLOAT64)
     launch(finish_forward_kernel<double>, grid_of(call), channels);
   else
     launch(finish_forward_kernel<float>, grid_of(call), channels);
@@ -118,4 +118,4 @@ void finish_backward(const Call& call, const BackwardChannels& channels) {
   launch(finish_backward_kernel, grid_of(call), channels);
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -5,7 +5,7 @@
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/scratch.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 MomentsOutput moments_output(const Problem& problem, double hash, double* wire, double* local_var) {
@@ -13,9 +13,9 @@ MomentsOutput moments_output(const Problem& problem, double hash, double* wire, 
       wire, local_var, nullptr, hash, static_cast<double>(problem.n), problem.options.weighting};
 }
 
-ForwardChannels channels_of(const Problem& problem, const syncbn_forward_args& args,
-                            const Exchange& exchange, const syncbn_launch& launch) {
-  const syncbn_options& options = problem.options;
+ForwardChannels channels_of(const Problem& problem, const syncnorm_forward_args& args,
+                            const Exchange& exchange, const syncnorm_launch& launch) {
+  const syncnorm_options& options = problem.options;
   return {problem.c,
           exchange.group_size,
           exchange.wire,
@@ -35,8 +35,8 @@ ForwardChannels channels_of(const Problem& problem, const syncbn_forward_args& a
           problem.in_place()};
 }
 
-BackwardChannels channels_of(const Problem& problem, const syncbn_backward_args& args,
-                             const Exchange& exchange, const syncbn_launch& launch) {
+BackwardChannels channels_of(const Problem& problem, const syncnorm_backward_args& args,
+                             const Exchange& exchange, const syncnorm_launch& launch) {
   return {problem.c,      exchange.group_size,
           args.saved,     exchange.wire,
           exchange.total, args.weight,
@@ -49,63 +49,63 @@ class CudaBackend final : public Backend {
  public:
   std::size_t scratch_size(const Problem& problem) const override { return Scratch::size(problem); }
 
-  void moments(const Problem& problem, const syncbn_forward_args& args, double hash, double* wire,
-               double* local_var, const syncbn_launch& launch) const override {
+  void moments(const Problem& problem, const syncnorm_forward_args& args, double hash, double* wire,
+               double* local_var, const syncnorm_launch& launch) const override {
     cuda::moments(Call(problem, launch), args.x, args.mask,
                   moments_output(problem, hash, wire, local_var));
   }
 
   void center(const Problem& problem, const Exchange& exchange, const double* local_var,
-              double hash, double* center_wire, const syncbn_launch& launch) const override {
+              double hash, double* center_wire, const syncnorm_launch& launch) const override {
     cuda::center(Call(problem, launch), exchange, local_var, hash, center_wire);
   }
 
-  void normalize(const Problem& problem, const syncbn_forward_args& args, const Exchange& exchange,
-                 const syncbn_launch& launch) const override {
+  void normalize(const Problem& problem, const syncnorm_forward_args& args,
+                 const Exchange& exchange, const syncnorm_launch& launch) const override {
     cuda::normalize(Call(problem, launch), args, channels_of(problem, args, exchange, launch));
   }
 
-  void update_running(const Problem& problem, const syncbn_forward_args& args,
-                      const Exchange& exchange, const syncbn_launch& launch) const override {
+  void update_running(const Problem& problem, const syncnorm_forward_args& args,
+                      const Exchange& exchange, const syncnorm_launch& launch) const override {
     ForwardChannels channels = channels_of(problem, args, exchange, launch);
     channels.saved = nullptr;
     finish_forward(Call(problem, launch), channels);
   }
 
   void add_wires(const GatheredWires& wires, double* total,
-                 const syncbn_launch& launch) const override {
+                 const syncnorm_launch& launch) const override {
     cuda::add_wires(wires, total, launch);
   }
 
-  void grad_moments(const Problem& problem, const syncbn_backward_args& args, double hash,
-                    double* wire, const syncbn_launch& launch) const override {
+  void grad_moments(const Problem& problem, const syncnorm_backward_args& args, double hash,
+                    double* wire, const syncnorm_launch& launch) const override {
     cuda::grad_moments(Call(problem, launch), args, channels_of(problem, args, {}, launch), hash,
                        wire);
   }
 
-  void grad_input(const Problem& problem, const syncbn_backward_args& args,
-                  const Exchange& exchange, const syncbn_launch& launch) const override {
+  void grad_input(const Problem& problem, const syncnorm_backward_args& args,
+                  const Exchange& exchange, const syncnorm_launch& launch) const override {
     cuda::grad_input(Call(problem, launch), args, channels_of(problem, args, exchange, launch));
   }
 
-  void infer(const Problem& problem, const syncbn_forward_args& args,
-             const syncbn_launch& launch) const override {
+  void infer(const Problem& problem, const syncnorm_forward_args& args,
+             const syncnorm_launch& launch) const override {
     cuda::normalize(Call(problem, launch), args, channels_of(problem, args, {}, launch));
   }
 
-  void infer_backward(const Problem& problem, const syncbn_backward_args& args, double* wire,
-                      const syncbn_launch& launch) const override {
+  void infer_backward(const Problem& problem, const syncnorm_backward_args& args, double* wire,
+                      const syncnorm_launch& launch) const override {
     const Call call(problem, launch);
     BackwardChannels channels = channels_of(problem, args, {1, wire, nullptr, nullptr}, launch);
-    channels.reduction = SYNCBN_GRAD_LOCAL;
+    channels.reduction = SYNCNORM_GRAD_LOCAL;
     if (args.dweight.data != nullptr || args.dbias.data != nullptr)
       cuda::grad_moments(call, args, channels, 0.0, wire);
     cuda::grad_input(call, args, channels);
   }
 
-  bool forward_alone(const Problem& problem, const syncbn_forward_args& args,
+  bool forward_alone(const Problem& problem, const syncnorm_forward_args& args,
                      const WireSpace& space, double hash,
-                     const syncbn_launch& launch) const override {
+                     const syncnorm_launch& launch) const override {
     const Exchange own{1, space.wire, space.wire, space.center_wire};
     MomentsOutput output = moments_output(problem, hash, space.wire, nullptr);
     output.center_wire = space.center_wire;
@@ -113,8 +113,8 @@ class CudaBackend final : public Backend {
                         channels_of(problem, args, own, launch));
   }
 
-  bool backward_alone(const Problem& problem, const syncbn_backward_args& args, double* wire,
-                      const syncbn_launch& launch) const override {
+  bool backward_alone(const Problem& problem, const syncnorm_backward_args& args, double* wire,
+                      const syncnorm_launch& launch) const override {
     const Exchange own{1, wire, wire, nullptr};
     return backward_once(Call(problem, launch), args, channels_of(problem, args, own, launch), 0.0,
                          wire);
@@ -122,9 +122,9 @@ class CudaBackend final : public Backend {
 };
 
 }  // namespace
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda
 
-namespace syncbn {
+namespace syncnorm {
 
 const Backend& cuda_backend() {
   static const cuda::CudaBackend backend;
@@ -135,4 +135,4 @@ bool cuda_built() noexcept { return true; }
 
 int cuda_device_count() noexcept { return cuda::device_count(); }
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -8,7 +8,7 @@
 #include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 int attribute(cudaDeviceAttr which, int device) {
@@ -45,10 +45,10 @@ const DeviceLimits& limits_of(int device) {
   int count = 0;
   check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
   if (device < 0 || device >= count)
-    fail(SYNCBN_CUDA_ERROR, "launch.device_index is ", device, ", but this process sees ", count,
+    fail(SYNCNORM_CUDA_ERROR, "launch.device_index is ", device, ", but this process sees ", count,
          count == 1 ? " CUDA device" : " CUDA devices",
          "; expected 0 <= device_index < that number (see CUDA_VISIBLE_DEVICES)");
   return known.emplace(device, ask(device)).first->second;
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

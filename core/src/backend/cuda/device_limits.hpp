@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 struct DeviceLimits {
   int multiprocessors;
@@ -15,7 +15,7 @@ struct DeviceLimits {
 // 0 where there is no driver or no device.
 int device_count() noexcept;
 
-// Asked once per device. Throws SYNCBN_CUDA_ERROR where there is no such device.
+// Asked once per device. Throws SYNCNORM_CUDA_ERROR where there is no such device.
 const DeviceLimits& limits_of(int device);
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

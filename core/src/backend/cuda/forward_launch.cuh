@@ -6,19 +6,19 @@
 #include "backend/cuda/device/forward.cuh"
 #include "backend/cuda/launch.cuh"
 #include "plan/problem.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 inline ChannelIndex channel_index(const Problem& problem) {
-  const bool last = problem.layout == SYNCBN_CHANNELS_LAST;
+  const bool last = problem.layout == SYNCNORM_CHANNELS_LAST;
   return {problem.values_per_channel(), problem.c, last ? 1 : problem.s};
 }
 
 // Calls visit(std::integral_constant<Form, form>{}).
 template <class Visit>
 void dispatch_form(const Problem& problem, const void* residual, Visit&& visit) {
-  if (problem.options.activation == SYNCBN_ELU)
+  if (problem.options.activation == SYNCNORM_ELU)
     visit(std::integral_constant<Form, Form::kElu>{});
   else if (residual != nullptr)
     visit(std::integral_constant<Form, Form::kResidual>{});
@@ -27,11 +27,11 @@ void dispatch_form(const Problem& problem, const void* residual, Visit&& visit) 
 }
 
 template <class Map>
-Map normalize_map(const Problem& problem, const syncbn_forward_args& args,
+Map normalize_map(const Problem& problem, const syncnorm_forward_args& args,
                   const ForwardChannels& channels) {
   using T = typename Map::T;
   return {static_cast<const T*>(args.x), static_cast<const T*>(args.residual),
           static_cast<T*>(args.y), activation_of<T>(problem.options), channels};
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -2,7 +2,7 @@
 #include "backend/cuda/once_launch.cuh"
 #include "backend/cuda/passes.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 constexpr int kThreads = tuning::kOnceThreads;
@@ -30,7 +30,7 @@ __global__ __launch_bounds__(kThreads,
 
 }  // namespace
 
-bool forward_once(const Call& call, const syncbn_forward_args& args, const MomentsOutput& output,
+bool forward_once(const Call& call, const syncnorm_forward_args& args, const MomentsOutput& output,
                   const ForwardChannels& channels) {
   const Problem& problem = call.problem;
   if (!call.limits.cooperative || problem.size() == 0 || args.mask != nullptr) return false;
@@ -57,4 +57,4 @@ bool forward_once(const Call& call, const syncbn_forward_args& args, const Momen
   return launched;
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -9,7 +9,7 @@
 #include "plan/support_table.hpp"
 #include "support/error.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 constexpr std::int64_t kRowLanes = 32;  // threads side by side along a row, where it is wide enough
@@ -59,7 +59,7 @@ Columns channels_first(const Problem& problem, std::int64_t v, std::int64_t thre
 }
 
 bool is_channels_last(const Problem& problem) {
-  return problem.layout == SYNCBN_CHANNELS_LAST || problem.s == 1;
+  return problem.layout == SYNCNORM_CHANNELS_LAST || problem.s == 1;
 }
 
 Columns columns_of(const Problem& problem, std::int64_t v, std::int64_t threads) {
@@ -69,7 +69,7 @@ Columns columns_of(const Problem& problem, std::int64_t v, std::int64_t threads)
 
 int to_int(std::int64_t value) {
   if (value > std::numeric_limits<int>::max())
-    fail(SYNCBN_UNSUPPORTED, "this shape needs ", value,
+    fail(SYNCNORM_UNSUPPORTED, "this shape needs ", value,
          " thread blocks, more than a CUDA grid has; expected fewer channels per call");
   return static_cast<int>(value);
 }
@@ -137,7 +137,7 @@ Geometry divide(const Problem& problem, bool aligned, int threads, std::int64_t 
       continue;
     return geometry;
   }
-  fail(SYNCBN_INTERNAL, "no way was found to divide (N, C, S) = (", problem.n, ", ", problem.c,
+  fail(SYNCNORM_INTERNAL, "no way was found to divide (N, C, S) = (", problem.n, ", ", problem.c,
        ", ", problem.s, ") among thread blocks");
 }
 
@@ -155,4 +155,4 @@ bool is_aligned(std::initializer_list<const void*> pointers) {
   });
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -9,7 +9,7 @@
 #include "backend/cuda/tuning/tuning.hpp"
 #include "plan/problem.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 struct Geometry {
   bool by_rows;
@@ -36,4 +36,4 @@ Geometry divide(const Problem& problem, bool aligned, const Tuning& tuning,
 
 bool is_aligned(std::initializer_list<const void*> pointers);
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -3,7 +3,7 @@
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/grad_input.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 constexpr int kThreads = tuning::kGradInput.threads;
@@ -24,7 +24,7 @@ __global__ __launch_bounds__(kThreads,
 
 }  // namespace
 
-void grad_input(const Call& call, const syncbn_backward_args& args,
+void grad_input(const Call& call, const syncnorm_backward_args& args,
                 const BackwardChannels& channels) {
   const Problem& problem = call.problem;
   const bool wanted = args.dx != nullptr || args.dresidual != nullptr;
@@ -45,4 +45,4 @@ void grad_input(const Call& call, const syncbn_backward_args& args,
   });
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -3,7 +3,7 @@
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/grad_moments.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 constexpr int kThreads = tuning::kGradMoments.threads;
@@ -25,7 +25,7 @@ __global__ __launch_bounds__(kThreads,
 
 }  // namespace
 
-void grad_moments(const Call& call, const syncbn_backward_args& args,
+void grad_moments(const Call& call, const syncnorm_backward_args& args,
                   const BackwardChannels& channels, double hash, double* wire) {
   const Problem& problem = call.problem;
   if (problem.size() == 0) return empty_grad_moments(call, hash, wire);
@@ -45,4 +45,4 @@ void grad_moments(const Call& call, const syncbn_backward_args& args,
   });
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -15,20 +15,21 @@
 #include "support/cuda_runtime.hpp"
 #include "support/dispatch.hpp"
 #include "support/error.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // Calls visit(TypeTag<T>{}) with the device's storage type of dtype.
 template <class Visit>
-decltype(auto) dispatch_device_type(syncbn_dtype dtype, Visit&& visit) {
+decltype(auto) dispatch_device_type(syncnorm_dtype dtype, Visit&& visit) {
   switch (dtype) {
-    case SYNCBN_FLOAT16: return visit(TypeTag<__half>{});
-    case SYNCBN_BFLOAT16: return visit(TypeTag<__nv_bfloat16>{});
-    case SYNCBN_FLOAT32: return visit(TypeTag<float>{});
-    case SYNCBN_FLOAT64: return visit(TypeTag<double>{});
+    case SYNCNORM_FLOAT16: return visit(TypeTag<__half>{});
+    case SYNCNORM_BFLOAT16: return visit(TypeTag<__nv_bfloat16>{});
+    case SYNCNORM_FLOAT32: return visit(TypeTag<float>{});
+    case SYNCNORM_FLOAT64: return visit(TypeTag<double>{});
   }
-  fail(SYNCBN_INTERNAL, "dtype ", static_cast<int>(dtype), " reached dispatch; validate missed it");
+  fail(SYNCNORM_INTERNAL, "dtype ", static_cast<int>(dtype),
+       " reached dispatch; validate missed it");
 }
 
 template <int kValue>
@@ -36,7 +37,7 @@ using Constant = std::integral_constant<int, kValue>;
 
 // Calls visit(TypeTag<T>{}, Constant<V>{}): V = pack values of T per access.
 template <class Visit>
-void dispatch_pack(syncbn_dtype dtype, int pack, Visit&& visit) {
+void dispatch_pack(syncnorm_dtype dtype, int pack, Visit&& visit) {
   dispatch_device_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::Type;
     if (pack > 1)
@@ -56,8 +57,8 @@ void dispatch_flag(bool flag, Visit&& visit) {
 }
 
 template <class T>
-Activation<Arithmetic<T>> activation_of(const syncbn_options& options) {
-  const bool divides = options.in_place != 0 && options.activation == SYNCBN_LEAKY_RELU;
+Activation<Arithmetic<T>> activation_of(const syncnorm_options& options) {
+  const bool divides = options.in_place != 0 && options.activation == SYNCNORM_LEAKY_RELU;
   return {options.activation, options.in_place != 0,
           static_cast<Arithmetic<T>>(options.negative_slope),
           static_cast<Arithmetic<T>>(divides ? 1.0 / options.negative_slope : 1.0)};
@@ -87,4 +88,4 @@ void launch(void (*kernel)(Parameters...), const Grid& grid, Arguments&&... argu
              "cudaLaunchKernelEx");
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

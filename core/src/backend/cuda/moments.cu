@@ -3,7 +3,7 @@
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/moments.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 template <bool kMasked>
@@ -45,4 +45,4 @@ void moments(const Call& call, const void* x, const std::uint8_t* mask,
   });
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -4,7 +4,7 @@
 #include "backend/cuda/passes.hpp"
 #include "backend/cuda/tuning/normalize.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 namespace {
 
 constexpr int kThreads = tuning::kNormalize.threads;
@@ -26,7 +26,8 @@ __global__ __launch_bounds__(kThreads, 2) void normalize_planes(NormalizeMap<T, 
 
 }  // namespace
 
-void normalize(const Call& call, const syncbn_forward_args& args, const ForwardChannels& channels) {
+void normalize(const Call& call, const syncnorm_forward_args& args,
+               const ForwardChannels& channels) {
   const Problem& problem = call.problem;
   if (problem.size() == 0) return finish_forward(call, channels);
   const Geometry geometry =
@@ -42,4 +43,4 @@ void normalize(const Call& call, const syncbn_forward_args& args, const ForwardC
   });
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

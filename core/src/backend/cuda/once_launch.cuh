@@ -10,7 +10,7 @@
 #include "backend/cuda/launch.cuh"
 #include "backend/cuda/tuning/once.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // Divided among as many blocks as wait for each other on the device.
 inline Geometry divide_once(const Call& call, bool aligned) {
@@ -51,4 +51,4 @@ bool launch_once(const Call& call, Kernel* kernel, const Geometry& geometry, std
   return true;
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

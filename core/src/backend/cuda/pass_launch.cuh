@@ -7,7 +7,7 @@
 #include "backend/cuda/geometry.hpp"
 #include "backend/cuda/launch.cuh"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // Kernels around sum_rows and sum_planes.
 template <int V, class Terms, class RowKernel, class PlaneKernel>
@@ -29,4 +29,4 @@ void launch_map(const Call& call, const Geometry& geometry, RowKernel* of_rows,
   launch(of_rows, grid, map, geometry.rows);
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -8,14 +8,14 @@
 #include "backend/cuda/tuning/tuning.hpp"
 #include "plan/problem.hpp"
 #include "plan/support_table.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // One ticket per set of blocks that share channels; with more sets no channel is shared.
-constexpr std::int64_t kTickets = SYNCBN_CONTROL_SIZE / sizeof(unsigned);
+constexpr std::int64_t kTickets = SYNCNORM_CONTROL_SIZE / sizeof(unsigned);
 constexpr std::int64_t kMaxTerms = 3;
 
 // The blocks that a tensor may be divided into where `groups` of them are needed anyway.
@@ -35,7 +35,7 @@ class Scratch {
 
   static std::size_t size(const Problem& problem) {
     const std::int64_t values = kMaxTerms * problem.c * channel_splits(problem);
-    return SYNCBN_CONTROL_SIZE + static_cast<std::size_t>(values) * sizeof(double);
+    return SYNCNORM_CONTROL_SIZE + static_cast<std::size_t>(values) * sizeof(double);
   }
 
   unsigned* tickets;  // kTickets of them
@@ -47,4 +47,4 @@ class Scratch {
   }
 };
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

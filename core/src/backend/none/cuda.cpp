@@ -2,11 +2,11 @@
 #include "backend/backend.hpp"
 #include "support/error.hpp"
 
-namespace syncbn {
+namespace syncnorm {
 
 const Backend& cuda_backend() {
-  fail(SYNCBN_UNSUPPORTED,
-       "device is CUDA, but this build of syncbn has no CUDA backend (capabilities say what it "
+  fail(SYNCNORM_UNSUPPORTED,
+       "device is CUDA, but this build of syncnorm has no CUDA backend (capabilities say what it "
        "has); expected tensors on the CPU");
 }
 
@@ -14,4 +14,4 @@ bool cuda_built() noexcept { return false; }
 
 int cuda_device_count() noexcept { return 0; }
 
-}  // namespace syncbn
+}  // namespace syncnorm

@@ -2,22 +2,22 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <syncbn/syncbn.h>
+#include <syncnorm/syncnorm.h>
 
-static void require_ok(syncbn_status status) {
-  if (status == SYNCBN_OK) return;
-  fprintf(stderr, "%s: %s\n", syncbn_status_name(status), syncbn_last_error());
+static void require_ok(syncnorm_status status) {
+  if (status == SYNCNORM_OK) return;
+  fprintf(stderr, "%s: %s\n", syncnorm_status_name(status), syncnorm_last_error());
   exit(1);
 }
 
 int main(void) {
   const float x[4] = {1, 2, 3, 4};
   float y[4] = {0, 0, 0, 0};
-  syncbn_shape shape = SYNCBN_SHAPE_INIT;
-  syncbn_options options = SYNCBN_OPTIONS_INIT;
-  syncbn_forward_args args = SYNCBN_FORWARD_ARGS_INIT;
-  syncbn_launch launch = SYNCBN_LAUNCH_INIT;
-  syncbn_sizes sizes = SYNCBN_SIZES_INIT;
+  syncnorm_shape shape = SYNCNORM_SHAPE_INIT;
+  syncnorm_options options = SYNCNORM_OPTIONS_INIT;
+  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
+  syncnorm_launch launch = SYNCNORM_LAUNCH_INIT;
+  syncnorm_sizes sizes = SYNCNORM_SIZES_INIT;
   int i;
 
   shape.n = 4;
@@ -25,10 +25,10 @@ int main(void) {
   options.eps = 0;
   args.x = x;
   args.y = y;
-  require_ok(syncbn_query_sizes(&shape, &options, SYNCBN_CPU, &sizes));
+  require_ok(syncnorm_query_sizes(&shape, &options, SYNCNORM_CPU, &sizes));
   launch.workspace_size = (sizes.workspace_size + 63) / 64 * 64;
   launch.workspace = aligned_alloc(64, launch.workspace_size);
-  require_ok(syncbn_forward(&shape, &options, &args, NULL, &launch));
+  require_ok(syncnorm_forward(&shape, &options, &args, NULL, &launch));
   free(launch.workspace);
 
   for (i = 0; i < 4; ++i) {
@@ -38,6 +38,6 @@ int main(void) {
       return 1;
     }
   }
-  puts(syncbn_version());
+  puts(syncnorm_version());
   return 0;
 }

@@ -153,7 +153,7 @@ void ranks_in_different_calls() {
          [](Communicator& comm) { Layer(2, 5 + 300 * (rank % 2), 0).train(comm, {}); });
   // The same number of channels: the core tells them apart by the tag.
   desync("other_layers", [](Communicator& comm) {
-    syncbn::Options options;
+    syncnorm::Options options;
     options.tag = static_cast<std::uint64_t>(rank + 1);
     Layer(2, 5, 0).train(comm, options);
   });
@@ -243,7 +243,7 @@ void mpi_reports_an_error() {
 
 void refusals() {
   const auto refused = [](MPI_Comm comm, std::chrono::duration<double> timeout) {
-    syncbn::Status status;
+    syncnorm::Status status;
     const bool made{mpi_communicator(comm, timeout, status)};
     write("refusals", made ? "made" : "refused", status.message());
   };

@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "syncbn/mpi.hpp"
-#include "syncbn/syncbn.hpp"
+#include "syncnorm/mpi.hpp"
+#include "syncnorm/syncnorm.hpp"
 
-using syncbn::Communicator;
-using syncbn::mpi_communicator;
+using syncnorm::Communicator;
+using syncnorm::mpi_communicator;
 using Values = std::vector<double>;
 
 constexpr std::chrono::seconds kAmple{60};            // for what comes, however slow the machine
@@ -34,8 +34,8 @@ inline std::string error_of(const std::function<void()>& body) {
   try {
     body();
     return "no error";
-  } catch (const syncbn::Error& error) {
-    return std::string(syncbn_status_name(error.status())) + ", " + error.what();
+  } catch (const syncnorm::Error& error) {
+    return std::string(syncnorm_status_name(error.status())) + ", " + error.what();
   }
 }
 
@@ -50,32 +50,32 @@ inline std::string sum_error(Communicator& comm, std::size_t count = 3) {
 
 // With 7 positions; its values go on where the first `start` of the whole batch end.
 struct Layer {
-  Layer(std::int64_t n, std::int64_t c, double start) : shape{n, c, 7, SYNCBN_FLOAT64} {
+  Layer(std::int64_t n, std::int64_t c, double start) : shape{n, c, 7, SYNCNORM_FLOAT64} {
     x.resize(static_cast<std::size_t>(n * c * 7));
     y = dy = dx = x;
     for (std::size_t i = 0; i < x.size(); ++i, ++start) {
       x[i] = 3 + std::sin(7 * start);
       dy[i] = std::cos(3 * start);
     }
-    saved.resize(syncbn::query_sizes(shape, {}).saved);
+    saved.resize(syncnorm::query_sizes(shape, {}).saved);
   }
 
-  void train(Communicator& comm, const syncbn::Options& options) {
-    const syncbn::Workspace workspace(syncbn::query_sizes(shape, options).workspace);
-    const auto launch = syncbn::Launch::cpu(workspace);
-    syncbn::ForwardArgs forward;
+  void train(Communicator& comm, const syncnorm::Options& options) {
+    const syncnorm::Workspace workspace(syncnorm::query_sizes(shape, options).workspace);
+    const auto launch = syncnorm::Launch::cpu(workspace);
+    syncnorm::ForwardArgs forward;
     forward.x = {x.data(), shape};
     forward.y = {y.data(), shape};
     forward.saved = saved;
-    syncbn::forward(options, forward, comm, launch);
-    syncbn::BackwardArgs backward;
+    syncnorm::forward(options, forward, comm, launch);
+    syncnorm::BackwardArgs backward;
     backward.x = forward.x;
     backward.dy = {dy.data(), shape};
     backward.saved = saved;
     backward.dx = {dx.data(), shape};
-    syncbn::backward(options, backward, comm, launch);
+    syncnorm::backward(options, backward, comm, launch);
   }
 
-  syncbn::Shape shape;
+  syncnorm::Shape shape;
   Values x, y, dy, dx, saved;
 };

@@ -14,7 +14,7 @@ import torch
 from ported_steps import CHANNELS, Dialect
 from torch import nn
 
-from syncbn.torch import megengine, mxnet, paddle
+from syncnorm.torch import megengine, mxnet, paddle
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from syncbn.torch import encoding, megengine, mmcv, mxnet, paddle
-from syncbn.torch.weights import SYSTEMS, convert
+from syncnorm.torch import encoding, megengine, mmcv, mxnet, paddle
+from syncnorm.torch.weights import SYSTEMS, convert
 
 COUNT = "num_batches_tracked"
 # A layer of each system, and the same without weight and bias.

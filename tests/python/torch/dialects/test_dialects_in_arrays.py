@@ -9,8 +9,8 @@ import pytest
 import torch
 from thread_ranks import run_ranks
 
-from syncbn import numpy as arrays
-from syncbn.torch import encoding, megengine, mmcv, mxnet, paddle
+from syncnorm import numpy as arrays
+from syncnorm.torch import encoding, megengine, mmcv, mxnet, paddle
 
 CHANNELS = 5
 SAMPLES = [4, 1, 2]

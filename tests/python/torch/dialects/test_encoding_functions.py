@@ -8,7 +8,7 @@ import torch
 from closeness import assert_rounded
 from torch import Tensor, nn
 
-from syncbn.torch.encoding import batchnormeval, batchnormtrain
+from syncnorm.torch.encoding import batchnormeval, batchnormtrain
 
 FUNCTIONS = pytest.mark.parametrize("function", [batchnormtrain, batchnormeval])
 SHAPES = pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5), (2, 4, 3, 2), (0, 4, 3)])

@@ -28,8 +28,8 @@ from torch import nn
 
 from support.signatures import positional
 from support.vectors import UNEQUAL, VECTORS, printed_like
-from syncbn.torch import BatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
-from syncbn.torch.encoding import BatchNorm1d, BatchNorm2d
+from syncnorm.torch import BatchNorm, convert_sync_batchnorm, revert_sync_batchnorm
+from syncnorm.torch.encoding import BatchNorm1d, BatchNorm2d
 
 LAYERS = {2: BatchNorm1d, 3: BatchNorm1d, 4: BatchNorm2d}
 BOTH = pytest.mark.parametrize("kind", [BatchNorm1d, BatchNorm2d])

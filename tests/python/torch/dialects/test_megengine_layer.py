@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from syncbn.comm import thread_group
-from syncbn.torch.megengine import WORLD, SyncBatchNorm, sync_batch_norm
+from syncnorm.comm import thread_group
+from syncnorm.torch.megengine import WORLD, SyncBatchNorm, sync_batch_norm
 
 SHAPE = (1, 5, 1, 1)
 INPUTS = [(6, 5), (4, 5, 7), (3, 5, 4, 6)]

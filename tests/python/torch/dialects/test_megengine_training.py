@@ -14,7 +14,7 @@ from ported_steps import CHANNELS, SIZES, Dialect, check_training
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
-from syncbn.torch.megengine import SyncBatchNorm, sync_batch_norm
+from syncnorm.torch.megengine import SyncBatchNorm, sync_batch_norm
 
 
 class OfTheFunction(nn.Module):

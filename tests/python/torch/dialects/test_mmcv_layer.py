@@ -12,11 +12,11 @@ import torch.distributed as dist
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
-import syncbn.torch
+import syncnorm.torch
 from support.signatures import positional
-from syncbn.comm import thread_group
-from syncbn.torch import BatchNorm, mmcv
-from syncbn.torch.mmcv import SyncBatchNorm
+from syncnorm.comm import thread_group
+from syncnorm.torch import BatchNorm, mmcv
+from syncnorm.torch.mmcv import SyncBatchNorm
 
 
 def used(**options: object) -> SyncBatchNorm:
@@ -130,7 +130,7 @@ def test_without_affine(training: bool) -> None:
 @pytest.mark.parametrize("options", [{}, {"stats_mode": "N", "momentum": None}, {"affine": False}])
 def test_the_way_back(options: dict) -> None:
     revert = mmcv.revert_sync_batchnorm
-    assert revert is syncbn.torch.revert_sync_batchnorm
+    assert revert is syncnorm.torch.revert_sync_batchnorm
     model = nn.Sequential(nn.Identity(), used(**options))
     parameters, state = list(model.parameters()), copy.deepcopy(model.state_dict())
     synchronized = copy.deepcopy(model)
@@ -147,9 +147,9 @@ def test_the_way_back(options: dict) -> None:
 def test_it_is_not_converted_again() -> None:
     model = nn.Sequential(SyncBatchNorm(4), nn.BatchNorm1d(4))
     mmcvs = model[0]
-    syncbn.torch.convert_sync_batchnorm(model)
+    syncnorm.torch.convert_sync_batchnorm(model)
     assert model[0] is mmcvs
-    assert type(model[1]) is syncbn.torch.SyncBatchNorm
+    assert type(model[1]) is syncnorm.torch.SyncBatchNorm
 
 
 def test_batch_norms_become_mmcv_s_and_go_back() -> None:

@@ -24,7 +24,7 @@ from thread_ranks import run_ranks
 from torch import Tensor
 
 from support.vectors import UNEQUAL, VECTORS, printed_like
-from syncbn.torch.mmcv import SyncBatchNorm
+from syncnorm.torch.mmcv import SyncBatchNorm
 
 MODES = ["default", "N"]
 WEIGHTING = {"default": "equal", "N": "batch"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from syncbn.torch.mxnet import SyncBatchNorm
+from syncnorm.torch.mxnet import SyncBatchNorm
 
 TENSORS = {
     "beta_initializer": "beta",

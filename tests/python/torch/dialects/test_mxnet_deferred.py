@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from syncbn.torch.mxnet import SyncBatchNorm
+from syncnorm.torch.mxnet import SyncBatchNorm
 
 SHAPES = [(6, 5), (4, 5, 7), (3, 5, 4, 6), (2, 5, 3, 4, 2)]
 

@@ -22,9 +22,9 @@ from ported_steps import (
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from syncbn.comm import thread_group
-from syncbn.torch import thread_replicas
-from syncbn.torch.mxnet import SyncBatchNorm
+from syncnorm.comm import thread_group
+from syncnorm.torch import thread_replicas
+from syncnorm.torch.mxnet import SyncBatchNorm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

@@ -11,7 +11,7 @@ from thread_ranks import run_ranks
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from syncbn.torch.mxnet import SyncBatchNorm
+from syncnorm.torch.mxnet import SyncBatchNorm
 
 BOTH = pytest.mark.parametrize("use_reentrant", [True, False])
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from syncbn.torch.mxnet import SyncBatchNorm
+from syncnorm.torch.mxnet import SyncBatchNorm
 
 
 def test_without_scale_and_center_nothing_gets_a_gradient() -> None:

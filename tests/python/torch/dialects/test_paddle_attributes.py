@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from syncbn.torch.paddle import ParamAttr, SyncBatchNorm
+from syncnorm.torch.paddle import ParamAttr, SyncBatchNorm
 
 ARGUMENTS = {"weight_attr": ("weight", 1.0), "bias_attr": ("bias", 0.0)}
 

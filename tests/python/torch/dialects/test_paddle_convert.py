@@ -11,9 +11,9 @@ import torch
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
-import syncbn.torch
-from syncbn.comm import thread_group
-from syncbn.torch.paddle import SyncBatchNorm, convert_sync_batchnorm
+import syncnorm.torch
+from syncnorm.comm import thread_group
+from syncnorm.torch.paddle import SyncBatchNorm, convert_sync_batchnorm
 
 Convert = Callable[[nn.Module], nn.Module]
 BOTH = pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_what_a_layer_lacks_is_constant(missing: dict[str, Any], convert: Conver
             "has no running statistics",
         ),
         (nn.LazyBatchNorm1d, "is lazy: run one batch through it first"),
-        (syncbn.torch.LazySyncBatchNorm, "is lazy: run one batch through it first"),
-        (lambda: syncbn.torch.SyncBatchNorm(3, freeze=True), "has freeze=True"),
-        (lambda: syncbn.torch.SyncBatchNorm(3, weighting="equal"), "has weighting='equal'"),
-        (lambda: syncbn.torch.SyncBatchNorm(3, eps_mode="max"), "has eps_mode='max'"),
-        (lambda: syncbn.torch.SyncBatchNorm(3, activation="relu"), "has activation='relu'"),
-        (lambda: syncbn.torch.SyncBatchNorm(3, grad_reduction="mean"), "has grad_reduction='me"),
-        (lambda: syncbn.torch.SyncBatchNorm(3, in_place=True), "has in_place=True"),
+        (syncnorm.torch.LazySyncBatchNorm, "is lazy: run one batch through it first"),
+        (lambda: syncnorm.torch.SyncBatchNorm(3, freeze=True), "has freeze=True"),
+        (lambda: syncnorm.torch.SyncBatchNorm(3, weighting="equal"), "has weighting='equal'"),
+        (lambda: syncnorm.torch.SyncBatchNorm(3, eps_mode="max"), "has eps_mode='max'"),
+        (lambda: syncnorm.torch.SyncBatchNorm(3, activation="relu"), "has activation='relu'"),
+        (lambda: syncnorm.torch.SyncBatchNorm(3, grad_reduction="mean"), "has grad_reduction='me"),
+        (lambda: syncnorm.torch.SyncBatchNorm(3, in_place=True), "has in_place=True"),
         (
-            lambda: syncbn.torch.SyncBatchNormAct(3, act=nn.ReLU()),
+            lambda: syncnorm.torch.SyncBatchNormAct(3, act=nn.ReLU()),
             "has modules of its own: drop, act",
         ),
     ],
@@ -172,9 +172,9 @@ def test_other_layers_are_left_alone(convert: Convert) -> None:
             assert convert(layer) is layer
 
 
-def test_a_plain_layer_of_syncbn_is_taken_over_with_its_group() -> None:
+def test_a_plain_layer_of_syncnorm_is_taken_over_with_its_group() -> None:
     comm = thread_group(2)[0]
-    new = convert_sync_batchnorm(syncbn.torch.SyncBatchNorm(3, process_group=comm))
+    new = convert_sync_batchnorm(syncnorm.torch.SyncBatchNorm(3, process_group=comm))
     assert type(new) is SyncBatchNorm
     assert new.process_group is comm
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from syncbn.torch.paddle import SyncBatchNorm
+from syncnorm.torch.paddle import SyncBatchNorm
 
 FIRST, LAST = ["NC", "NCL", "NCHW", "NCDHW"], ["NLC", "NHWC", "NDHWC"]
 SHAPES = [(6, 5), (4, 5, 7), (3, 5, 4, 6), (2, 5, 3, 4, 2)]  # channels first

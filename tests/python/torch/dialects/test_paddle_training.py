@@ -9,7 +9,7 @@ from closeness import assert_rounded
 from paddle_formulas import Layer
 
 from support.vectors import PADDLE, printed_like
-from syncbn.torch.paddle import SyncBatchNorm
+from syncnorm.torch.paddle import SyncBatchNorm
 
 NAMES = ("weight", "bias", "_mean", "_variance")
 

@@ -16,8 +16,8 @@ from thread_ranks import run_ranks
 from torch import Tensor, nn
 
 from support.signatures import positional
-from syncbn.comm import thread_group
-from syncbn.torch import megengine, mxnet, paddle
+from syncnorm.comm import thread_group
+from syncnorm.torch import megengine, mxnet, paddle
 
 KINDS: dict[str, Callable[..., Any]] = {
     "mxnet": mxnet.SyncBatchNorm,
@@ -184,7 +184,7 @@ def test_a_pickled_communicator_is_asked_for_again(system: str) -> None:
     layer = KINDS[system](4, **{group: thread_group(2)[0]})
     loaded = pickle.loads(pickle.dumps(layer))
     loaded.eval()(torch.zeros(2, 4))
-    with pytest.raises(ValueError, match=r"saved with a syncbn\.Communicator \(rank 0 of 2\)"):
+    with pytest.raises(ValueError, match=r"saved with a syncnorm\.Communicator \(rank 0 of 2\)"):
         loaded.train()(torch.zeros(2, 4))
 
 

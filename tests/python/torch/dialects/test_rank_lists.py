@@ -15,7 +15,7 @@ from torch import Tensor
 from worlds import World
 
 from support.scenarios import error_of
-from syncbn.torch import SyncBatchNorm, mmcv
+from syncnorm.torch import SyncBatchNorm, mmcv
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

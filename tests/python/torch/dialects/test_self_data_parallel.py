@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from syncbn.torch.encoding import BatchNorm1d, BatchNorm2d, SelfDataParallel, SelfParallel
+from syncnorm.torch.encoding import BatchNorm1d, BatchNorm2d, SelfDataParallel, SelfParallel
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 SIZES = pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from syncbn import Communicator
-from syncbn.torch import SyncBatchNorm, encoding, megengine, mmcv, paddle, thread_replicas
+from syncnorm import Communicator
+from syncnorm.torch import SyncBatchNorm, encoding, megengine, mmcv, paddle, thread_replicas
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 # The layers that on equal shards do as torch's own does on the whole batch.
@@ -125,7 +125,7 @@ def test_devices_that_are_no_group_are_refused(devices: list) -> None:
 
 
 def test_cuda_devices_make_a_group_over_nccl() -> None:
-    module = sys.modules["syncbn.torch.thread_replicas"]  # where the package has its function
+    module = sys.modules["syncnorm.torch.thread_replicas"]  # where the package has its function
     with (
         mock.patch.object(module, "nccl_group", side_effect=KeyError) as nccl_group,
         pytest.raises(KeyError),

@@ -12,7 +12,7 @@
 #include "math/channel.hpp"
 #include "math/normalization.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // Where the derivative of the activation comes from.
 enum class Derivative {
@@ -63,7 +63,7 @@ __device__ BackwardConstants<A> backward_constants(const BackwardChannels& chann
 }
 
 __device__ inline void write_gradient(const BackwardChannels& channels, bool agree,
-                                      const syncbn_vector& gradient, std::int64_t i,
+                                      const syncnorm_vector& gradient, std::int64_t i,
                                       std::int64_t at) {
   if (gradient.data == nullptr) return;
   const double value =
@@ -75,7 +75,7 @@ __device__ inline void write_gradient(const BackwardChannels& channels, bool agr
 // dweight and dbias: every thread of the grid some channels.
 __device__ inline void finish_channels(const BackwardChannels& channels, bool agree) {
   if (!agree && blockIdx.x == 0 && threadIdx.x == 0 && channels.status != nullptr)
-    *channels.status = SYNCBN_DESYNC;
+    *channels.status = SYNCNORM_DESYNC;
   if (channels.dweight.data == nullptr && channels.dbias.data == nullptr) return;
   const std::int64_t step = static_cast<std::int64_t>(blockDim.x) * gridDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -252,4 +252,4 @@ __device__ void finish_channels(const GradInputMap<T, V, kDerivative>& map, bool
   finish_channels(map.channels, agree);
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -1,12 +1,12 @@
 // What the kernels need to know of a call besides its tensors. Plain data: filled by the host.
-// Pointers as in syncbn.h.
+// Pointers as in syncnorm.h.
 #pragma once
 
 #include <cstdint>
 
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // Where the values of a channel stand: position p = 0 ... positions - 1 of channel i is value
 // (p/s*c + i)*s + p%s.
@@ -23,7 +23,7 @@ struct MomentsOutput {
   double* center_wire;  // of a group of one with centring; or nullptr
   double hash;
   double samples;
-  syncbn_weighting weighting;
+  syncnorm_weighting weighting;
 };
 
 // How statistics become outputs.
@@ -33,13 +33,13 @@ struct ForwardChannels {
   const double* wire;
   const double* total;         // nullptr: the running statistics are used, and stay
   const double* center_total;  // or nullptr
-  syncbn_vector weight, bias, running_mean, running_var;
+  syncnorm_vector weight, bias, running_mean, running_var;
   std::int64_t* num_batches_tracked;
   double* saved;
   std::int32_t* status;
   double eps, momentum;
-  syncbn_eps_mode eps_mode;
-  syncbn_variance_factor variance_factor;
+  syncnorm_eps_mode eps_mode;
+  syncnorm_variance_factor variance_factor;
   bool in_place;
 };
 
@@ -50,10 +50,10 @@ struct BackwardChannels {
   const double* saved;
   const double* wire;
   const double* total;  // nullptr: the statistics were not the batch's, so dx does not depend on it
-  syncbn_vector weight, bias, dweight, dbias;
-  syncbn_grad_reduction reduction;
+  syncnorm_vector weight, bias, dweight, dbias;
+  syncnorm_grad_reduction reduction;
   std::int32_t* status;
   bool in_place;
 };
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "math/normalization.hpp"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // The mean is hi + lo, where hi has the precision of the arithmetic. Only x - hi is formed for each
 // value; what lo contributes is the same for a whole channel and stands in the constants.
@@ -46,7 +46,7 @@ __device__ __forceinline__ A normalized(const ForwardConstants<A>& c, A x) {
 // The kernels for elu are apart from the others, which its functions would take registers from.
 template <class A>
 struct Activation {
-  syncbn_activation kind;
+  syncnorm_activation kind;
   bool in_place;  // what the backward passes read as x is y
   A slope;
   A inverse_slope;
@@ -55,18 +55,18 @@ struct Activation {
   __device__ __forceinline__ A operator()(A z) const { return gate(z, z); }
   // Not elu: dy through the activation whose input, or output, has the sign of z.
   __device__ __forceinline__ A gate(A z, A dy) const {
-    if (kind == SYNCBN_IDENTITY) return dy;
-    const A off = kind == SYNCBN_RELU ? A(0) : dy * slope;
+    if (kind == SYNCNORM_IDENTITY) return dy;
+    const A off = kind == SYNCNORM_RELU ? A(0) : dy * slope;
     return z <= 0 ? off : dy;
   }
   // Any activation: dy through the one whose output is y.
   __device__ __forceinline__ A gate_of_output(A y, A dy) const {
-    if (kind == SYNCBN_ELU) return y <= 0 ? dy * (y + 1) : dy;
+    if (kind == SYNCNORM_ELU) return y <= 0 ? dy * (y + 1) : dy;
     return gate(y, dy);
   }
   // In place: what went into the activation. saturation: what elu takes for -1.
   __device__ __forceinline__ A inverse(A y, A saturation) const {
-    if (kind != SYNCBN_ELU) return y <= 0 ? y * inverse_slope : y;
+    if (kind != SYNCNORM_ELU) return y <= 0 ? y * inverse_slope : y;
     return y <= -1 ? saturation : y <= 0 ? std::log1p(y) : y;
   }
 };
@@ -82,4 +82,4 @@ __device__ __forceinline__ A elu_gate(A z, A dy) {
   return z <= 0 ? dy * std::exp(z) : dy;
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

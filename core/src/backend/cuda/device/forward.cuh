@@ -14,7 +14,7 @@
 #include "math/moments.hpp"
 #include "math/statistics.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 __device__ inline void write_channel(const MomentsOutput& output, std::int64_t c, std::int64_t i,
                                      const Moments& m) {
@@ -156,4 +156,4 @@ __device__ void finish_channels(const NormalizeMap<T, V, kForm>& map, bool agree
   finish_channels<Arithmetic<T>>(map.channels, agree);
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -11,7 +11,7 @@
 #include "math/channel.hpp"
 #include "math/normalization.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 __device__ inline bool is_frozen(const ForwardChannels& channels) {
   return channels.total == nullptr;
@@ -76,11 +76,11 @@ __device__ inline void update_running(const ForwardChannels& channels, std::int6
 template <class A>
 __device__ void finish_channels(const ForwardChannels& channels, bool agree) {
   const bool first = blockIdx.x == 0 && threadIdx.x == 0;
-  if (!agree && first && channels.status != nullptr) *channels.status = SYNCBN_DESYNC;
+  if (!agree && first && channels.status != nullptr) *channels.status = SYNCNORM_DESYNC;
   const bool moves = !is_frozen(channels) && agree && channels.running_mean.data != nullptr &&
                      channels.total[ForwardWire::kCount] > 0;
   if (channels.saved == nullptr && !moves) return;
-  const bool cumulative = moves && channels.momentum == SYNCBN_MOMENTUM_CUMULATIVE;
+  const bool cumulative = moves && channels.momentum == SYNCNORM_MOMENTUM_CUMULATIVE;
   if (cumulative && blockIdx.x != 0) return;
   const double momentum =
       moves
@@ -102,4 +102,4 @@ __device__ void finish_channels(const ForwardChannels& channels, bool agree) {
   if (first) ++*channels.num_batches_tracked;
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -13,7 +13,7 @@
 #include "backend/cuda/device/shared_memory.cuh"
 #include "backend/cuda/device/walk.cuh"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // The pieces of a block, in the order in which its threads walk.
 template <class T, int V, int kCount>
@@ -161,4 +161,4 @@ __device__ __forceinline__ void once_planes(const Terms& terms, const Map& map,
   map_chip<kUnroll, V>(map, Memory(memory), walker, lane);
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -11,7 +11,7 @@
 
 #include "backend/cuda/device/plans.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // The type that sums and products of T are formed in.
 template <class T>
@@ -112,4 +112,4 @@ __device__ __forceinline__ void store(T* p, const Piece& piece, const Arithmetic
     if (e >= piece.begin && e < piece.end) p[e] = raw[e];
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

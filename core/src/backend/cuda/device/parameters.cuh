@@ -4,37 +4,37 @@
 #include <cstdint>
 
 #include "backend/cuda/device/pack.cuh"
-#include "syncbn/syncbn.h"
+#include "syncnorm/syncnorm.h"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
-__device__ inline double load(const syncbn_vector& vector, std::int64_t i) {
+__device__ inline double load(const syncnorm_vector& vector, std::int64_t i) {
   switch (vector.dtype) {
-    case SYNCBN_FLOAT16: return to_arithmetic(static_cast<const __half*>(vector.data)[i]);
-    case SYNCBN_BFLOAT16: return to_arithmetic(static_cast<const __nv_bfloat16*>(vector.data)[i]);
-    case SYNCBN_FLOAT32: return static_cast<const float*>(vector.data)[i];
-    case SYNCBN_FLOAT64: break;
+    case SYNCNORM_FLOAT16: return to_arithmetic(static_cast<const __half*>(vector.data)[i]);
+    case SYNCNORM_BFLOAT16: return to_arithmetic(static_cast<const __nv_bfloat16*>(vector.data)[i]);
+    case SYNCNORM_FLOAT32: return static_cast<const float*>(vector.data)[i];
+    case SYNCNORM_FLOAT64: break;
   }
   return static_cast<const double*>(vector.data)[i];
 }
 
-__device__ inline double load_or(const syncbn_vector& vector, std::int64_t i, double absent) {
+__device__ inline double load_or(const syncnorm_vector& vector, std::int64_t i, double absent) {
   return vector.data == nullptr ? absent : load(vector, i);
 }
 
-__device__ inline void store(const syncbn_vector& vector, std::int64_t i, double value) {
+__device__ inline void store(const syncnorm_vector& vector, std::int64_t i, double value) {
   const auto single = static_cast<float>(value);
   switch (vector.dtype) {
-    case SYNCBN_FLOAT16:
+    case SYNCNORM_FLOAT16:
       static_cast<__half*>(vector.data)[i] = from_arithmetic<__half>(single);
       return;
-    case SYNCBN_BFLOAT16:
+    case SYNCNORM_BFLOAT16:
       static_cast<__nv_bfloat16*>(vector.data)[i] = from_arithmetic<__nv_bfloat16>(single);
       return;
-    case SYNCBN_FLOAT32: static_cast<float*>(vector.data)[i] = single; return;
-    case SYNCBN_FLOAT64: break;
+    case SYNCNORM_FLOAT32: static_cast<float*>(vector.data)[i] = single; return;
+    case SYNCNORM_FLOAT64: break;
   }
   static_cast<double*>(vector.data)[i] = value;
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -8,7 +8,7 @@
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/device/walk.cuh"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 template <int V, Direction kDirection>
 __device__ PlaneWalker<V, kDirection> plane_walker(const PlanePlan& plan, std::int64_t channel,
@@ -86,4 +86,4 @@ __device__ __forceinline__ void map_planes(const Map& map, const PlanePlan& plan
       [&](const auto& inputs, const Piece& piece, auto) { map.apply(inputs, piece, lane, agree); });
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 constexpr int kWarp = 32;
 constexpr int kPackBytes = 16;  // the widest access to memory
@@ -54,4 +54,4 @@ struct Merge {
   int splits;
 };
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -10,7 +10,7 @@
 #include "backend/cuda/device/shared_memory.cuh"
 #include "backend/cuda/device/walk.cuh"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -80,4 +80,4 @@ __device__ inline double merged(const Merge& merge, int terms, int term, std::in
   return sum_of_lanes(sum, lanes);
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

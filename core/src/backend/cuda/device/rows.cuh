@@ -10,7 +10,7 @@
 #include "backend/cuda/device/shared_memory.cuh"
 #include "backend/cuda/device/walk.cuh"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 // A block's part, and a thread's: thread = y*lanes + x, where x counts packs of columns and y rows.
 // Threads that are left over have no column.
@@ -217,4 +217,4 @@ __device__ __forceinline__ void map_rows(const Map& map, const RowPlan& plan) {
       [&](const auto& inputs, const Piece& piece, auto) { map.apply(inputs, piece, lane, agree); });
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 constexpr std::size_t kSharedAlignment = 16;
 
@@ -15,7 +15,7 @@ __host__ __device__ constexpr std::size_t shared_bytes(std::size_t count, std::s
 
 class SharedMemory {
  public:
-#ifdef SYNCBN_SIMT
+#ifdef SYNCNORM_SIMT
   __device__ SharedMemory() : next_(static_cast<unsigned char*>(simt::dynamic_shared())) {}
 #else
   __device__ SharedMemory() {
@@ -35,4 +35,4 @@ class SharedMemory {
   unsigned char* next_;
 };
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

@@ -7,7 +7,7 @@
 #include "backend/cuda/device/pack.cuh"
 #include "math/shift.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 __device__ inline std::int64_t value_at(const ChannelIndex& index, std::int64_t channel,
                                         std::int64_t p) {
@@ -34,4 +34,4 @@ __device__ Arithmetic<T> channel_shift(const T* x, const std::uint8_t* mask,
   return count == 0 ? A(0) : shift_near<A>(sum / static_cast<A>(count), most - least);
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

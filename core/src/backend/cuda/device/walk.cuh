@@ -9,7 +9,7 @@
 #include "backend/cuda/device/pack.cuh"
 #include "backend/cuda/device/plans.hpp"
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 enum class Direction : int { kForward = 1, kBackward = -1 };
 
@@ -156,4 +156,4 @@ __device__ __forceinline__ void for_each_piece(const Source& source, Walker& wal
   }
 }
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

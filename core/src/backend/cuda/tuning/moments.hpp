@@ -2,7 +2,7 @@
 
 #include "backend/cuda/tuning/tuning.hpp"
 
-namespace syncbn::cuda::tuning {
+namespace syncnorm::cuda::tuning {
 
 inline constexpr Tuning kMoments{256, 8, 16384};
 inline constexpr Tuning kMaskedMoments{128, 16, 16384};
@@ -10,4 +10,4 @@ inline constexpr Tuning kMaskedMoments{128, 16, 16384};
 inline constexpr int kMomentsUnroll = 4;
 inline constexpr int kMaskedMomentsUnroll = 2;
 
-}  // namespace syncbn::cuda::tuning
+}  // namespace syncnorm::cuda::tuning

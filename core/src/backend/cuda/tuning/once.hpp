@@ -1,6 +1,6 @@
 #pragma once
 
-namespace syncbn::cuda::tuning {
+namespace syncnorm::cuda::tuning {
 
 // The single pass: blocks wait for each other, so all of them are on the device at once.
 inline constexpr int kOnceThreads = 256;
@@ -9,4 +9,4 @@ inline constexpr int kOnceBlocksPerSm = 2;
 inline constexpr int kForwardOnceUnroll = 2;
 inline constexpr int kBackwardOnceUnroll = 1;
 
-}  // namespace syncbn::cuda::tuning
+}  // namespace syncnorm::cuda::tuning

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace syncbn::cuda {
+namespace syncnorm::cuda {
 
 struct Tuning {
   int threads;               // per block, a multiple of 32
@@ -17,4 +17,4 @@ constexpr std::int64_t kMaxSplitBlocks = 2048;
 constexpr std::int64_t kMaxTileChannels = 256;
 constexpr std::int64_t kLeastBlockBytes = 8192;
 
-}  // namespace syncbn::cuda
+}  // namespace syncnorm::cuda

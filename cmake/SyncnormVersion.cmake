@@ -1,0 +1,16 @@
+# syncnorm_read_version(<variable> <version.h>): "major.minor.patch" from the header's three macros.
+function(syncnorm_read_version result header)
+  set(numbers "")
+  foreach(part MAJOR MINOR PATCH)
+    file(STRINGS "${header}" line REGEX "^#define SYNCNORM_VERSION_${part} [0-9]+$")
+    if(NOT line)
+      message(FATAL_ERROR "No line '#define SYNCNORM_VERSION_${part} <number>' in ${header}.")
+    endif()
+    string(REGEX MATCH "[0-9]+$" number "${line}")
+    list(APPEND numbers ${number})
+  endforeach()
+  list(JOIN numbers "." version)
+  set(${result} "${version}" PARENT_SCOPE)
+  # A new version takes effect with the next build, without a manual configure.
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${header}")
+endfunction()
