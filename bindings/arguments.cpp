@@ -1,5 +1,6 @@
 #include "arguments.hpp"
 
+#include <new>
 #include <string>
 
 #include "docstrings.hpp"
@@ -8,95 +9,7 @@
 namespace syncnorm::bindings {
 namespace {
 
-// false: not a dtype of the core.
-bool float_dtype(DLDataType dtype, syncnorm_dtype& out) noexcept {
-  if (dtype.lanes != 1) return false;
-  if (dtype.code == kDLBfloat && dtype.bits == 16) return out = SYNCNORM_BFLOAT16, true;
-  if (dtype.code != kDLFloat) return false;
-  switch (dtype.bits) {
-    case 16: return out = SYNCNORM_FLOAT16, true;
-    case 32: return out = SYNCNORM_FLOAT32, true;
-    case 64: return out = SYNCNORM_FLOAT64, true;
-    default: return false;
-  }
-}
-
-syncnorm_dtype require_float_dtype(const ArrayView& view, const char* name) {
-  syncnorm_dtype dtype;
-  if (!float_dtype(view.dtype, dtype))
-    fail_argument(name, ": got dtype ", dtype_name(view.dtype),
-                  ", expected float16, bfloat16, float32 or float64");
-  return dtype;
-}
-
-bool is_dtype(const ArrayView& view, int code, int bits) noexcept {
-  return view.dtype.code == code && view.dtype.bits == bits && view.dtype.lanes == 1;
-}
-
-void require_writable(const ArrayView& view, const char* name, Access access) {
-  if (access == Access::kWrite && view.read_only)
-    fail_argument(name, ": is read-only, expected a writable array");
-}
-
-// Whether `view` lies dense with its axes in the order N, spatial, C. Strides of axes with one
-// element do not matter, and none do where there is no element.
-bool is_channels_last(const ArrayView& view) noexcept {
-  std::int64_t expected = 1;
-  bool dense = true;
-  const auto next_axis = [&](int axis) {
-    dense = dense && (view.shape[axis] == 1 || view.strides[axis] == expected);
-    expected *= view.shape[axis];
-  };
-  next_axis(1);
-  for (int axis = view.ndim - 1; axis >= 2; --axis) next_axis(axis);
-  next_axis(0);
-  return dense || expected == 0;
-}
-
-bool has_layout(const ArrayView& view, syncnorm_layout layout) noexcept {
-  return layout == SYNCNORM_CHANNELS_FIRST ? view.is_contiguous() : is_channels_last(view);
-}
-
-bool same_shape(const ArrayView& a, const ArrayView& b) noexcept {
-  if (a.ndim != b.ndim) return false;
-  for (int axis = 0; axis < a.ndim; ++axis)
-    if (a.shape[axis] != b.shape[axis]) return false;
-  return true;
-}
-
-bool same_device(DLDevice a, DLDevice b) noexcept {
-  return a.device_type == b.device_type && a.device_id == b.device_id;
-}
-
-std::string shape_text(const ArrayView& view) { return tuple_text(view.shape, view.ndim); }
-std::string strides_text(const ArrayView& view) { return tuple_text(view.strides, view.ndim); }
-
-// The core reads and writes whole elements.
-void require_aligned(const ArrayView& view, const char* name) {
-  const std::int64_t size = view.item_size();
-  if (size > 0 && view.count() > 0 && reinterpret_cast<std::uintptr_t>(view.data) % size != 0)
-    fail_argument(name, ": starts at an address that is no multiple of the ", size,
-                  " bytes of its dtype ", dtype_name(view.dtype), ": pass a copy");
-}
-
-// An array without memory must not pass for an argument that was not given.
-void* memory_of(const ArrayView& view, const char* name) {
-  require_aligned(view, name);
-  if (view.data == nullptr && view.count() > 0)
-    fail_argument(name, ": has no memory (its pointer is null) for shape ", shape_text(view),
-                  ", expected an allocated array");
-  return view.data;
-}
-
-void require_contiguous(const ArrayView& view, const char* name) {
-  if (!view.is_contiguous())
-    fail_argument(name, ": got strides ", strides_text(view), " for shape ", shape_text(view),
-                  ", expected a contiguous array: pass a contiguous copy");
-}
-
-std::size_t size_in_bytes(const ArrayView& view) noexcept {
-  return static_cast<std::size_t>(view.count() * view.item_size());
-}
+constexpr std::align_val_t kWorkspaceAlignment{64};
 
 struct Sizes {
   syncnorm_sizes values;
@@ -104,20 +17,14 @@ struct Sizes {
 
 }  // namespace
 
-syncnorm_device device_kind(DLDevice device, const char* name) {
-  if (device.device_type == kDLCPU) return SYNCNORM_CPU;
-  if (device.device_type == kDLCUDA) return SYNCNORM_CUDA;
-  raise(SYNCNORM_UNSUPPORTED, concat(name, ": is on ", device_name(device),
-                                     ", expected an array on a cpu or cuda device"));
+HostWorkspace::HostWorkspace(std::size_t size)
+    : memory_(::operator new(size, kWorkspaceAlignment, std::nothrow)) {
+  if (!memory_)
+    raise(SYNCNORM_OUT_OF_MEMORY, concat("workspace: cannot allocate ", size, " bytes"));
 }
 
-ArrayView doubles(nb::handle object, const char* name, Access access) {
-  const ArrayView view = view_of(object, name);
-  if (!is_dtype(view, kDLFloat, 64))
-    fail_argument(name, ": got dtype ", dtype_name(view.dtype), ", expected float64");
-  require_contiguous(view, name);
-  require_writable(view, name, access);
-  return view;
+void HostWorkspace::Free::operator()(void* memory) const noexcept {
+  ::operator delete(memory, kWorkspaceAlignment);
 }
 
 Arguments::Arguments(const Options& options, nb::handle x)
@@ -132,13 +39,14 @@ Arguments::Arguments(const Options& options, nb::handle x, const LaunchArguments
   read_shape();
   read_launch(launch);
   query_sizes();
+  if (launch.needs_workspace && launch.workspace.is_none()) allocate_workspace();
 }
 
 void Arguments::read_shape() {
   if (x_.ndim < 2)
     fail_argument("x: got shape ", shape_text(x_), ", expected (N, C, ...) with at least 2 axes");
   shape_.dtype = require_float_dtype(x_, "x");
-  launch_.device = device_kind(x_.device, "x");
+  launch_.device = require_device(x_.device, "x");
   shape_.n = x_.shape[0];
   shape_.c = x_.shape[1];
   for (int axis = 2; axis < x_.ndim; ++axis) shape_.s *= x_.shape[axis];
@@ -165,7 +73,7 @@ void Arguments::read_launch(const LaunchArguments& launch) {
     if (size_in_bytes(control) < SYNCNORM_CONTROL_SIZE)
       fail_argument("control: got ", size_in_bytes(control), " bytes, expected at least ",
                     SYNCNORM_CONTROL_SIZE, " (CONTROL_SIZE), zeroed once");
-    launch_.control = memory_of(control, "control");
+    launch_.control = require_memory(control, "control");
   }
   if (!launch.status.is_none()) {
     const ArrayView status = on_device(launch.status, "status", Access::kWrite);
@@ -174,6 +82,16 @@ void Arguments::read_launch(const LaunchArguments& launch) {
                     shape_text(status), ", expected one int32 value");
     launch_.status = static_cast<std::int32_t*>(status.data);
   }
+}
+
+void Arguments::allocate_workspace() {
+  if (launch_.device != SYNCNORM_CPU)
+    fail_argument("workspace: got None, expected an array of at least ", sizes_.workspace_size,
+                  " bytes on ", device_name(x_.device),
+                  ": only a call on the CPU may leave it out");
+  workspace_ = HostWorkspace(sizes_.workspace_size);
+  launch_.workspace = workspace_.data();
+  launch_.workspace_size = sizes_.workspace_size;
 }
 
 void Arguments::query_sizes() {
@@ -193,15 +111,15 @@ void* Arguments::like_x(nb::handle object, const char* name, Access access) cons
   const ArrayView view = on_device(object, name, access);
   if (!same_shape(view, x_))
     fail_argument(name, ": got shape ", shape_text(view), ", expected x's shape ", shape_text(x_));
-  if (view.dtype.code != x_.dtype.code || view.dtype.bits != x_.dtype.bits ||
-      view.dtype.lanes != x_.dtype.lanes)
+  if (!same_dtype(view.dtype, x_.dtype))
     fail_argument(name, ": got dtype ", dtype_name(view.dtype), ", expected x's dtype ",
                   dtype_name(x_.dtype));
-  if (!has_layout(view, shape_.layout))
+  const bool channels_last = shape_.layout == SYNCNORM_CHANNELS_LAST;
+  if (channels_last ? !is_channels_last(view) : !view.is_contiguous())
     fail_argument(name, ": got strides ", strides_text(view), ", expected x's layout, dense with ",
-                  shape_.layout == SYNCNORM_CHANNELS_LAST ? "channels last" : "channels first",
-                  " (x has strides ", strides_text(x_), "): pass a copy in x's layout");
-  return memory_of(view, name);
+                  channels_last ? "channels last" : "channels first", " (x has strides ",
+                  strides_text(x_), "): pass a copy in x's layout");
+  return require_memory(view, name);
 }
 
 void* Arguments::optional_like_x(nb::handle object, const char* name, Access access) const {
@@ -214,21 +132,36 @@ syncnorm_vector Arguments::vector(nb::handle object, const char* name, Access ac
   const syncnorm_dtype dtype = require_float_dtype(view, name);
   if (view.ndim != 1 || view.shape[0] != shape_.c)
     fail_argument(name, ": got shape ", shape_text(view), ", expected (", shape_.c,
-                  ",): one value per channel of x, which has shape ", shape_text(x_));
+                  ",), one value per channel of x of shape ", shape_text(x_));
   require_contiguous(view, name);
-  return {memory_of(view, name), dtype};
+  return {require_memory(view, name), dtype};
+}
+
+double* Arguments::float64_data(nb::handle object, const char* name, std::int64_t length,
+                                Length rule, Access access) const {
+  const ArrayView view = on_device(object, name, access);
+  require_float64(view, name);
+  const bool exact = rule == Length::kExact;
+  if (view.ndim != 1 || view.shape[0] < length || (exact && view.shape[0] > length))
+    fail_argument(name, ": got shape ", shape_text(view), ", expected ", exact ? "(" : "at least (",
+                  length, ",); sizes(x, options) gives the lengths");
+  require_contiguous(view, name);
+  return static_cast<double*>(require_memory(view, name));
+}
+
+double* Arguments::doubles(nb::handle object, const char* name, std::int64_t length,
+                           Access access) const {
+  return float64_data(object, name, length, Length::kExact, access);
+}
+
+double* Arguments::optional_doubles(nb::handle object, const char* name, std::int64_t length,
+                                    Access access) const {
+  return object.is_none() ? nullptr : doubles(object, name, length, access);
 }
 
 double* Arguments::wire(nb::handle object, const char* name, std::int64_t length,
                         Access access) const {
-  const ArrayView view = on_device(object, name, access);
-  if (!is_dtype(view, kDLFloat, 64))
-    fail_argument(name, ": got dtype ", dtype_name(view.dtype), ", expected float64");
-  if (view.ndim != 1 || view.shape[0] != length)
-    fail_argument(name, ": got shape ", shape_text(view), ", expected (", length,
-                  ",); sizes(x, options) gives the lengths");
-  require_contiguous(view, name);
-  return static_cast<double*>(memory_of(view, name));
+  return float64_data(object, name, length, Length::kAtLeast, access);
 }
 
 double* Arguments::optional_wire(nb::handle object, const char* name, std::int64_t length,
@@ -248,7 +181,7 @@ const std::uint8_t* Arguments::mask(nb::handle object) const {
     fail_argument("mask: got shape ", shape_text(view), ", expected x's shape ", shape_text(x_),
                   " without its axis 1");
   require_contiguous(view, "mask");
-  return static_cast<const std::uint8_t*>(memory_of(view, "mask"));
+  return static_cast<const std::uint8_t*>(require_memory(view, "mask"));
 }
 
 std::int64_t* Arguments::counter(nb::handle object, const char* name) const {
@@ -257,7 +190,7 @@ std::int64_t* Arguments::counter(nb::handle object, const char* name) const {
   if (!is_dtype(view, kDLInt, 64) || view.count() != 1)
     fail_argument(name, ": got dtype ", dtype_name(view.dtype), " and shape ", shape_text(view),
                   ", expected one int64 value");
-  return static_cast<std::int64_t*>(memory_of(view, name));
+  return static_cast<std::int64_t*>(require_memory(view, name));
 }
 
 void bind_sizes(nb::module_& module) {

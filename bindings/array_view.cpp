@@ -24,10 +24,6 @@ constexpr NamedDtype kDtypes[] = {
     {"uint8", {kDLUInt, 8, 1}},     {"bool", {kDLBool, 8, 1}},
 };
 
-bool same(DLDataType a, DLDataType b) noexcept {
-  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
-}
-
 DLDataType dtype_of(const std::string& name) {
   for (const NamedDtype& known : kDtypes)
     if (name == known.name) return known.dtype;
@@ -41,7 +37,7 @@ DLDevice device_of(const std::string& name, int index) {
   fail_argument("device: got '", name, "', expected 'cpu' or 'cuda'");
 }
 
-// Memory that the host and the device both reach counts as the side whose pointer it is.
+// Memory that host and device share: pinned memory counts as the CPU's, managed as the device's.
 DLDevice normalized(DLDevice device) noexcept {
   switch (device.device_type) {
     case kDLCUDAHost: return {kDLCPU, 0};
@@ -50,9 +46,10 @@ DLDevice normalized(DLDevice device) noexcept {
   }
 }
 
-PyObject* array_type = nullptr;  // borrowed from the module, which outlives every call
+PyObject* array_type = nullptr;  // borrowed; the module outlives every call
 
-// The exchange tables of the types seen last. The types are held, so that an address is not reused.
+// Cache of the exchange tables of the last types. It holds references to the types, so that no
+// other type gets the address of an entry.
 class ExchangeTables {
  public:
   const DLPackExchangeAPI* cached(PyTypeObject* type) const noexcept {
@@ -61,7 +58,7 @@ class ExchangeTables {
     return nullptr;
   }
 
-  // nullptr if the type offers no table that this binding can read.
+  // nullptr if the type has no table, or none of this DLPack version.
   const DLPackExchangeAPI* look_up(PyTypeObject* type) {
     nb::handle type_object(reinterpret_cast<PyObject*>(type));
     nb::object capsule = nb::getattr(type_object, "__dlpack_c_exchange_api__", nb::none());
@@ -102,7 +99,7 @@ ArrayView view_of_dlpack(nb::handle object, const DLPackExchangeAPI* table, cons
   DLTensor tensor;
   if (table->dltensor_from_py_object_no_sync(object.ptr(), &tensor) != 0) nb::raise_python_error();
   if (tensor.ndim > 0 && tensor.strides == nullptr)
-    fail_type(name, ": its DLPack table gives no strides; pass an Array instead");
+    fail_type(name, ": got a DLPack tensor without strides, expected strides: pass an Array");
   return {static_cast<char*>(tensor.data) + tensor.byte_offset,
           tensor.shape,
           tensor.strides,
@@ -177,7 +174,7 @@ Array::HeldBuffer Array::hold(nb::handle object) {
     fail_type("pointer: got ", nb::inst_name(object).c_str(),
               ", expected an address or an object with the buffer protocol");
   auto buffer = std::make_unique<Py_buffer>();
-  // Without its format, which not every dtype of every library has.
+  // Without the format, because some dtypes have none.
   if (PyObject_GetBuffer(object.ptr(), buffer.get(), PyBUF_STRIDED_RO) != 0)
     nb::raise_python_error();
   return HeldBuffer(buffer.release());
@@ -217,9 +214,13 @@ ArrayView view_of(nb::handle object, const char* name) {
       "torch.Tensor)");
 }
 
+bool same_dtype(DLDataType a, DLDataType b) noexcept {
+  return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
+}
+
 std::string dtype_name(DLDataType dtype) {
   for (const NamedDtype& known : kDtypes)
-    if (same(known.dtype, dtype)) return known.name;
+    if (same_dtype(known.dtype, dtype)) return known.name;
   static constexpr const char* kKinds[] = {"int",    "uint",    "float", "opaque",
                                            "bfloat", "complex", "bool"};
   if (dtype.code < std::size(kKinds)) return concat(kKinds[dtype.code], int{dtype.bits});

@@ -1,4 +1,4 @@
-// What the binding knows of an array argument: pointer, shape, strides, dtype and device.
+// Pointer, shape, strides, dtype and device of an array argument.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -14,8 +14,8 @@ namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
-// A view of somebody else's array. `shape` and `strides` (in elements) live as long as the Python
-// object they were read from.
+// A view of an array. `shape` and `strides` (in elements) live as long as the Python object from
+// which they were read.
 struct ArrayView {
   void* data = nullptr;
   const std::int64_t* shape = nullptr;
@@ -29,7 +29,7 @@ struct ArrayView {
   std::int64_t item_size() const noexcept { return dtype.bits / 8; }
   // Row-major without gaps; strides of axes with one element do not matter.
   bool is_contiguous() const noexcept;
-  // The addresses from the lowest to behind the highest element; there has to be one.
+  // The addresses from the lowest element to the end of the highest. Requires count() > 0.
   struct Extent {
     std::uintptr_t begin;
     std::uintptr_t end;
@@ -38,13 +38,13 @@ struct ArrayView {
   bool overlaps(const ArrayView& other) const noexcept;
 };
 
-// The Python class `Array`: for arrays that do not offer DLPack's C exchange table.
+// The Python class `Array`, for arrays without DLPack's C exchange table.
 class Array {
  public:
   Array(std::uintptr_t pointer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
         const std::string& dtype, const std::string& device, int device_index, bool read_only,
         nb::object owner);
-  // Over the memory of an object with the buffer protocol, of the host and exported meanwhile.
+  // A view of the host memory that `buffer` exports. The Array holds the export.
   Array(nb::handle buffer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
         const std::string& dtype);
   ArrayView view() const noexcept;
@@ -68,9 +68,11 @@ class Array {
   HeldBuffer buffer_;
 };
 
-// Reads an array argument without copying, converting or synchronising. Raises TypeError, naming
-// the argument, if `object` is neither an Array nor of a type with DLPack's C exchange table.
+// Reads an array argument without copying, converting or synchronizing. Raises ArgumentTypeError if
+// `object` is neither an Array nor of a type with DLPack's C exchange table.
 ArrayView view_of(nb::handle object, const char* name);
+
+bool same_dtype(DLDataType a, DLDataType b) noexcept;
 
 // For messages: "float32", "cuda:0", "(2, 3)".
 std::string dtype_name(DLDataType dtype);

@@ -9,15 +9,15 @@
 namespace syncnorm::bindings {
 namespace {
 
-// A memoryview of float64 values that is taken back from Python when the callback is over.
-class LentDoubles {
+// A memoryview of float64 values that is released at the end of the callback.
+class ScopedView {
  public:
-  LentDoubles(double* values, std::int64_t count, bool read_only) {
-    static double nothing;  // a memoryview must have an address, also of no values
+  ScopedView(double* values, std::int64_t count, bool read_only) {
+    static double empty;  // a memoryview needs an address even without values
     Py_ssize_t shape = static_cast<Py_ssize_t>(count);
     Py_ssize_t stride = sizeof(double);
     Py_buffer buffer{};
-    buffer.buf = count == 0 ? &nothing : values;
+    buffer.buf = count == 0 ? &empty : values;
     buffer.len = shape * stride;
     buffer.itemsize = stride;
     buffer.readonly = read_only;
@@ -29,14 +29,14 @@ class LentDoubles {
     if (!view_) nb::raise_python_error();
   }
 
-  // A view that Python still exports (a tensor over it that another thread is about to drop) cannot
-  // be taken back; that it is valid during the call only stands in the contract.
-  ~LentDoubles() {
+  // release() fails while another object, such as a tensor, still exports the view. The callable
+  // must not use such an object after the call.
+  ~ScopedView() {
     nb::object released = nb::steal(PyObject_CallMethod(view_.ptr(), "release", nullptr));
     if (!released) PyErr_Clear();
   }
-  LentDoubles(const LentDoubles&) = delete;
-  LentDoubles& operator=(const LentDoubles&) = delete;
+  ScopedView(const ScopedView&) = delete;
+  ScopedView& operator=(const ScopedView&) = delete;
 
   const nb::object& view() const noexcept { return view_; }
 
@@ -45,7 +45,7 @@ class LentDoubles {
   nb::object view_;
 };
 
-// Runs Python code for a callback; its exception waits for check_status in this thread.
+// Runs Python code for a callback. Keeps its exception for check_status in this thread.
 template <class Body>
 syncnorm_status guarded(Body&& body) noexcept {
   nb::gil_scoped_acquire acquired;
@@ -57,12 +57,19 @@ syncnorm_status guarded(Body&& body) noexcept {
   }
 }
 
+std::int32_t require_int(nb::handle object, const char* name) {
+  std::int32_t value = 0;
+  if (!nb::try_cast(object, value))
+    fail_type(name, ": got ", nb::inst_name(object).c_str(), ", expected an int");
+  return value;
+}
+
 syncnorm_status sum(void* context, const double* src, double* dst, std::int64_t count, void*) {
   return guarded([&] {
-    // Held here: the communicator may be closed, or collected, by what the callable does.
+    // The callable may close the communicator, or drop its last reference.
     const nb::object callable = static_cast<PythonCallbacks*>(context)->sum;
-    const LentDoubles in(const_cast<double*>(src), count, true);
-    const LentDoubles out(dst, count, false);
+    const ScopedView in(const_cast<double*>(src), count, true);
+    const ScopedView out(dst, count, false);
     callable(in.view(), out.view());
     return SYNCNORM_OK;
   });
@@ -71,25 +78,28 @@ syncnorm_status sum(void* context, const double* src, double* dst, std::int64_t 
 syncnorm_status split(void* context, std::int32_t color, std::int32_t key, void** new_context,
                       std::int32_t* new_rank, std::int32_t* new_size) {
   return guarded([&] {
-    auto* own = static_cast<PythonCallbacks*>(context);
-    const nb::object callable = own->split;
+    auto* callbacks = static_cast<PythonCallbacks*>(context);
+    const nb::object callable = callbacks->split;
     const nb::object part = callable(color, key);
     if (part.is_none() != (color < 0))
       fail_argument("split callable: got ", part.is_none() ? "None" : "a group", " for color ",
                     color, ", expected (rank, size, sum, split) for color >= 0 and None for less");
     if (part.is_none()) return SYNCNORM_OK;
-    const std::size_t given = nb::len(part);
-    if (given != 4 && given != 5)
-      fail_argument("split callable: got ", given,
+    if (!PySequence_Check(part.ptr()))
+      fail_type("split callable: got ", nb::inst_name(part).c_str(),
+                ", expected (rank, size, sum, split[, abort])");
+    const std::size_t count = nb::len(part);
+    if (count != 4 && count != 5)
+      fail_argument("split callable: got ", count,
                     " values, expected (rank, size, sum, split[, abort]), where split and abort "
                     "may be None");
-    *new_rank = nb::cast<std::int32_t>(part[0]);
-    *new_size = nb::cast<std::int32_t>(part[1]);
-    auto made = std::make_unique<PythonCallbacks>();
-    made->sum = part[2];
-    made->split = part[3];
-    made->abort = given == 5 ? nb::object(part[4]) : nb::none();
-    *new_context = own->new_part = made.release();
+    *new_rank = require_int(part[0], "split callable: rank");
+    *new_size = require_int(part[1], "split callable: size");
+    auto part_callbacks = std::make_unique<PythonCallbacks>();
+    part_callbacks->sum = require_callable(part[2], "split callable: sum");
+    part_callbacks->split = optional_callable(part[3], "split callable: split");
+    if (count == 5) part_callbacks->abort = optional_callable(part[4], "split callable: abort");
+    *new_context = callbacks->new_part = part_callbacks.release();
     return SYNCNORM_OK;
   });
 }
@@ -100,6 +110,16 @@ void release(void* context) {
 }
 
 }  // namespace
+
+nb::object require_callable(nb::handle object, const char* name) {
+  if (!PyCallable_Check(object.ptr()))
+    fail_type(name, ": got ", nb::inst_name(object).c_str(), ", expected a callable");
+  return nb::borrow(object);
+}
+
+nb::object optional_callable(nb::handle object, const char* name) {
+  return object.is_none() ? nb::none() : require_callable(object, name);
+}
 
 syncnorm_callbacks python_callbacks(PythonCallbacks* context) noexcept {
   syncnorm_callbacks callbacks{};

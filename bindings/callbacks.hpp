@@ -1,4 +1,4 @@
-// Python callables behind the callback communicator of the C interface.
+// Adapts Python callables to the callback communicator of the C interface.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -9,15 +9,19 @@ namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
-// The context of one callback communicator. Its members are used under the GIL only.
+// The context of one callback communicator. Access needs the GIL.
 struct PythonCallbacks {
   nb::object sum;
-  nb::object split;                     // None: the group cannot be split
-  nb::object abort;                     // None: there is nobody to tell
-  PythonCallbacks* new_part = nullptr;  // made by the last split, for the handle that comes of it
+  nb::object split = nb::none();
+  nb::object abort = nb::none();
+  PythonCallbacks* new_part = nullptr;  // context of the last split, until its handle takes it
 };
 
-// Functions of the C interface over `context`, which they own: release deletes it.
+// Return `object`, or raise ArgumentTypeError if it cannot be called.
+nb::object require_callable(nb::handle object, const char* name);
+nb::object optional_callable(nb::handle object, const char* name);  // also None
+
+// Returns callbacks that own `context`: release deletes it.
 syncnorm_callbacks python_callbacks(PythonCallbacks* context) noexcept;
 
 }  // namespace syncnorm::bindings

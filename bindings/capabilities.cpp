@@ -10,7 +10,7 @@
 namespace syncnorm::bindings {
 namespace {
 
-// Where the core library that answers was loaded from.
+// Path of the loaded core library, or None.
 nb::object library_path() {
   Dl_info found{};
   const void* symbol = reinterpret_cast<const void*>(&syncnorm_version);

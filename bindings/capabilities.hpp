@@ -1,4 +1,4 @@
-// What was built and what was found.
+// The functions `capabilities` and `version`.
 #pragma once
 
 #include <nanobind/nanobind.h>

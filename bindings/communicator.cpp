@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "arguments.hpp"
+#include "array_checks.hpp"
 #include "callbacks.hpp"
-#include "docstrings.hpp"
+#include "docstrings_communicator.hpp"
 #include "errors.hpp"
 
 namespace syncnorm::bindings {
@@ -21,7 +21,7 @@ class CommHandle {
  public:
   CommHandle(syncnorm_comm* comm, PythonCallbacks* callbacks)
       : comm_(comm), callbacks_(callbacks) {}
-  // Runs under the GIL, which is released: to destroy a handle may mean to wait.
+  // Destroying a handle may wait for other threads, which may need the GIL.
   ~CommHandle() {
     nb::gil_scoped_release released;
     syncnorm_comm_destroy(comm_);
@@ -34,7 +34,7 @@ class CommHandle {
 
  private:
   syncnorm_comm* comm_;
-  PythonCallbacks* callbacks_;  // owned by comm_; nullptr where no Python is called
+  PythonCallbacks* callbacks_;  // owned by comm_; nullptr without Python callbacks
 };
 
 syncnorm_comm* get(const CommHold& hold) noexcept { return hold ? hold->comm() : nullptr; }
@@ -75,15 +75,15 @@ std::vector<Communicator> adopt(const std::vector<syncnorm_comm*>& comms) {
 namespace {
 
 void sum(const Communicator& self, nb::handle src, nb::handle dst, std::uintptr_t stream) {
-  const ArrayView in = doubles(src, "src", Access::kRead);
-  const ArrayView out = doubles(dst, "dst", Access::kWrite);
+  const ArrayView in = contiguous_float64(src, "src", Access::kRead);
+  const ArrayView out = contiguous_float64(dst, "dst", Access::kWrite);
   if (in.count() != out.count())
-    fail_argument("dst: got ", out.count(), " values, expected ", in.count(), " as in src");
-  if (in.device.device_type != out.device.device_type ||
-      in.device.device_id != out.device.device_id)
+    fail_argument("dst: got ", out.count(), " values, expected ", in.count(),
+                  ", the length of src");
+  if (!same_device(in.device, out.device))
     fail_argument("dst: is on ", device_name(out.device), ", expected ", device_name(in.device),
                   " where src is");
-  const syncnorm_device device = device_kind(in.device, "src");
+  const syncnorm_device device = require_device(in.device, "src");
   const CommHold hold = self.hold();
   run([&] {
     return syncnorm_comm_sum(get(hold), static_cast<const double*>(in.data),
@@ -94,14 +94,15 @@ void sum(const Communicator& self, nb::handle src, nb::handle dst, std::uintptr_
 
 nb::object split(const Communicator& self, std::int32_t color, std::int32_t key) {
   const CommHold hold = self.hold();
-  PythonCallbacks* own = hold->callbacks();
-  if (own != nullptr && own->split.is_none())
+  PythonCallbacks* parent = hold->callbacks();
+  if (parent != nullptr && parent->split.is_none())
     raise(SYNCNORM_UNSUPPORTED,
-          "this callback communicator cannot be split: it was made without a split callable");
+          "this callback communicator cannot be split: it was created without a split callable");
   syncnorm_comm* part = nullptr;
   run([&] { return syncnorm_comm_split(get(hold), color, key, &part); });
   if (part == nullptr) return nb::none();
-  PythonCallbacks* callbacks = own == nullptr ? nullptr : std::exchange(own->new_part, nullptr);
+  PythonCallbacks* callbacks =
+      parent == nullptr ? nullptr : std::exchange(parent->new_part, nullptr);
   return nb::cast(Communicator(std::make_shared<CommHandle>(part, callbacks)));
 }
 
@@ -118,13 +119,13 @@ void wait(const Communicator& self, std::uintptr_t stream, double timeout) {
 void abort(const Communicator& self, const std::string& reason) {
   const CommHold hold = self.hold();
   run([&] { return syncnorm_comm_abort(get(hold), reason.c_str()); });
-  const PythonCallbacks* own = hold->callbacks();
-  if (own == nullptr || own->abort.is_none()) return;
-  const nb::object callable = own->abort;
+  const PythonCallbacks* callbacks = hold->callbacks();
+  if (callbacks == nullptr || callbacks->abort.is_none()) return;
+  const nb::object callable = callbacks->abort;
   callable(reason);
 }
 
-// "KeyError: 'gone'". The str() of an exception is Python code and may fail.
+// Returns "KeyError: 'gone'". The str() of an exception may raise.
 std::string exception_text(nb::handle type, nb::handle value) {
   std::string text = nb::cast<std::string>(type.attr("__name__"));
   nb::object message = nb::steal(PyObject_Str(value.ptr()));
@@ -133,12 +134,12 @@ std::string exception_text(nb::handle type, nb::handle value) {
   return text;
 }
 
-// After an exception this rank will not make the calls that the others count on.
-void leave(Communicator& self, nb::handle type, nb::handle value, nb::handle) {
-  const struct Closing {  // also where the callable of an abort raises
+// After an exception this rank will not make the calls that the other ranks wait for.
+void exit_context(Communicator& self, nb::handle type, nb::handle value, nb::handle) {
+  const struct CloseGuard {  // closes also if the abort callable raises
     Communicator& comm;
-    ~Closing() { comm.close(); }
-  } closing{self};
+    ~CloseGuard() { comm.close(); }
+  } guard{self};
   if (!type.is_none() && !self.closed())
     abort(self, concat("rank ", self.info().rank, " left its with-block with ",
                        exception_text(type, value)));
@@ -162,13 +163,12 @@ std::vector<Communicator> thread_group(std::int32_t n, double timeout) {
   return adopt(comms);
 }
 
-Communicator callback_communicator(std::int32_t rank, std::int32_t size, nb::callable sum,
-                                   std::optional<nb::callable> split,
-                                   std::optional<nb::callable> abort) {
+Communicator callback_communicator(std::int32_t rank, std::int32_t size, nb::handle sum,
+                                   nb::handle split, nb::handle abort) {
   auto context = std::make_unique<PythonCallbacks>();
-  context->sum = std::move(sum);
-  context->split = split ? nb::object(*split) : nb::none();
-  context->abort = abort ? nb::object(*abort) : nb::none();
+  context->sum = require_callable(sum, "sum");
+  context->split = optional_callable(split, "split");
+  context->abort = optional_callable(abort, "abort");
   const syncnorm_callbacks callbacks = python_callbacks(context.get());
   syncnorm_comm* comm = nullptr;
   check_status(syncnorm_comm_create_callback(rank, size, &callbacks, &comm));
@@ -194,16 +194,16 @@ void bind_class(nb::module_& module) {
   nb::class_<Communicator>(module, "Communicator", nb::type_slots(slots), doc::kCommunicator)
       .def_prop_ro(
           "rank", [](const Communicator& self) { return self.info().rank; },
-          "This rank's number, from 0.")
+          "Rank of this communicator, from 0.")
       .def_prop_ro(
           "size", [](const Communicator& self) { return self.info().size; },
-          "The number of ranks in the group.")
+          "Number of ranks in the group.")
       .def_prop_ro(
           "kind", [](const Communicator& self) { return self.info().kind; },
-          "What sums: 'threads', 'callback' or 'nccl'.")
+          "'threads', 'callback' or 'nccl'.")
       .def_prop_ro("device_memory", &device_memory,
                    nb::for_getter(nb::sig("def device_memory(self) -> tuple[str, ...]")),
-                   "The kinds of memory it sums in: 'cpu', 'cuda'.")
+                   "Devices of the arrays that it sums: 'cpu', 'cuda'.")
       .def_prop_ro("closed", &Communicator::closed, "Whether close() was called.")
       .def("sum", &sum, nb::arg("src"), nb::arg("dst"), nb::kw_only(), nb::arg("stream") = 0,
            doc::kCommSum)
@@ -217,7 +217,7 @@ void bind_class(nb::module_& module) {
       .def(
           "__enter__", [](nb::handle self) { return nb::borrow(self); },
           nb::sig("def __enter__(self) -> Communicator"))
-      .def("__exit__", &leave, nb::arg("type").none(), nb::arg("value").none(),
+      .def("__exit__", &exit_context, nb::arg("type").none(), nb::arg("value").none(),
            nb::arg("traceback").none(),
            nb::sig("def __exit__(self, type: type[BaseException] | None, "
                    "value: BaseException | None, traceback: object) -> None"))
@@ -236,7 +236,7 @@ void bind_communicator(nb::module_& module) {
   module.def("thread_group", &thread_group, nb::arg("n"), nb::arg("timeout") = 60.0,
              doc::kThreadGroup);
   module.def("callback_communicator", &callback_communicator, nb::arg("rank"), nb::arg("size"),
-             nb::arg("sum"), nb::arg("split").none() = nb::none(),
+             nb::arg("sum").none(), nb::arg("split").none() = nb::none(),
              nb::arg("abort").none() = nb::none(), nb::sig(kSignature), doc::kCallbackCommunicator);
 }
 

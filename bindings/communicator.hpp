@@ -1,4 +1,4 @@
-// The Python class `Communicator`: a handle of the C interface and what keeps it alive.
+// The Python class `Communicator`, and the ownership of its C handle.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -15,7 +15,7 @@ namespace nb = nanobind;
 
 class CommHandle;
 
-// Keeps a handle while a call uses it, also if Python closes the communicator meanwhile.
+// Shared ownership of a handle: a call keeps it while another thread closes the communicator.
 using CommHold = std::shared_ptr<CommHandle>;
 syncnorm_comm* get(const CommHold& hold) noexcept;
 
@@ -24,15 +24,15 @@ class Communicator {
   // Takes ownership.
   explicit Communicator(CommHold handle);
 
-  // Raises InvalidArgumentError if it was closed.
+  // Raises InvalidArgumentError after close().
   CommHold hold() const;
   void close() noexcept { handle_.reset(); }
   bool closed() const noexcept { return handle_ == nullptr; }
 
-  // Known also after close().
+  // Valid after close() too.
   const syncnorm_comm_info& info() const noexcept { return info_; }
 
-  // For the cycle collector: a callable may refer to the communicator that it serves.
+  // For the cycle collector: a callable may refer to its communicator.
   int traverse(visitproc visit, void* arg) const;
   void clear() noexcept;
 
@@ -41,7 +41,7 @@ class Communicator {
   syncnorm_comm_info info_{};
 };
 
-// Communicators over handles of the C interface, which they own from here on.
+// Take ownership of handles of the C interface.
 Communicator adopt(syncnorm_comm* comm);
 std::vector<Communicator> adopt(const std::vector<syncnorm_comm*>& comms);
 

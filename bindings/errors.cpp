@@ -6,25 +6,26 @@
 namespace syncnorm::bindings {
 namespace {
 
-// Indexed by syncnorm_status. The references are held for the life of the process: an exception may
-// be raised until the interpreter is gone.
+// Indexed by syncnorm_status. The references are never released: an exception may be raised until
+// the interpreter ends.
 std::array<PyObject*, SYNCNORM_INTERNAL + 1> classes{};
+PyObject* argument_type_error = nullptr;
 
 thread_local std::exception_ptr callback_exception;
 
 PyObject* make_class(nb::module_& module, const char* name, nb::tuple bases, const char* doc) {
   const std::string qualified = std::string("syncnorm.") + name;
-  PyObject* made = PyErr_NewExceptionWithDoc(qualified.c_str(), doc, bases.ptr(), nullptr);
-  if (made == nullptr) nb::raise_python_error();
-  module.attr(name) = nb::borrow(made);
-  return made;
+  PyObject* type = PyErr_NewExceptionWithDoc(qualified.c_str(), doc, bases.ptr(), nullptr);
+  if (type == nullptr) nb::raise_python_error();
+  module.attr(name) = nb::borrow(type);
+  return type;
 }
 
 }  // namespace
 
 void bind_errors(nb::module_& module) {
   PyObject* error = make_class(module, "Error", nb::make_tuple(nb::borrow(PyExc_RuntimeError)),
-                               "Base of every error that syncnorm reports.");
+                               "Base class of all errors of syncnorm.");
   const auto add = [&](syncnorm_status status, const char* name, PyObject* builtin,
                        const char* doc) {
     nb::tuple bases = builtin == nullptr ? nb::make_tuple(nb::borrow(error))
@@ -32,18 +33,22 @@ void bind_errors(nb::module_& module) {
     classes[status] = make_class(module, name, bases, doc);
   };
   add(SYNCNORM_INVALID_ARGUMENT, "InvalidArgumentError", PyExc_ValueError,
-      "A value, shape, dtype or device that can never be right. Nothing was written.");
+      "An argument has a wrong value, shape, dtype or device. Nothing was written.");
+  argument_type_error = make_class(
+      module, "ArgumentTypeError",
+      nb::make_tuple(nb::borrow(classes[SYNCNORM_INVALID_ARGUMENT]), nb::borrow(PyExc_TypeError)),
+      "An argument has the wrong type. Nothing was written.");
   add(SYNCNORM_UNSUPPORTED, "UnsupportedError", PyExc_NotImplementedError,
-      "Right, but not offered by this build, device or communicator. Nothing was written.");
+      "This build, device or communicator does not support the call. Nothing was written.");
   add(SYNCNORM_CUDA_ERROR, "CudaError", nullptr, "The CUDA runtime reported an error.");
   add(SYNCNORM_NCCL_ERROR, "NcclError", nullptr, "NCCL reported an error.");
   add(SYNCNORM_DESYNC, "DesyncError", nullptr, "The ranks of a group are in different calls.");
   add(SYNCNORM_TIMEOUT, "CommunicatorTimeoutError", PyExc_TimeoutError,
-      "A rank did not come before the deadline; the message names the missing ones.");
+      "A rank did not make a call before the deadline; the message names the missing ranks.");
   add(SYNCNORM_OUT_OF_MEMORY, "OutOfMemoryError", PyExc_MemoryError,
-      "Host memory for a handle could not be had.");
+      "Host memory could not be allocated.");
   add(SYNCNORM_INTERNAL, "InternalError", nullptr,
-      "A defect of this library, an aborted communicator, or a failed user callback.");
+      "A communicator was aborted, a user callback failed, or syncnorm has a bug.");
 }
 
 void raise(syncnorm_status status, const std::string& message) {
@@ -52,10 +57,15 @@ void raise(syncnorm_status status, const std::string& message) {
   throw nb::python_error();
 }
 
+void raise_type(const std::string& message) {
+  PyErr_SetString(argument_type_error, message.c_str());
+  throw nb::python_error();
+}
+
 void check_status(syncnorm_status status) {
-  std::exception_ptr kept = std::exchange(callback_exception, nullptr);
+  std::exception_ptr exception = std::exchange(callback_exception, nullptr);
   if (status == SYNCNORM_OK) return;
-  if (kept) std::rethrow_exception(std::move(kept));
+  if (exception) std::rethrow_exception(std::move(exception));
   raise(status, syncnorm_last_error());
 }
 

@@ -1,4 +1,4 @@
-// The exception classes, and the way from a status of the C interface to one of them.
+// The exception classes, and the conversion of a status of the C interface to an exception.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -13,18 +13,20 @@ namespace syncnorm::bindings {
 
 namespace nb = nanobind;
 
-// Makes the exception classes, once, and puts them into the module.
+// Creates the exception classes and adds them to the module.
 void bind_errors(nb::module_& module);
 
-// Raises the class that belongs to `status`. Needs the GIL.
+// Raises the class for `status`. Needs the GIL.
 [[noreturn]] void raise(syncnorm_status status, const std::string& message);
 
-// Returns if `status` is SYNCNORM_OK. Otherwise raises the exception that a Python callback left
-// behind in this thread, unchanged, or else the class of `status` with syncnorm_last_error(). Needs
-// the GIL.
+// Raises ArgumentTypeError. Needs the GIL.
+[[noreturn]] void raise_type(const std::string& message);
+
+// Returns if `status` is SYNCNORM_OK. Otherwise raises the exception that keep_callback_exception
+// kept in this thread, or the class for `status` with syncnorm_last_error(). Needs the GIL.
 void check_status(syncnorm_status status);
 
-// Keeps the exception of a Python callback for the check_status that follows in this thread.
+// Keeps the exception of a Python callback for the next check_status of this thread.
 void keep_callback_exception(std::exception_ptr exception) noexcept;
 
 // "a", 1, "b" -> "a1b"
@@ -35,19 +37,19 @@ std::string concat(const Parts&... parts) {
   return out.str();
 }
 
-// Raises InvalidArgumentError. The message should say what was got, what was expected, what to do.
+// Raises InvalidArgumentError. Message: what was got, what was expected, what to do.
 template <class... Parts>
 [[noreturn]] void fail_argument(const Parts&... parts) {
   raise(SYNCNORM_INVALID_ARGUMENT, concat(parts...));
 }
 
-// Raises TypeError, for an object that is not of the kind at all.
+// Raises ArgumentTypeError. The message has the same parts.
 template <class... Parts>
 [[noreturn]] void fail_type(const Parts&... parts) {
-  throw nb::type_error(concat(parts...).c_str());
+  raise_type(concat(parts...));
 }
 
-// Runs a call of the C interface with the GIL released, and raises if it failed.
+// Runs a call of the C interface without the GIL, and raises if it fails.
 template <class Call>
 void run(Call&& call) {
   syncnorm_status status;

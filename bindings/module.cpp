@@ -1,5 +1,5 @@
-// The module syncnorm._core: the C interface as Python functions. Conversions only; what is allowed
-// and what is computed is decided below the C interface.
+// The module syncnorm._core: the C interface as Python functions. It converts arguments; validation
+// and computation are behind the C interface.
 #include <cstdlib>
 
 #include "arguments.hpp"
@@ -17,8 +17,8 @@
 NB_MODULE(_core, module) {
   using namespace syncnorm::bindings;
   module.doc() = doc::kModule;
-  // Frameworks keep what is registered with them, such as operators, until the process ends; that
-  // is no leak. Our tests look for those that are.
+  // Frameworks keep registered objects, such as operators, until the process ends. Only our tests
+  // enable the warnings.
   nb::set_leak_warnings(std::getenv("SYNCNORM_LEAK_WARNINGS") != nullptr);
   bind_errors(module);
   bind_array(module);

@@ -8,14 +8,14 @@
 #include <vector>
 
 #include "communicator.hpp"
-#include "docstrings.hpp"
+#include "docstrings_communicator.hpp"
 #include "errors.hpp"
 
 namespace syncnorm::bindings {
 namespace {
 
-// The C interface's marks for "default" and "no watchdog" must not be reached by a number that is
-// out of range.
+// In the C interface 0 means the default and a negative number disables the watchdog. An invalid
+// number must not select either.
 void require_positive(const char* name, double seconds, const char* alternative = "") {
   if (!(seconds > 0)) fail_argument(name, ": got ", seconds, ", expected seconds > 0", alternative);
 }
@@ -42,8 +42,8 @@ nb::bytes nccl_unique_id() {
 const std::uint8_t* id_of(const std::optional<nb::bytes>& id) {
   if (!id) return nullptr;
   if (id->size() != SYNCNORM_NCCL_ID_SIZE)
-    fail_argument("id: got ", id->size(), " bytes, expected the ", SYNCNORM_NCCL_ID_SIZE,
-                  " that nccl_unique_id() gave on one rank");
+    fail_argument("id: got ", id->size(), " bytes, expected ", SYNCNORM_NCCL_ID_SIZE,
+                  ": pass the bytes that nccl_unique_id() returned on one rank");
   return static_cast<const std::uint8_t*>(id->data());
 }
 
@@ -62,14 +62,15 @@ std::vector<Communicator> nccl_group(const std::vector<std::int32_t>& devices, d
                                      std::optional<double> sum_timeout,
                                      std::optional<std::int32_t> max_ctas) {
   const syncnorm_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);
-  if (devices.empty()) fail_argument("devices: got none, expected a device for each rank");
+  if (devices.empty())
+    fail_argument("devices: got an empty sequence, expected one device per rank");
   const auto size = static_cast<std::int32_t>(devices.size());
   std::vector<syncnorm_comm*> comms(devices.size(), nullptr);
   run([&] { return syncnorm_comm_create_nccl_all(size, devices.data(), &options, comms.data()); });
   return adopt(comms);
 }
 
-// The owner is kept alive by what is bound.
+// nb::keep_alive below keeps the owner alive.
 Communicator borrow_nccl(std::uintptr_t pointer, nb::handle /*owner*/, double init_timeout,
                          std::optional<double> sum_timeout, std::optional<std::int32_t> max_ctas) {
   const syncnorm_nccl_options options = nccl_options(init_timeout, sum_timeout, max_ctas);

@@ -1,4 +1,4 @@
-// The NCCL communicators: made from an id, for all devices of the process, or borrowed.
+// The functions that create NCCL communicators.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -60,27 +60,27 @@ void bind_one_call(nb::module_& m) {
   using nb::arg;
   const nb::kw_only keywords;
   const nb::none none;
-  // None is let through where an array is needed, so that the error names the argument.
+  // Accepts None, so that the error for a required array names the argument.
   const auto array = [](const char* name) { return arg(name).none(); };
   m.def("forward", &forward, arg("options"), arg("comm").none(), array("x"), array("y"), keywords,
         arg("saved") = none, arg("mask") = none, arg("residual") = none, arg("weight") = none,
         arg("bias") = none, arg("running_mean") = none, arg("running_var") = none,
-        arg("num_batches_tracked") = none, array("workspace"), arg("control") = none,
+        arg("num_batches_tracked") = none, arg("workspace") = none, arg("control") = none,
         arg("num_threads") = 1, arg("stream") = 0, arg("status") = none, arg("tag") = 0,
         doc::kForward);
   m.def("backward", &backward, arg("options"), arg("comm").none(), array("x"), array("dy"),
         array("saved"), keywords, arg("dx") = none, arg("dresidual") = none, arg("dweight") = none,
         arg("dbias") = none, arg("weight") = none, arg("bias") = none, arg("mask") = none,
-        arg("y") = none, array("workspace"), arg("control") = none, arg("num_threads") = 1,
+        arg("y") = none, arg("workspace") = none, arg("control") = none, arg("num_threads") = 1,
         arg("stream") = 0, arg("status") = none, arg("tag") = 0, doc::kBackward);
   m.def("infer", &infer, arg("options"), array("x"), array("running_mean"), array("running_var"),
         array("y"), keywords, arg("weight") = none, arg("bias") = none, arg("residual") = none,
-        arg("saved") = none, array("workspace"), arg("control") = none, arg("num_threads") = 1,
+        arg("saved") = none, arg("workspace") = none, arg("control") = none, arg("num_threads") = 1,
         arg("stream") = 0, doc::kInfer);
   m.def("infer_backward", &infer_backward, arg("options"), array("x"), array("dy"), array("saved"),
         keywords, arg("dx") = none, arg("dresidual") = none, arg("dweight") = none,
         arg("dbias") = none, arg("weight") = none, arg("bias") = none, arg("y") = none,
-        array("workspace"), arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
+        arg("workspace") = none, arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
         doc::kInferBackward);
 }
 

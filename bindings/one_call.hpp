@@ -1,4 +1,4 @@
-// The calls without a wire of their own: forward, backward, infer and infer_backward.
+// The functions without wire arguments: forward, backward, infer and infer_backward.
 #pragma once
 
 #include <nanobind/nanobind.h>

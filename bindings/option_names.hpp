@@ -1,4 +1,4 @@
-// The names by which Python and XLA say the choices of syncnorm_options; the position is the value.
+// Names of the enumerators of syncnorm_options, for Python and XLA; the position is the value.
 #pragma once
 
 #include <cstddef>

@@ -23,14 +23,14 @@ Enum choice(const char* option, const std::string& name, const char* const (&nam
 
 double momentum_of(std::optional<double> momentum) {
   if (!momentum) return SYNCNORM_MOMENTUM_CUMULATIVE;
-  // The C interface's mark for None must not be reached by a number that is out of range.
+  // A negative number means None in the C interface; an invalid number must not select it.
   if (*momentum < 0)
     fail_argument("momentum: got ", *momentum,
                   ", expected 0 <= momentum <= 1, or None for the cumulative average");
   return *momentum;
 }
 
-// The core knows what is allowed; a shape that is always right makes it look at the options alone.
+// The core validates the options, here with a valid shape.
 void validate(const syncnorm_options& options) {
   syncnorm_shape shape = SYNCNORM_SHAPE_INIT;
   shape.c = 1;
@@ -60,7 +60,7 @@ void construct(Options* self, double eps, std::optional<double> momentum,
   new (self) Options(values);
 }
 
-// The constructor's keywords in their order, which are properties too.
+// The keyword arguments of the constructor, in order. Each is a property too.
 struct Keyword {
   const char* name;
   const char* signature;  // of the property

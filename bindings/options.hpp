@@ -19,7 +19,7 @@ class Options {
     return tagged;
   }
   const syncnorm_options& values() const noexcept { return values_; }
-  // The constructor's keywords and their values.
+  // Keyword arguments of the constructor, and their values.
   nb::dict keywords() const;
 
  private:

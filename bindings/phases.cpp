@@ -17,18 +17,20 @@ void moments(const Options& options, handle x, handle wire, handle mask, handle 
   args.x = in.x();
   args.mask = in.mask(mask);
   double* out = in.wire(wire, "wire", in.sizes().wire_length, Access::kWrite);
-  double* var = in.optional_wire(local_var, "local_var", in.shape()->c, Access::kWrite);
+  double* var = in.optional_doubles(local_var, "local_var", in.shape()->c, Access::kWrite);
   run([&] { return syncnorm_moments(in.shape(), in.options(), &args, out, var, in.launch()); });
 }
 
 void center(const Options& options, handle x, std::int64_t group_size, handle wire, handle total,
             handle local_var, handle center_wire, handle workspace, handle control,
             std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
+  const Arguments in(
+      options, x,
+      {workspace, control, num_threads, stream, status, tag, /*needs_workspace=*/false});
   const syncnorm_sizes& sizes = in.sizes();
   const double* own = in.wire(wire, "wire", sizes.wire_length, Access::kRead);
   const double* sum = in.wire(total, "total", sizes.wire_length, Access::kRead);
-  const double* var = in.wire(local_var, "local_var", in.shape()->c, Access::kRead);
+  const double* var = in.doubles(local_var, "local_var", in.shape()->c, Access::kRead);
   double* out = in.wire(center_wire, "center_wire", sizes.center_wire_length, Access::kWrite);
   run([&] {
     return syncnorm_center(in.shape(), in.options(), group_size, own, sum, var, out, in.launch());
@@ -68,7 +70,9 @@ void update_running(const Options& options, handle x, std::int64_t group_size, h
                     handle num_batches_tracked, handle workspace, handle control,
                     std::int32_t num_threads, std::uintptr_t stream, handle status,
                     std::uint64_t tag) {
-  const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
+  const Arguments in(
+      options, x,
+      {workspace, control, num_threads, stream, status, tag, /*needs_workspace=*/false});
   const Totals totals = forward_totals(in, wire, total, center_total);
   syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   set_running(args, in, running_mean, running_var, num_batches_tracked);
@@ -110,10 +114,10 @@ void bind_phases(nb::module_& m) {
   using nb::arg;
   const nb::kw_only keywords;
   const nb::none none;
-  // None is let through where an array is needed, so that the error names the argument.
+  // Accepts None, so that the error for a required array names the argument.
   const auto array = [](const char* name) { return arg(name).none(); };
   m.def("moments", &moments, arg("options"), array("x"), array("wire"), keywords,
-        arg("mask") = none, arg("local_var") = none, array("workspace"), arg("control") = none,
+        arg("mask") = none, arg("local_var") = none, arg("workspace") = none, arg("control") = none,
         arg("num_threads") = 1, arg("stream") = 0, arg("status") = none, arg("tag") = 0,
         doc::kMoments);
   m.def("center", &center, arg("options"), array("x"), arg("group_size"), array("wire"),
@@ -124,7 +128,7 @@ void bind_phases(nb::module_& m) {
         array("total"), array("y"), keywords, arg("center_total") = none, arg("saved") = none,
         arg("weight") = none, arg("bias") = none, arg("running_mean") = none,
         arg("running_var") = none, arg("num_batches_tracked") = none, arg("residual") = none,
-        array("workspace"), arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
+        arg("workspace") = none, arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
         arg("status") = none, arg("tag") = 0, doc::kNormalize);
   m.def("update_running", &update_running, arg("options"), array("x"), arg("group_size"),
         array("wire"), array("total"), array("running_mean"), array("running_var"), keywords,
@@ -133,12 +137,12 @@ void bind_phases(nb::module_& m) {
         arg("tag") = 0, doc::kUpdateRunning);
   m.def("grad_moments", &grad_moments, arg("options"), array("x"), array("dy"), array("saved"),
         array("wire"), keywords, arg("weight") = none, arg("bias") = none, arg("y") = none,
-        array("workspace"), arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
+        arg("workspace") = none, arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
         arg("status") = none, arg("tag") = 0, doc::kGradMoments);
   m.def("grad_input", &grad_input, arg("options"), array("x"), array("dy"), array("saved"),
         arg("group_size"), array("wire"), array("total"), keywords, arg("dx") = none,
         arg("dresidual") = none, arg("dweight") = none, arg("dbias") = none, arg("weight") = none,
-        arg("bias") = none, arg("mask") = none, arg("y") = none, array("workspace"),
+        arg("bias") = none, arg("mask") = none, arg("y") = none, arg("workspace") = none,
         arg("control") = none, arg("num_threads") = 1, arg("stream") = 0, arg("status") = none,
         arg("tag") = 0, doc::kGradInput);
 }

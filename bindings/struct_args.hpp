@@ -1,11 +1,11 @@
-// The argument structs of the C interface, from the Python arguments that several functions share.
+// Fill the argument structs of the C interface from Python arguments that several functions share.
 #pragma once
 
 #include "arguments.hpp"
 
 namespace syncnorm::bindings {
 
-// What every function that writes y reads, and where it writes.
+// For functions that write y.
 inline syncnorm_forward_args normalizing(const Arguments& in, nb::handle y, nb::handle saved,
                                          nb::handle weight, nb::handle bias, nb::handle residual) {
   syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
@@ -14,7 +14,7 @@ inline syncnorm_forward_args normalizing(const Arguments& in, nb::handle y, nb::
   args.weight = in.vector(weight, "weight", Access::kRead);
   args.bias = in.vector(bias, "bias", Access::kRead);
   args.y = in.like_x(y, "y", Access::kWrite);
-  args.saved = in.optional_wire(saved, "saved", in.sizes().saved_length, Access::kWrite);
+  args.saved = in.optional_doubles(saved, "saved", in.sizes().saved_length, Access::kWrite);
   return args;
 }
 
@@ -25,7 +25,7 @@ inline void set_running(syncnorm_forward_args& args, const Arguments& in, nb::ha
   args.num_batches_tracked = in.counter(num_batches_tracked, "num_batches_tracked");
 }
 
-// What every backward function reads.
+// The inputs of the backward functions.
 inline syncnorm_backward_args differentiating(const Arguments& in, nb::handle dy, nb::handle saved,
                                               nb::handle weight, nb::handle bias, nb::handle y) {
   syncnorm_backward_args args = SYNCNORM_BACKWARD_ARGS_INIT;
@@ -34,7 +34,7 @@ inline syncnorm_backward_args differentiating(const Arguments& in, nb::handle dy
   args.y = in.optional_like_x(y, "y", Access::kRead);
   args.weight = in.vector(weight, "weight", Access::kRead);
   args.bias = in.vector(bias, "bias", Access::kRead);
-  args.saved = in.wire(saved, "saved", in.sizes().saved_length, Access::kRead);
+  args.saved = in.doubles(saved, "saved", in.sizes().saved_length, Access::kRead);
   return args;
 }
 

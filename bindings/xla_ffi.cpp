@@ -10,7 +10,7 @@ namespace syncnorm::bindings {
 namespace xla {
 namespace {
 
-// --------------------------------------------------------- what each handler calls, and with what
+// ------------------------------------------------------------------------------------ the phases
 
 syncnorm_status moments(const Frame& frame) {
   const Call in(frame);
@@ -31,12 +31,13 @@ syncnorm_status center(const Frame& frame) {
       in.doubles("center_wire", sizes.center_wire_length), in.launch());
 }
 
-// The signature of what comes after the sum of the forward pass.
-using AfterSum = syncnorm_status(const syncnorm_shape*, const syncnorm_options*,
-                                 const syncnorm_forward_args*, std::int64_t, const double*,
-                                 const double*, const double*, const syncnorm_launch*);
+// The signature of syncnorm_normalize and syncnorm_update_running.
+using WithTotals = syncnorm_status(const syncnorm_shape*, const syncnorm_options*,
+                                   const syncnorm_forward_args*, std::int64_t, const double*,
+                                   const double*, const double*, const syncnorm_launch*);
 
-syncnorm_status after_sum(AfterSum* function, const Call& in, const syncnorm_forward_args& args) {
+syncnorm_status call_with_totals(WithTotals* function, const Call& in,
+                                 const syncnorm_forward_args& args) {
   const syncnorm_sizes& sizes = in.sizes();
   return function(in.shape(), in.options(), &args, in.group_size(),
                   in.doubles("wire", sizes.wire_length), in.doubles("total", sizes.wire_length),
@@ -56,18 +57,18 @@ syncnorm_forward_args normalizing(const Call& in) {
 
 syncnorm_status normalize(const Frame& frame) {
   const Call in(frame);
-  return after_sum(syncnorm_normalize, in, normalizing(in));
+  return call_with_totals(syncnorm_normalize, in, normalizing(in));
 }
 
-// The running statistics are operands and results: changed in place, and copied by XLA before that
-// if somebody still reads the old ones.
+// The running statistics are operands and results. XLA copies them first if the old values are
+// still in use.
 syncnorm_status update_running(const Frame& frame) {
   const Call in(frame);
   syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.running_mean = in.vector("running_mean");
   args.running_var = in.vector("running_var");
   args.num_batches_tracked = in.counter("num_batches_tracked");
-  return after_sum(syncnorm_update_running, in, args);
+  return call_with_totals(syncnorm_update_running, in, args);
 }
 
 syncnorm_backward_args differentiating(const Call& in) {
@@ -115,21 +116,20 @@ syncnorm_status infer_backward(const Frame& frame) {
   return syncnorm_infer_backward(in.shape(), in.options(), &args, in.launch());
 }
 
-// What psum is where JAX has float64: the sum of the ranks' wires, gathered as [rank][value], in
-// the order of the ranks.
+// Sums gathered wires, [rank][value], in rank order. JAX without float64 needs it in place of psum.
 syncnorm_status add_up(const Frame& frame) {
   const XLA_FFI_Buffer& gathered = frame.at("gathered");
   const XLA_FFI_Buffer& sum = frame.at("total");
   const std::int64_t ranks = gathered.rank > 0 ? gathered.dims[0] : 0;
   const std::int64_t length = doubles_in(sum);
-  const syncnorm_launch launch = where(frame);
+  const syncnorm_launch launch = launch_of(frame);
   return syncnorm_add_wires(as_doubles(gathered, "gathered", ranks * length), ranks, length,
                             as_doubles(sum, "total", length), &launch);
 }
 
-// ------------------------------------------------------------------------------- handlers of XLA
+// ---------------------------------------------------------------------------------- the handlers
 
-// XLA asks every handler which interface it was made for, when it is registered.
+// On registration XLA queries the interface version of every handler.
 bool answer_metadata(const XLA_FFI_CallFrame& frame) {
   XLA_FFI_Extension_Base* extension = frame.extension_start;
   if (extension == nullptr || extension->type != XLA_FFI_Extension_Metadata) return false;

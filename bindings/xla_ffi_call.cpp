@@ -28,13 +28,13 @@ void require_count(const XLA_FFI_Buffer& buffer, std::string_view name, std::int
   if (count != expected) fail(name, ": got ", count, " values, expected ", expected);
 }
 
-// Values of 64 bits, or twice as many of 32.
+// 64-bit values, or their halves as uint32.
 void* bits64(const XLA_FFI_Buffer& buffer, std::string_view name, XLA_FFI_DataType dtype,
              std::int64_t length) {
   const bool halves = buffer.dtype == XLA_FFI_DataType_U32;
   if (!halves && buffer.dtype != dtype)
     fail(name, ": got XLA's type ", static_cast<int>(buffer.dtype), ", expected ",
-         static_cast<int>(dtype), " or its bits as uint32");
+         static_cast<int>(dtype), " or uint32 with twice the length");
   require_count(buffer, name, halves ? 2 * length : length);
   return buffer.data;
 }
@@ -48,7 +48,7 @@ Enum choice(const Frame& frame, const char* option, const char* const (&names)[C
 
 }  // namespace
 
-syncnorm_launch where(const Frame& frame) {
+syncnorm_launch launch_of(const Frame& frame) {
   syncnorm_launch launch = SYNCNORM_LAUNCH_INIT;
   launch.device = frame.device();
   if (launch.device == SYNCNORM_CUDA) {
@@ -101,7 +101,7 @@ void Call::read_shape() {
 }
 
 void Call::read_launch() {
-  launch_ = where(frame_);
+  launch_ = launch_of(frame_);
   launch_.num_threads = static_cast<std::int32_t>(frame_.integer("num_threads"));
   const XLA_FFI_Buffer& workspace = frame_.at("workspace");
   if (workspace.dtype != XLA_FFI_DataType_U8) fail("workspace: expected uint8");

@@ -1,9 +1,8 @@
-// From what XLA hands over to the structs of the C interface. Conversions and checks of sizes only.
+// Converts the call frame of XLA to the structs of the C interface, and checks sizes.
 //
-// What every call of a phase carries besides its arrays: x as an operand, (N, C, S) or with
-// channels_last (N, S, C); the attributes channels_last, tag, num_threads, those of
-// syncnorm_options by the names of Options (without momentum: the cumulative average); and the
-// result "workspace".
+// Every call of a phase has the operand x, (N, C, S) or with channels_last (N, S, C); the
+// attributes channels_last, tag, num_threads and those of Options (without momentum: the cumulative
+// average); and the result "workspace".
 #pragma once
 
 #include <cstdint>
@@ -14,18 +13,18 @@
 
 namespace syncnorm::bindings::xla {
 
-// Float64 values and counters may be given as uint32, twice as many: a JAX without x64 has no other
-// name for their bits. Members throw Failure for an array of another type or size.
+// float64 and int64 arrays may arrive as uint32 arrays of twice the length, because JAX without x64
+// has no 64-bit types. Members throw Failure for an array of another type or size.
 class Call {
  public:
   explicit Call(const Frame& frame);
 
   const void* x() const { return like_x("x"); }
-  // Of x's type and size; nullptr if it is not given.
+  // Type and size of x; nullptr if the call does not have it.
   void* like_x(std::string_view name) const;
-  // One value per channel; absent if it is not given.
+  // One value per channel; absent if the call does not have it.
   syncnorm_vector vector(std::string_view name) const;
-  // `length` float64 values; nullptr if not given.
+  // `length` float64 values; nullptr if the call does not have them.
   double* doubles(std::string_view name, std::int64_t length) const;
   const std::uint8_t* mask() const;
   std::int64_t* counter(std::string_view name) const;
@@ -48,11 +47,11 @@ class Call {
   syncnorm_sizes sizes_ = SYNCNORM_SIZES_INIT;
 };
 
-// Device and stream of a call, for functions that need no workspace.
-syncnorm_launch where(const Frame& frame);
-// How many float64 values it holds, or their bits.
+// Device and stream of a call, for functions without a workspace.
+syncnorm_launch launch_of(const Frame& frame);
+// Number of float64 values, stored as float64 or uint32.
 std::int64_t doubles_in(const XLA_FFI_Buffer& buffer) noexcept;
-// Its float64 values; throws Failure, which names the array, where it holds others.
+// The float64 values; throws Failure for another type or length.
 double* as_doubles(const XLA_FFI_Buffer& buffer, std::string_view name, std::int64_t length);
 
 }  // namespace syncnorm::bindings::xla

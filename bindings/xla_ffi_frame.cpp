@@ -19,7 +19,7 @@ XLA_FFI_Error_Code code_of(syncnorm_status status) noexcept {
 
 std::string_view view(const XLA_FFI_ByteSpan& text) { return {text.ptr, text.len}; }
 
-// The position of a word in a list with spaces between the words; -1 if it is not there.
+// Position of a word in a list separated by spaces; -1 if it is missing.
 std::int64_t position(std::string_view words, std::string_view word) {
   for (std::int64_t i = 0; !words.empty(); ++i) {
     const std::size_t end = words.find(' ');
@@ -34,17 +34,17 @@ std::int64_t position(std::string_view words, std::string_view word) {
                 concat("the call has no ", kind, " '", name, "' of the expected type"));
 }
 
-// The getters of XLA fill a member of their arguments, or give an error that is ours to destroy.
+// XLA's getters fill a member of their arguments, or return an error that the caller destroys.
 template <class Args>
-Args ask(const XLA_FFI_CallFrame& frame, XLA_FFI_Error* (*get)(Args*), std::size_t struct_size,
-         const char* what) {
+Args query(const XLA_FFI_CallFrame& frame, XLA_FFI_Error* (*get)(Args*), std::size_t struct_size,
+           const char* what) {
   Args args{};
   args.struct_size = struct_size;
   args.ctx = frame.ctx;
   if (XLA_FFI_Error* error = get(&args)) {
     XLA_FFI_Error_Destroy_Args destroy{XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
     frame.api->XLA_FFI_Error_Destroy(&destroy);
-    throw Failure(XLA_FFI_Error_Code_INTERNAL, concat("XLA did not tell the ", what));
+    throw Failure(XLA_FFI_Error_Code_INTERNAL, concat("XLA could not provide the ", what));
   }
   return args;
 }
@@ -68,14 +68,14 @@ Frame::Frame(const XLA_FFI_CallFrame& frame, syncnorm_device device)
 }
 
 void* Frame::stream() const {
-  return ask<XLA_FFI_Stream_Get_Args>(frame_, frame_.api->XLA_FFI_Stream_Get,
-                                      XLA_FFI_Stream_Get_Args_STRUCT_SIZE, "stream")
+  return query<XLA_FFI_Stream_Get_Args>(frame_, frame_.api->XLA_FFI_Stream_Get,
+                                        XLA_FFI_Stream_Get_Args_STRUCT_SIZE, "stream")
       .stream;
 }
 
 std::int32_t Frame::device_index() const {
-  return ask<XLA_FFI_DeviceOrdinal_Get_Args>(frame_, frame_.api->XLA_FFI_DeviceOrdinal_Get,
-                                             XLA_FFI_DeviceOrdinal_Get_Args_STRUCT_SIZE, "device")
+  return query<XLA_FFI_DeviceOrdinal_Get_Args>(frame_, frame_.api->XLA_FFI_DeviceOrdinal_Get,
+                                               XLA_FFI_DeviceOrdinal_Get_Args_STRUCT_SIZE, "device")
       .device_ordinal;
 }
 
@@ -84,15 +84,15 @@ const XLA_FFI_Buffer* Frame::find(std::string_view name) const {
   const std::int64_t out = position(results_, name);
   if (in >= frame_.args.size || out >= frame_.rets.size)
     throw Failure(XLA_FFI_Error_Code_INVALID_ARGUMENT,
-                  concat("the call names more arrays than it has: '", name, "' is not there"));
+                  concat("the call names more arrays than it has: '", name, "' is missing"));
   const auto* operand = in < 0 ? nullptr : static_cast<XLA_FFI_Buffer*>(frame_.args.args[in]);
   const auto* result = out < 0 ? nullptr : static_cast<XLA_FFI_Buffer*>(frame_.rets.rets[out]);
   if (result == nullptr) return operand;
   if (operand != nullptr && operand->data != result->data && count_of(*operand) > 0)
     throw Failure(XLA_FFI_Error_Code_INVALID_ARGUMENT,
                   concat(name,
-                         ": its operand and its result are different memory, expected the "
-                         "result to be declared an alias of the operand"));
+                         ": got different memory as operand and as result, expected the "
+                         "result to alias the operand: declare the alias"));
   return result;
 }
 

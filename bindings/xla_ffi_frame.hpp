@@ -1,7 +1,7 @@
-// What XLA hands to a handler, by name: XLA itself knows operands and results by their position.
+// Access to the call frame of XLA by name. XLA identifies operands and results by position.
 //
-// Every call carries two strings as attributes, "operands" and "results": the names of its arrays
-// in their order, with spaces between them. An array that is not named is not given.
+// Every call has two string attributes, "operands" and "results": the names of its arrays in order,
+// separated by spaces.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace syncnorm::bindings::xla {
 
-// Thrown by a handler; what XLA reports in place of results.
+// Thrown by a handler; XLA reports it as the error of the call.
 class Failure : public std::runtime_error {
  public:
   Failure(XLA_FFI_Error_Code code, const std::string& message)
@@ -27,25 +27,25 @@ class Failure : public std::runtime_error {
   XLA_FFI_Error_Code code_;
 };
 
-// Throws for a status other than SYNCNORM_OK, with its name and syncnorm_last_error().
+// Throws Failure for a status other than SYNCNORM_OK, with its name and syncnorm_last_error().
 void check(syncnorm_status status);
 
 class Frame {
  public:
-  // Throws Failure, as all members do, for a version of the interface that is not this header's.
+  // Throws Failure, as all members do, for another major version of the interface.
   Frame(const XLA_FFI_CallFrame& frame, syncnorm_device device);
 
   syncnorm_device device() const noexcept { return device_; }
-  // Where a CUDA call runs.
+  // Only for CUDA.
   void* stream() const;
   std::int32_t device_index() const;
 
-  // The array of this name, a result or an operand; nullptr if there is none. One that is both is
-  // changed in place, which takes that XLA gave it one memory.
+  // The result or operand of this name; nullptr if there is none. An array that is both is updated
+  // in place, so XLA must have aliased them.
   const XLA_FFI_Buffer* find(std::string_view name) const;
   const XLA_FFI_Buffer& at(std::string_view name) const;
 
-  // Attributes. Python's integers arrive as 64 bits, its floats as float64.
+  // Attributes. Python integers arrive as int64, floats as float64.
   std::int64_t integer(std::string_view name) const;
   std::optional<double> optional_number(std::string_view name) const;
   double number(std::string_view name) const;

@@ -1,12 +1,13 @@
-"""Synchronized batch normalization as a library. This package imports no framework.
+"""Synchronized batch normalization. This package imports no framework.
 
-The layers are in `syncnorm.torch`, `syncnorm.cupy`, `syncnorm.numpy` and `syncnorm.jax`;
-communicators are made in `syncnorm.comm`.
+The layers are in syncnorm.torch, syncnorm.numpy, syncnorm.cupy and syncnorm.jax, the communicators
+in syncnorm.comm. syncnorm.launcher creates the communicator of a job of mpirun, srun or torchrun.
 """
 
 from __future__ import annotations
 
 from syncnorm._core import (
+    ArgumentTypeError,
     Communicator,
     CommunicatorTimeoutError,
     CudaError,
@@ -26,6 +27,7 @@ from ._capabilities import capabilities
 __version__ = version()
 
 __all__ = [
+    "ArgumentTypeError",
     "Communicator",
     "CommunicatorTimeoutError",
     "CudaError",

@@ -1,4 +1,4 @@
-"""The command line: `python -m syncnorm info | demo | bench`, and where to find the C++ package."""
+"""Command line: python -m syncnorm info | demo | bench, and the paths of the C++ package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import syncnorm
 from syncnorm import _core
 
-# What a framework's package is called; CuPy's depends on the CUDA version it was built for.
+# Distributions of each framework. CuPy's names depend on the CUDA version.
 _FRAMEWORKS = {
     "torch": ("torch",),
     "numpy": ("numpy",),
@@ -21,7 +21,7 @@ _FRAMEWORKS = {
     "mpi4py": ("mpi4py",),
 }
 
-# Where the C++ package lies in an installed syncnorm: --cmake-dir and so on.
+# Option --<name>-dir: path in an installed syncnorm, and description.
 _DIRECTORIES = {
     "cmake": ("lib/cmake/syncnorm", "the CMake package"),
     "include": ("include", "the headers"),
@@ -31,7 +31,11 @@ _DIRECTORIES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv`; returns the exit code."""
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: The arguments; None uses sys.argv[1:].
+    """
     arguments, rest = _parser().parse_known_args(sys.argv[1:] if argv is None else argv)
     if arguments.command == "demo":
         from syncnorm.demo import main as demo
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def info() -> str:
-    """What was built and what was found, for a person to read."""
+    """Return the output of `python -m syncnorm info`: capabilities and versions, one per line."""
     found = syncnorm.capabilities()
     lines = [
         ("syncnorm", found["version"]),
@@ -80,10 +84,8 @@ def _nccl_line(cuda_built: bool, nccl: str | None) -> str:
     if nccl is not None:
         return nccl if cuda_built else f"{nccl}; not used: this build has no CUDA backend"
     if named := os.environ.get("SYNCNORM_NCCL_LIBRARY"):
-        return (
-            f"not found: SYNCNORM_NCCL_LIBRARY names {named}, which is no NCCL that can be loaded"
-        )
-    return "not found: neither loaded, nor as the package nvidia-nccl, nor in the system"
+        return f"not found: SYNCNORM_NCCL_LIBRARY names {named}, which cannot be loaded as NCCL"
+    return "not found: not loaded, no package nvidia-nccl, no system library"
 
 
 def _framework_line(packages: Sequence[str]) -> str:
@@ -96,7 +98,7 @@ def _framework_line(packages: Sequence[str]) -> str:
 
 
 def _print_directory(relative: str) -> int:
-    # The compiled module lies where the package was installed, also in an editable install.
+    # In an editable install only the compiled module is in the installed package.
     directory = Path(_core.__file__).parent / relative
     if not directory.is_dir():
         print(
@@ -121,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
             help=f"print the folder of {what}",
         )
     commands = parser.add_subparsers(dest="command", metavar="{info,demo,bench}")
-    commands.add_parser("info", help="print what was built and what was found")
-    # -h goes on to these two, which know their own options.
+    commands.add_parser("info", help="print capabilities and versions")
+    # demo and bench parse their own options, -h among them.
     commands.add_parser("demo", help="train on several ranks and compare", add_help=False)
     commands.add_parser("bench", help="measure speed on this machine", add_help=False)
     return parser

@@ -1,4 +1,4 @@
-"""What was built and what was found, on the machine and in this process."""
+"""Capabilities of the loaded core library, the machine and this process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ _MAPS = Path("/proc/self/maps")
 
 
 def capabilities() -> dict[str, Any]:
-    """What was built and what was found.
+    """Return what the core library supports and which devices and libraries it found.
 
-    version: of the core library. library: its path. cpu_isa: the instruction set in use.
-    cuda_built: whether it has CUDA kernels. cuda_devices: how many are usable now. nccl: version
-    and path of the NCCL that was found, or None. other_nccl: paths of other copies of NCCL that
-    this process has loaded; a communicator of theirs cannot be borrowed. A copy that is linked into
-    another library, as in some builds of frameworks, is not seen.
+    Returns:
+        A dictionary with the keys
+            version: Version of the core library.
+            library: Path of the core library, or None if it is unknown.
+            cpu_isa: Instruction set in use: "generic", "avx2", "avx512" or "neon".
+            cuda_built: Whether the library contains the CUDA backend.
+            cuda_devices: Number of usable CUDA devices.
+            nccl: Version and path of NCCL, such as "2.29.7 (/usr/lib/libnccl.so.2)", or None.
+            other_nccl: Paths of other copies of NCCL that this process has loaded. borrow_nccl
+                cannot use their communicators. A copy that is linked statically into another
+                library, as in some builds of frameworks, is not listed.
     """
     found = _core.capabilities()
     return {**found, "other_nccl": _other_nccl(found["nccl"])}
 
 
 def _other_nccl(used: str | None) -> list[str]:
-    """The files named libnccl.so* that are mapped, without the one in `used`: "version (path)"."""
+    """Return the mapped files libnccl.so* without the one in `used`, which is "version (path)"."""
     if not _MAPS.exists():
         return []
     mapped = {line.rstrip("\n").partition("/")[2] for line in _MAPS.read_text().splitlines()}
     copies = {f"/{path}" for path in mapped if re.match(r"libnccl\.so", path.rpartition("/")[2])}
-    own = used is not None and re.search(r"\((/.*)\)", used)
-    return sorted(copies - {os.path.realpath(own[1])} if own else copies)
+    path_in_use = used is not None and re.search(r"\((/.*)\)", used)
+    return sorted(copies - {os.path.realpath(path_in_use[1])} if path_in_use else copies)

@@ -1,31 +1,48 @@
 """
-The core of syncnorm: the C interface of syncnorm.h as functions on arrays.
+The core of syncnorm: the C interface of syncnorm.h as functions of arrays.
 
-An array argument is an Array, or an object whose type offers DLPack's C exchange table
-(__dlpack_c_exchange_api__), such as a torch.Tensor; where a default of None is shown it may be left
-out. Nothing is ever copied or converted, and no stream is waited for.
+An array argument is an Array, or an object of a type with DLPack's C exchange table
+(__dlpack_c_exchange_api__), such as a torch.Tensor. Arguments with the default None are optional.
+The functions do not copy or convert arrays, and do not synchronize streams. They release the GIL
+while they compute or wait.
 
-What the functions share:
-  x          (N, C, *spatial), float16, bfloat16, float32 or float64, dense, channels first or last
-             (told by the strides). y, residual, dy, dx, dresidual: x's shape, dtype and layout.
-  vectors    weight, bias, running_mean, running_var, dweight, dbias: (C,), contiguous, any mix of
-             float16, bfloat16 and float32; float32 or float64 where x is float64.
-  wires      wire, total, saved and their like: float64, one axis, lengths from sizes(x, options).
-  mask       x's shape without axis 1, uint8 or bool; 0: the position does not count.
-  workspace  scratch of at least sizes(x, options).workspace bytes, 64-byte aligned, any content.
-  control    None, or on a CUDA device CONTROL_SIZE bytes, 64-byte aligned, that the caller zeroed
-             once and that only calls on this stream use, which leave them zero. Saves a memset.
-  num_threads  CPU threads to use, >= 1. The result does not depend on it, to the bit.
-  stream     the cudaStream_t as an integer; 0 on the CPU.
-  status     None or one int32, set where the ranks of a group disagree. Host memory that a device
-             can access (pinned) is given as an Array on that device.
-  tag        names the call, so that ranks in different calls are told apart; 0: unnamed.
+Arguments that several functions share:
+  options    Options; the same on all ranks, except momentum and variance_factor.
+  x          (N, C, *spatial), float16, bfloat16, float32 or float64, dense, channels first or
+             channels last according to its strides.
+  y, residual, dy, dx, dresidual
+             Shape, dtype and layout of x.
+  weight, bias, running_mean, running_var, dweight, dbias
+             (C,), contiguous, any mix of float16, bfloat16 and float32; float32 or float64 if x is
+             float64.
+  wire, total, center_wire, center_total
+             float64, one axis, contiguous, at least as long as sizes(x, options) states; the
+             functions use the first values. total is the sum of the wires of group_size ranks.
+  saved      float64, (sizes(x, options).saved,), contiguous.
+  num_batches_tracked
+             One int64 value.
+  mask       Shape of x without axis 1, uint8 or bool; 0 excludes a position from the statistics.
+  workspace  At least sizes(x, options).workspace bytes, 64-byte aligned, any content. None
+             allocates it for the duration of the call, on the CPU only.
+  control    None or, on a CUDA device, CONTROL_SIZE bytes, 64-byte aligned. The caller zeroes it
+             once and uses it for calls on one stream only. Every call leaves it zero. It saves a
+             memset per pass.
+  num_threads
+             Number of CPU threads, >= 1. The result has the same bits for any number.
+  stream     cudaStream_t as an integer; 0 on the CPU.
+  status     None or one int32 value, which the call sets if the ranks disagree. For pinned host
+             memory pass an Array on the CUDA device.
+  tag        Number that identifies the call, so that ranks in different calls detect it; 0 for
+             none.
 
-Errors: TypeError for what is no array; InvalidArgumentError for a wrong shape, dtype, device,
-length, layout or value; UnsupportedError for what this build does not offer; CudaError for what the
-CUDA runtime reports; DesyncError where ranks are in different calls (on a device, where nothing
-waits for it, status is set and the outputs are NaN instead). What can be seen before the work
-starts is refused before anything is written. The GIL is released while a call computes or waits.
+Errors that all functions raise before they write:
+  ArgumentTypeError      An argument is not an array.
+  InvalidArgumentError   A shape, dtype, device, length, layout or value is wrong.
+  UnsupportedError       This build does not support the device.
+Errors of the computation:
+  CudaError              The CUDA runtime reported an error.
+  DesyncError            The ranks are in different calls. On a CUDA device the call does not raise:
+                         it sets status, and the outputs are NaN.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,15 +51,23 @@ from typing import Any, overload
 
 class Array:
     """
-    A view of memory that somebody else owns: pointer, shape, strides, dtype, device.
+    A view of memory that another object owns.
 
-    pointer: the address of the first element. shape, strides_in_elements: one integer for each axis.
-    dtype: 'float16', 'bfloat16', 'float32', 'float64', 'int64', 'int32', 'uint8' or 'bool'.
-    device: 'cpu' or 'cuda'; device_index: the CUDA ordinal. read_only: refused as an output.
-    owner: kept alive as long as the Array; without one the caller sees to that.
-    buffer, in place of all these: an object with the buffer protocol, whose first element is pointer;
-    it is on the CPU, exported as long as the Array lives, and read_only if it says so.
-    Raises InvalidArgumentError for another dtype or device, or lengths that differ.
+    Args:
+        pointer: Address of the first element.
+        shape: One integer per axis.
+        strides_in_elements: One integer per axis.
+        dtype: 'float16', 'bfloat16', 'float32', 'float64', 'int64', 'int32', 'uint8' or 'bool'.
+        device: 'cpu' or 'cuda'.
+        device_index: CUDA device index.
+        read_only: Reject the array as an output.
+        owner: Object that the Array keeps alive. Without one the caller keeps the memory alive.
+        buffer: Object with the buffer protocol, in place of pointer, device and owner. Its first
+            element is the pointer. The Array holds the export, and is read-only if the buffer is.
+
+    Raises:
+        InvalidArgumentError: Unknown dtype or device, a negative size, or lengths that differ.
+        ArgumentTypeError: buffer does not have the buffer protocol.
     """
 
     @overload
@@ -53,26 +78,39 @@ class Array:
 
     def overlaps(self, other: Array) -> bool:
         """
-        Whether the memory from its first to its last element has addresses in common with other's.
+        Return whether the address ranges of two arrays overlap.
+
+        A range extends from the lowest to the highest element of an array.
         """
 
     def __repr__(self) -> str: ...
 
 class Options:
     """
-    What is computed. Immutable, comparable, hashable, picklable.
+    Options of the computation. Immutable, comparable, hashable, picklable.
 
-    eps: added to the variance; finite, >= 0. momentum: running = (1 - momentum)*running +
-    momentum*batch; 0..1, or None for the average over all batches. weighting: how much a rank counts:
-    'count' (its values: exactly one big batch), 'equal', 'batch' (its samples). eps_mode: 'add' or
-    'max'. variance_factor: of running_var: 'unbiased', 'biased', 'unbiased_local', 'unbiased_rank'.
-    grad_reduction: what dweight and dbias report: 'local', 'sum', 'mean'. centering: one more small
-    sum for the accuracy of the variance: 'auto' (float64 x only), 'on', 'off'. activation:
-    'identity', 'relu', 'leaky_relu' with negative_slope (finite, >= 0), 'elu'. in_place: y may be x's
-    memory, and the backward functions take y as their x; without residual, for 'identity', 'elu' and
-    'leaky_relu' with negative_slope from 2^-126 to 2^126. There a weight nearer to 0 than 2^-12 is
-    applied as 2^-12 with its sign. All but momentum and variance_factor must be the same on all ranks.
-    Raises InvalidArgumentError for a value that is not allowed.
+    All but momentum and variance_factor must be the same on all ranks.
+
+    Args:
+        eps: Added to the variance; finite, >= 0.
+        momentum: running = (1 - momentum)*running + momentum*batch; 0..1, or None for the average over
+            all batches.
+        weighting: Weight of a rank: 'count' (number of its values, as in one big batch), 'equal' or
+            'batch' (number of its samples).
+        eps_mode: 'add' (var + eps) or 'max' (max(var, eps)).
+        variance_factor: Factor of running_var: 'unbiased', 'biased', 'unbiased_local' or
+            'unbiased_rank'.
+        grad_reduction: Reduction of dweight and dbias over the ranks: 'local', 'sum' or 'mean'.
+        centering: One more small all-reduce for the accuracy of the variance: 'auto' (float64 x only),
+            'on' or 'off'.
+        activation: 'identity', 'relu', 'leaky_relu' or 'elu'.
+        negative_slope: Slope of 'leaky_relu'; finite, >= 0.
+        in_place: y may be the memory of x, and the backward functions take y as their x. Requires the
+            activation 'identity', 'elu' or 'leaky_relu' with negative_slope from 2^-126 to 2^126, and
+            no residual. A weight closer to 0 than 2^-12 is applied as 2^-12 with its sign.
+
+    Raises:
+        InvalidArgumentError: A value is not allowed.
     """
 
     def __init__(self, *, eps: float = 1e-05, momentum: float | None = 0.1, weighting: str = 'count', eps_mode: str = 'add', variance_factor: str = 'unbiased', grad_reduction: str = 'local', centering: str = 'auto', activation: str = 'identity', negative_slope: float = 0.01, in_place: bool = False) -> None: ...
@@ -121,8 +159,9 @@ CONTROL_SIZE: int = 16384
 
 class Sizes:
     """
-    How much the caller provides: wire, center_wire (0: centring is off), grad_wire and saved in
-    float64 values, workspace in bytes.
+    Lengths in float64 values (wire, center_wire, grad_wire, saved) and bytes (workspace).
+
+    center_wire is 0 if centering is off.
     """
 
     @property
@@ -144,38 +183,38 @@ class Sizes:
 
 def sizes(x: object, options: Options) -> Sizes:
     """
-    The Sizes for calls with this x and these options.
+    Return the Sizes of calls with x and options.
 
-    Reads only the shape, dtype, layout and device of x.
+    Reads the shape, dtype, layout and device of x, but not its values.
     """
 
 class Communicator:
     """
-    One rank's handle on a group that can sum a small vector.
+    Handle of one rank of a group that all-reduces small float64 vectors.
 
-    Made by the functions of syncnorm.comm, or by split(). Serves one call at a time. After a failure it
-    stays failed with its first reason.
+    The functions of syncnorm.comm and split() create communicators. A communicator serves one call at a
+    time; poll and abort may come from any thread. Errors are sticky: after a failure, later calls raise
+    the first one.
 
-    Usable as a context manager, which closes it. Where an exception leaves the with-block, the
-    communicator is aborted first, with the exception as the reason: this rank will not make the calls
-    that the other ranks wait for, and those that can be reached learn it at once.
+    As a context manager it closes on exit. If an exception leaves the with block, it first aborts, with
+    the exception as the reason: this rank will not make the calls that the other ranks wait for.
     """
 
     @property
     def rank(self) -> int:
-        """This rank's number, from 0."""
+        """Rank of this communicator, from 0."""
 
     @property
     def size(self) -> int:
-        """The number of ranks in the group."""
+        """Number of ranks in the group."""
 
     @property
     def kind(self) -> str:
-        """What sums: 'threads', 'callback' or 'nccl'."""
+        """'threads', 'callback' or 'nccl'."""
 
     @property
     def device_memory(self) -> tuple[str, ...]:
-        """The kinds of memory it sums in: 'cpu', 'cuda'."""
+        """Devices of the arrays that it sums: 'cpu', 'cuda'."""
 
     @property
     def closed(self) -> bool:
@@ -183,49 +222,70 @@ class Communicator:
 
     def sum(self, src: object, dst: object, *, stream: int = 0) -> None:
         """
-        dst = the sum of src over the group; every rank calls it.
+        Write the sum of src over the group into dst.
 
-        src, dst: float64 arrays, contiguous, of the same length on all ranks, that do not overlap. On the
-        CPU the call returns when dst is complete; on a device the sum is enqueued on stream, the
-        cudaStream_t as an integer.
+        Every rank makes the call.
 
-        Raises InvalidArgumentError for other arrays or a closed communicator, CommunicatorTimeoutError,
-        or the exception of a Python callback.
+        Args:
+            src, dst: float64 arrays, contiguous, without overlap, of the same length on all ranks. On the
+                CPU dst is complete when the call returns. On a CUDA device the sum is enqueued on stream.
+            stream: cudaStream_t as an integer; 0 on the CPU.
+
+        Raises:
+            InvalidArgumentError: An array is wrong, or the communicator is closed.
+            CommunicatorTimeoutError: A rank did not make the call before the deadline.
+            Error: An earlier failure of the communicator. An exception of a Python callback is not changed.
         """
 
     def split(self, color: int, key: int = 0) -> Communicator | None:
         """
-        Divide the group; every rank calls it.
+        Divide the group. Every rank makes the call.
 
-        Ranks of one color form a group, ordered by key, then by their old rank. color < 0: this rank joins
-        none and gets None. Raises UnsupportedError where the group cannot be split.
+        Args:
+            color: Ranks with the same color form a group; color < 0 joins none.
+            key: Orders the ranks of the new group; equal keys keep the order of the old ranks.
+
+        Returns:
+            A communicator of the new group, or None for color < 0.
+
+        Raises:
+            UnsupportedError: The group cannot be split.
         """
 
     def poll(self) -> None:
-        """Raises the communicator's first failure, if there was one."""
+        """Raise the first failure of the communicator, if any."""
 
     def wait(self, stream: int = 0, timeout: float = 600.0) -> None:
         """
-        Waits until all work enqueued on `stream` so far is done, and polls for failures meanwhile.
+        Wait for the work on a stream, and poll for failures.
 
-        Raises CommunicatorTimeoutError after `timeout` seconds: the communicator has failed then, and the
-        message names its last sum. Returns at once where sums are done when they return, as on the CPU.
+        Returns at once if sums are complete when they return, as on the CPU.
+
+        Args:
+            stream: cudaStream_t as an integer.
+            timeout: Seconds.
+
+        Raises:
+            CommunicatorTimeoutError: The work was not done after timeout. The communicator has failed, and
+                the message names its last sum.
         """
 
     def abort(self, reason: str) -> None:
         """
-        Makes the group fail, for good, with `reason`.
+        Make the group fail permanently.
 
-        Ranks that wait in it are released with InternalError, where they can be reached: threads, ranks
-        over MPI. May be called from any thread at any time.
+        Ranks that wait in a call raise InternalError if abort can reach them, as for threads and MPI. May
+        be called from any thread.
+
+        Args:
+            reason: Text for the error messages.
         """
 
     def close(self) -> None:
         """
-        Gives the handle back. Calling it again does nothing.
+        Release the handle. Further calls do nothing.
 
-        A call that is under way in another thread is finished first; later ones raise
-        InvalidArgumentError.
+        A call in progress in another thread completes first. Later calls raise InvalidArgumentError.
         """
 
     def __enter__(self) -> Communicator: ...
@@ -235,152 +295,184 @@ class Communicator:
     def __repr__(self) -> str: ...
 
 def thread_group(n: int, timeout: float = 60.0) -> list[Communicator]:
-    """
-    n communicators of one group; item i is rank i.
-
-    See syncnorm.comm.thread_group.
-    """
+    """See syncnorm.comm.thread_group."""
 
 def callback_communicator(rank: int, size: int, sum: Callable[[memoryview, memoryview], object], split: Callable[[int, int], tuple[Any, ...] | None] | None = None, abort: Callable[[str], object] | None = None) -> Communicator:
-    """
-    A communicator over Python callables.
-
-    See syncnorm.comm.from_callback.
-    """
+    """See syncnorm.comm.from_callback."""
 
 def nccl_unique_id() -> bytes:
-    """
-    The bytes by which the ranks of a new group meet.
-
-    See syncnorm.comm.nccl_unique_id.
-    """
+    """See syncnorm.comm.nccl_unique_id."""
 
 def nccl_communicator(id: bytes | None, rank: int, size: int, device: int, *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> Communicator:
-    """
-    Rank `rank` of a new group over NCCL.
-
-    See syncnorm.comm.from_nccl_id.
-    """
+    """See syncnorm.comm.from_nccl_id."""
 
 def nccl_group(devices: Sequence[int], *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> list[Communicator]:
-    """
-    All ranks of a new group over NCCL, item i on devices[i].
-
-    See syncnorm.comm.nccl_group.
-    """
+    """See syncnorm.comm.nccl_group."""
 
 def borrow_nccl(pointer: int, owner: object | None = None, *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> Communicator:
-    """
-    A communicator over an ncclComm_t of the caller's.
+    """See syncnorm.comm.borrow_nccl."""
 
-    See syncnorm.comm.borrow_nccl.
+def moments(options: Options, x: object | None, wire: object | None, *, mask: object | None = None, local_var: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
+    Compute the statistics of this rank: forward, phase 1.
 
-def moments(options: Options, x: object | None, wire: object | None, *, mask: object | None = None, local_var: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
-    """
-    Forward, phase 1: the statistics of this rank.
-
-    Reads x and mask; writes wire (sizes.wire values) and, if given, local_var (float64, C values),
-    which center needs.
+    Args:
+        wire: Output, sizes.wire values. All-reduce it into total.
+        local_var: Optional output, float64 (C,), for center.
     """
 
 def center(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, local_var: object | None, center_wire: object | None, *, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
-    Forward, phase 2, only where sizes.center_wire > 0.
+    Compute the center wire: forward, phase 2.
 
-    Reads wire, total (the sum of the wires of group_size ranks, another array) and local_var; writes
-    center_wire (sizes.center_wire values), to be summed over the group. Reads only x's metadata.
+    Only if sizes.center_wire > 0. Reads only the metadata of x.
+
+    Args:
+        group_size: Number of ranks, >= 1.
+        wire: From moments.
+        total: Sum of wire over the ranks; another array than wire if group_size > 1.
+        local_var: From moments.
+        center_wire: Output, sizes.center_wire values. All-reduce it into center_total.
+
+    Raises:
+        DesyncError: The ranks disagree. Nothing was written.
     """
 
-def normalize(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, y: object | None, *, center_total: object | None = None, saved: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, residual: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def normalize(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, y: object | None, *, center_total: object | None = None, saved: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, residual: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
-    Forward, phase 3: y = act((x - mean)*invstd*weight + bias [+ residual]).
+    Compute y = act((x - mean)*invstd*weight + bias [+ residual]): forward, phase 3.
 
-    Reads wire, total and, where centring is on, center_total (the summed center_wire). Writes y, saved
-    (sizes.saved values; None where no backward pass follows), and updates running_mean, running_var
-    (both or neither) and num_batches_tracked (one int64) unless the whole group is empty. y may be
-    residual's memory, and x's with options.in_place or where no backward pass follows. Raises
-    DesyncError where the ranks disagree.
+    Args:
+        group_size: Number of ranks, >= 1.
+        wire: From moments.
+        total: Sum of wire over the ranks; another array than wire if group_size > 1.
+        y: Output. May be the memory of residual. May be the memory of x with options.in_place or if no
+            backward pass follows.
+        center_total: Sum of center_wire over the ranks, if centering is on.
+        saved: Output for the backward pass; None if none follows.
+        running_mean, running_var: Updated unless the whole group is empty. Pass both or neither.
+        num_batches_tracked: Incremented if the running statistics are updated.
+
+    Raises:
+        DesyncError: The ranks disagree. Nothing was written.
     """
 
 def update_running(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, running_mean: object | None, running_var: object | None, *, center_total: object | None = None, num_batches_tracked: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
-    The update of the running statistics alone, for trainers that move them at another time.
+    Update only the running statistics.
 
-    Reads wire, total, center_total as normalize does; writes running_mean, running_var and
-    num_batches_tracked. Reads only x's metadata.
+    For trainers that update them at another time than normalize. Reads only the metadata of x. The
+    arguments are those of normalize.
     """
 
-def grad_moments(options: Options, x: object | None, dy: object | None, saved: object | None, wire: object | None, *, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def grad_moments(options: Options, x: object | None, dy: object | None, saved: object | None, wire: object | None, *, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
-    Backward, phase 1: the gradient sums of this rank.
+    Compute the gradient sums of this rank: backward, phase 1.
 
-    Reads x (with options.in_place the forward's output), dy, saved, weight, bias, and y (the forward's
-    output: given exactly when there was an activation and a residual); writes wire (sizes.grad_wire
-    values). Every rank of the group takes part.
-    """
+    Every rank of the group makes this call, whichever gradients it needs.
 
-def grad_input(options: Options, x: object | None, dy: object | None, saved: object | None, group_size: int, wire: object | None, total: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
-    """
-    Backward, phase 2: the gradients.
-
-    Reads what grad_moments read, wire, total (the sum of the wires of group_size ranks) and the
-    forward's mask; writes those of dx, dresidual, dweight and dbias that are given. dx may be dy's
-    memory; dresidual may be too if dx is not.
+    Args:
+        x: As in forward; with options.in_place the output y.
+        dy: Gradient of y.
+        saved: From the forward pass.
+        wire: Output, sizes.grad_wire values. All-reduce it into total.
+        weight, bias: As in forward.
+        y: Output of the forward pass, if it had both an activation and a residual; otherwise None.
     """
 
-def forward(options: Options, comm: Communicator | None, x: object | None, y: object | None, *, saved: object | None = None, mask: object | None = None, residual: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def grad_input(options: Options, x: object | None, dy: object | None, saved: object | None, group_size: int, wire: object | None, total: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
-    The forward phases joined by comm; None: a group of one.
+    Compute the gradients: backward, phase 2.
 
-    Arguments as in moments and normalize. Without a tag the communicator's count of calls names the
-    call. Raises also what comm raises: CommunicatorTimeoutError, or the exception of a Python
-    callback.
-    """
+    Args:
+        x, dy, saved, weight, bias, y: As in grad_moments.
+        group_size: Number of ranks, >= 1.
+        wire: From grad_moments.
+        total: Sum of wire over the ranks; another array than wire if group_size > 1.
+        dx, dresidual, dweight, dbias: Optional outputs. dx or dresidual, but not both, may be the
+            memory of dy.
+        mask: As in forward.
 
-def backward(options: Options, comm: Communicator | None, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
-    """
-    The backward phases joined by comm; None: a group of one.
-
-    Arguments as in grad_moments and grad_input; every rank of the group takes part. Raises as
-    forward.
-    """
-
-def infer(options: Options, x: object | None, running_mean: object | None, running_var: object | None, y: object | None, *, weight: object | None = None, bias: object | None = None, residual: object | None = None, saved: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0) -> None:
-    """
-    y = act((x - running_mean)*invstd*weight + bias [+ residual]); no statistics are updated.
-
-    Writes y and, if given, saved (sizes.saved values) for infer_backward.
+    Raises:
+        DesyncError: The ranks disagree. Nothing was written.
     """
 
-def infer_backward(options: Options, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None, control: object | None = None, num_threads: int = 1, stream: int = 0) -> None:
+def forward(options: Options, comm: Communicator | None, x: object | None, y: object | None, *, saved: object | None = None, mask: object | None = None, residual: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
-    The gradients of infer; no group is involved.
+    Compute the forward pass: the phases and the all-reduces between them.
 
-    Arguments as in grad_input.
+    Args:
+        comm: Communicator, or None for a group of one.
+        x, y, saved, mask, residual, weight, bias, running_mean, running_var, num_batches_tracked: As in
+            moments and normalize.
+        tag: 0 uses the communicator's count of calls.
+
+    Raises:
+        Error: As raised by the phases and by comm, for example CommunicatorTimeoutError. An exception
+            of a Python callback is not changed.
+    """
+
+def backward(options: Options, comm: Communicator | None, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+    """
+    Compute the backward pass: the phases and the all-reduce between them.
+
+    Every rank of the group makes this call, whichever gradients it needs.
+
+    Args:
+        comm: Communicator, or None for a group of one.
+        x, dy, saved, dx, dresidual, dweight, dbias, weight, bias, mask, y: As in grad_moments and
+            grad_input.
+        tag: 0 uses the communicator's count of calls.
+
+    Raises:
+        Error: As in forward.
+    """
+
+def infer(options: Options, x: object | None, running_mean: object | None, running_var: object | None, y: object | None, *, weight: object | None = None, bias: object | None = None, residual: object | None = None, saved: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0) -> None:
+    """
+    Compute y = act((x - running_mean)*invstd*weight + bias [+ residual]).
+
+    Reads the running statistics, and does not update them.
+
+    Args:
+        y: Output.
+        saved: Optional output for infer_backward.
+    """
+
+def infer_backward(options: Options, x: object | None, dy: object | None, saved: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0) -> None:
+    """
+    Compute the gradients of infer, without a group.
+
+    The arguments are those of grad_input.
     """
 
 def xla_ffi_handlers(device: str) -> dict[str, object]:
     """
-    The phases as handlers of XLA's typed FFI, by name.
+    Return the phases as handlers of XLA's typed FFI.
 
-    device: 'cpu' or 'cuda'. The values are capsules for jax.ffi.register_ffi_target; how a handler is
-    called stands in bindings/xla_ffi_call.hpp. Raises InvalidArgumentError for another device.
+    bindings/xla_ffi_call.hpp describes the operands and attributes of a handler.
+
+    Args:
+        device: 'cpu' or 'cuda'.
+
+    Returns:
+        Capsules for jax.ffi.register_ffi_target, by name.
+
+    Raises:
+        InvalidArgumentError: Another device.
     """
 
 def capabilities() -> dict[str, Any]:
-    """
-    What was built and what was found.
-
-    See syncnorm.capabilities, which adds what the process has loaded.
-    """
+    """See syncnorm.capabilities, which adds other_nccl."""
 
 def version() -> str:
-    """major.minor.patch of the core library that is loaded."""
+    """Return the version of the loaded core library, 'X.Y.Z'."""
 
 class Error(RuntimeError): ...
 
 class InvalidArgumentError(Error, ValueError): ...
+
+class ArgumentTypeError(InvalidArgumentError, TypeError): ...
 
 class UnsupportedError(Error, NotImplementedError): ...
 

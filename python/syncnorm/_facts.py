@@ -1,4 +1,4 @@
-"""Facts about this process and its objects that several rooms ask for."""
+"""Facts about this process and its objects, shared by several packages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on: mpirun often gives it one."""
+    """Return the number of CPU cores in this process's affinity mask; mpirun often sets one."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def class_name(value: object) -> str:
-    """Of the value's class, with its module: for messages."""
+    """Return the qualified name of the value's class, for messages: "numpy.ndarray"."""
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""How a call computes, as the adapters say it, and the core's Options for it."""
+"""The settings of a layer, and their conversion to the core's Options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from syncnorm._core import Options
 
 
 class Choices(TypedDict, total=False):
-    """The keyword arguments that choose how a layer computes; class Options explains them."""
+    """Keyword arguments of a layer besides eps and momentum, documented in syncnorm.Options."""
 
     weighting: str
     eps_mode: str
@@ -24,14 +24,21 @@ class Choices(TypedDict, total=False):
 
 
 class SettingsArguments(Choices, total=False):
-    """All of Settings, as keyword arguments."""
+    """The keyword arguments of Settings."""
 
     eps: float
     momentum: float | None
 
 
 class Settings(NamedTuple):
-    """eps, momentum and the choices: plain values, so that a compiler can look through them."""
+    """eps, momentum and the choices, as plain values that torch.compile and JAX can trace.
+
+    Attributes:
+        eps: Added to the variance; finite, >= 0.
+        momentum: Weight of the batch in the running statistics, or None for the average.
+
+    syncnorm.Options documents the others.
+    """
 
     eps: float = 1e-5
     momentum: float | None = 0.1
@@ -45,7 +52,7 @@ class Settings(NamedTuple):
     in_place: bool = False
 
 
-# The choices, with their defaults.
+# The names of Choices, with their defaults.
 CHOICES: dict[str, str | float] = {
     name: default
     for name, default in Settings._field_defaults.items()
@@ -55,17 +62,22 @@ CHOICES: dict[str, str | float] = {
 
 @functools.lru_cache(maxsize=1024)
 def core_options(settings: Settings) -> Options:
-    """The Options with these values; the same object for the same values.
+    """Return the Options with these values, from a cache.
 
-    Raises InvalidArgumentError for a value that the core does not know.
+    Raises:
+        InvalidArgumentError: A value is not allowed.
     """
     return Options(**settings._asdict())
 
 
 def constant_tag(name: str | None) -> int:
-    """The tag of a layer's calls where they cannot be counted: in CUDA graphs, when compiling."""
+    """Return the tag of a layer for calls that cannot be counted: CUDA graphs, compiled code.
+
+    Args:
+        name: Name of the layer, the same on all ranks, or None.
+    """
     return 1 if name is None else (1 << 32) | zlib.crc32(name.encode())
 
 
-# torch.library keeps this module to the very end, after the core expects its objects to be gone.
+# torch.library keeps this module alive beyond nanobind's leak check at exit.
 atexit.register(core_options.cache_clear)

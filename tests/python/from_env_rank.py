@@ -14,7 +14,7 @@ from support.cases import simple_case
 from support.driver import Rank, forward_call, make_ranks
 from support.scenarios import error_of
 from syncnorm import Communicator, _core
-from syncnorm.comm import from_env, local_rank
+from syncnorm.launcher import from_env, local_rank
 
 
 def summed(comm: Communicator, *values: float) -> list[float]:

@@ -10,56 +10,20 @@ import pytest
 import torch
 
 import syncnorm
+from support.binding_calls import (
+    OPTIONS,
+    OUTPUTS,
+    C,
+    H,
+    N,
+    W,
+    call_arguments,
+    expected,
+    image,
+    phase_arguments,
+    view,
+)
 from syncnorm import _core
-
-N, C, H, W = 4, 3, 5, 6
-OPTIONS = _core.Options()
-
-
-def call_arguments(x: torch.Tensor, options: _core.Options = OPTIONS) -> dict[str, Any]:
-    """Keyword arguments of a complete forward call; outputs are filled with 7."""
-    sizes = _core.sizes(x, options)
-    channels = x.shape[1]
-    return {
-        "options": options,
-        "comm": None,
-        "x": x,
-        "y": torch.full_like(x, 7),
-        "saved": torch.full((sizes.saved,), 7, dtype=torch.float64),
-        "weight": torch.ones(channels),
-        "bias": torch.zeros(channels),
-        "running_mean": torch.full((channels,), 7.0),
-        "running_var": torch.full((channels,), 7.0),
-        "num_batches_tracked": torch.tensor(7),
-        "workspace": torch.empty(sizes.workspace, dtype=torch.uint8),
-    }
-
-
-OUTPUTS = ("y", "saved", "running_mean", "running_var", "num_batches_tracked")
-
-
-def image(dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(N, C, H, W, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def view(tensor: torch.Tensor, **changes: Any) -> _core.Array:
-    given = {
-        "pointer": tensor.data_ptr(),
-        "shape": tuple(tensor.shape),
-        "strides_in_elements": tensor.stride(),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        **changes,
-    }
-    return _core.Array(**given)
-
-
-def expected(x: torch.Tensor) -> torch.Tensor:
-    if x.numel() == 0:
-        return x.double()
-    axes = [axis for axis in range(x.ndim) if axis != 1]
-    var, mean = torch.var_mean(x.double(), axes, correction=0, keepdim=True)
-    return (x.double() - mean) / torch.sqrt(var + 1e-5)
 
 
 def test_forward_writes_what_it_should():
@@ -152,7 +116,6 @@ REFUSED = {
     "mask shape": wrong(mask=torch.ones(N, C, H, W, dtype=torch.uint8)),
     "mask dtype": wrong(mask=torch.ones(N, H, W)),
     "workspace too small": wrong(workspace=torch.empty(8, dtype=torch.uint8)),
-    "workspace absent": wrong(workspace=None),
     "workspace misaligned": wrong(workspace=torch.empty(1 << 16, dtype=torch.uint8)[1:]),
     "control too small": wrong(control=torch.zeros(_core.CONTROL_SIZE - 1, dtype=torch.uint8)),
     "control strides": wrong(control=torch.zeros(2 * _core.CONTROL_SIZE, dtype=torch.uint8)[::2]),
@@ -176,8 +139,9 @@ def test_refused_arguments_write_nothing(name):
 
 @pytest.mark.parametrize("value", [None, 3, "x", [1.0], object()])
 def test_what_is_no_array_is_a_type_error(value):
-    with pytest.raises(TypeError, match=r"^y: got " + type(value).__name__):
+    with pytest.raises(TypeError, match=r"^y: got " + type(value).__name__) as caught:
         _core.forward(**{**call_arguments(image()), "y": value})
+    assert type(caught.value) is syncnorm.ArgumentTypeError
 
 
 def test_sizes_on_a_cuda_device_need_no_device():
@@ -187,20 +151,6 @@ def test_sizes_on_a_cuda_device_need_no_device():
     else:
         with pytest.raises(syncnorm.UnsupportedError, match="no CUDA backend"):
             _core.sizes(on_device, OPTIONS)
-
-
-def phase_arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    x = image()
-    sizes = _core.sizes(x, OPTIONS)
-    scratch = torch.empty(sizes.workspace, dtype=torch.uint8)
-    return x, torch.zeros(sizes.wire, dtype=torch.float64), scratch
-
-
-def test_wire_of_wrong_length_is_refused():
-    x, wire, scratch = phase_arguments()
-    for bad in (wire[:-1], wire.float(), torch.zeros(2 * wire.numel()).double()[::2]):
-        with pytest.raises(syncnorm.InvalidArgumentError, match=r"^wire: "):
-            _core.moments(OPTIONS, x, bad, workspace=scratch)
 
 
 def test_wire_and_total_in_one_buffer_are_refused():

@@ -177,6 +177,12 @@ def test_split_of_callbacks():
     assert total.item() == 2
 
 
+@pytest.mark.parametrize("name", ["sum", "split", "abort"])
+def test_callbacks_that_cannot_be_called_are_refused(name):
+    with pytest.raises(syncnorm.ArgumentTypeError, match=rf"^{name}: got int, expected a callable"):
+        from_callback(**{"rank": 0, "size": 1, "sum": copy_sum, name: 3})
+
+
 @pytest.mark.parametrize(("rank", "size"), [(-1, 1), (1, 1), (0, 0)])
 def test_bad_rank_is_refused(rank, size):
     with pytest.raises(syncnorm.InvalidArgumentError):
@@ -190,7 +196,7 @@ def test_bad_sum_arguments_are_refused():
         comm.sum(doubles(1), total)
     with pytest.raises(syncnorm.InvalidArgumentError, match=r"^src: got dtype float32"):
         comm.sum(torch.zeros(2), total)
-    with pytest.raises(TypeError, match=r"^src: "):
+    with pytest.raises(syncnorm.ArgumentTypeError, match=r"^src: "):
         comm.sum([1.0, 2.0], total)
     assert total.tolist() == [7, 7]
 
@@ -221,6 +227,8 @@ def test_callable_that_holds_its_communicator_is_collected():
     ("error", "builtin"),
     [
         (syncnorm.InvalidArgumentError, ValueError),
+        (syncnorm.ArgumentTypeError, TypeError),
+        (syncnorm.ArgumentTypeError, syncnorm.InvalidArgumentError),
         (syncnorm.UnsupportedError, NotImplementedError),
         (syncnorm.CudaError, RuntimeError),
         (syncnorm.NcclError, RuntimeError),

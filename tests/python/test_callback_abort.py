@@ -1,8 +1,9 @@
-"""The abort of a callback communicator: how a trainer learns that it must tell the others."""
+"""The abort function of a callback communicator, and the results of its split function."""
 
 from __future__ import annotations
 
 import gc
+import re
 import weakref
 
 import pytest
@@ -17,14 +18,14 @@ def copy_sum(src: memoryview, dst: memoryview) -> None:
     dst[:] = src
 
 
-@pytest.fixture(name="told")
-def reasons_that_were_told() -> list[str]:
+@pytest.fixture(name="reasons")
+def reasons_of_aborts() -> list[str]:
     return []
 
 
 @pytest.fixture(name="comm")
-def communicator_that_tells(told: list[str]) -> Communicator:
-    return from_callback(0, 1, copy_sum, abort=told.append)
+def communicator_that_records(reasons: list[str]) -> Communicator:
+    return from_callback(0, 1, copy_sum, abort=reasons.append)
 
 
 def assert_failed(comm: Communicator, reason: str) -> None:
@@ -33,22 +34,22 @@ def assert_failed(comm: Communicator, reason: str) -> None:
         comm.sum(one, one.clone())
 
 
-def test_abort_tells_the_reason(comm, told):
+def test_abort_passes_the_reason(comm, reasons):
     comm.abort("the trainer stops")
-    assert told == ["the trainer stops"]
+    assert reasons == ["the trainer stops"]
     assert_failed(comm, "the trainer stops")
 
 
-def test_an_exception_in_the_with_block_is_told(comm, told):
+def test_an_exception_in_the_with_block_is_the_reason(comm, reasons):
     with pytest.raises(KeyError), comm:
         raise KeyError("gone")
-    assert told == ["rank 0 left its with-block with KeyError: 'gone'"]
-    with from_callback(0, 1, copy_sum, abort=told.append):
+    assert reasons == ["rank 0 left its with-block with KeyError: 'gone'"]
+    with from_callback(0, 1, copy_sum, abort=reasons.append):
         pass
-    assert len(told) == 1
+    assert len(reasons) == 1
 
 
-def test_without_one_nobody_is_told():
+def test_abort_without_a_function():
     comm = from_callback(0, 1, copy_sum)
     comm.abort("the trainer stops")
     assert_failed(comm, "the trainer stops")
@@ -64,13 +65,13 @@ def test_an_error_of_the_callable_comes_out_and_the_communicator_is_closed():
     assert comm.closed
 
 
-def test_parts_have_their_own(told):
+def test_parts_have_their_own(reasons):
     def split(color: int, key: int):
-        return 0, 1, copy_sum, None, told.append
+        return 0, 1, copy_sum, None, reasons.append
 
-    comm = from_callback(0, 1, copy_sum, split, lambda reason: told.append(f"whole: {reason}"))
+    comm = from_callback(0, 1, copy_sum, split, lambda reason: reasons.append(f"whole: {reason}"))
     comm.split(0).abort("stop")
-    assert told == ["stop"]
+    assert reasons == ["stop"]
 
 
 @pytest.mark.parametrize("part", [(0, 1, copy_sum), (0, 1, copy_sum, None, None, None)])
@@ -80,6 +81,26 @@ def test_a_part_of_another_number_of_values_is_refused(part):
 
     comm = from_callback(0, 1, copy_sum, split)
     with pytest.raises(syncnorm.InvalidArgumentError, match=rf"got {len(part)} values, expected"):
+        comm.split(0)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (3, "got int, expected (rank, size, sum, split[, abort])"),
+        (("0", 1, copy_sum, None), "rank: got str, expected an int"),
+        ((0, 1.5, copy_sum, None), "size: got float, expected an int"),
+        ((0, 1, None, None), "sum: got NoneType, expected a callable"),
+        ((0, 1, copy_sum, 3), "split: got int, expected a callable"),
+        ((0, 1, copy_sum, None, 3), "abort: got int, expected a callable"),
+    ],
+)
+def test_a_part_of_wrong_types_is_refused(part, message):
+    def split(color: int, key: int):
+        return part
+
+    comm = from_callback(0, 1, copy_sum, split)
+    with pytest.raises(syncnorm.ArgumentTypeError, match=re.escape(f"split callable: {message}")):
         comm.split(0)
 
 

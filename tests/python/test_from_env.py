@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 
 import syncnorm
-from syncnorm import _core
-from syncnorm.comm import environment, from_env, launch, local_rank
+from syncnorm import _core, launcher
+from syncnorm.launcher import from_env, local_rank
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}
@@ -18,11 +18,11 @@ SLURM = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"}
 
 @pytest.fixture(name="variables")
 def environment_of_a_job(monkeypatch):
-    """Sets the variables, of all that tell of a job."""
+    """Set these variables and unset all others that a launcher sets."""
 
     def set_only(**given: str) -> None:
-        told = {name for pair in launch._MPIRUN for name in pair}
-        for name in (*launch._TORCHRUN, *launch._LOCAL_RANK, *told):
+        mpirun = {name for pair in launcher._MPIRUN for name in pair}
+        for name in (*launcher._TORCHRUN, *launcher._LOCAL_RANK, *mpirun):
             monkeypatch.delenv(name, raising=False)
         for name, value in given.items():
             monkeypatch.setenv(name, value)
@@ -49,10 +49,10 @@ def environment_of_a_job(monkeypatch):
     ids=str,
 )
 def test_what_has_started_this_process(variables_set, launchers, size):
-    found = launch.launches(variables_set)
+    found = launcher._find_jobs(variables_set)
     assert [one.launcher for one in found] == launchers
     assert [one.rank for one in found] == [1] * len(found)
-    assert all(one.size == size for one in found[:1])
+    assert all(one.world_size == size for one in found[:1])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_what_has_started_this_process(variables_set, launchers, size):
         (TORCHRUN | {"RANK": "x"}, r"got RANK='x', expected a number"),
         (TORCHRUN | {"RANK": "-1"}, r"got RANK='-1', expected a number"),
         (MPICH | {"PMI_RANK": "4"}, r"got PMI_RANK=4, PMI_SIZE=4, expected a rank below"),
-        (SLURM, r"srun has started SLURM_STEP_NUM_TASKS=4 processes without MPI"),
+        (SLURM, r"srun started SLURM_STEP_NUM_TASKS=4 processes without MPI"),
     ],
     ids=str,
 )
@@ -89,7 +89,9 @@ def test_a_process_by_itself_is_a_group_of_one(variables, monkeypatch):
 
 def test_options_of_nccl_need_a_device(variables):
     variables()
-    with pytest.raises(syncnorm.InvalidArgumentError, match=r"^init_timeout: is an option of NCCL"):
+    with pytest.raises(
+        syncnorm.InvalidArgumentError, match=r"^init_timeout: got an NCCL option without a device"
+    ):
         from_env(init_timeout=3.0)
 
 
@@ -98,18 +100,20 @@ def test_options_of_nccl_need_a_device(variables):
 )
 def test_a_package_that_is_not_installed(variables, monkeypatch, variables_set, package):
     variables(**variables_set)
-    monkeypatch.setattr(environment, "find_spec", {}.get)
-    with pytest.raises(ImportError, match=rf"=1, .*=4, as .* sets it, and {package} is not"):
+    monkeypatch.setattr(launcher, "find_spec", {}.get)
+    with pytest.raises(
+        ImportError, match=rf"=1, .*=4, as set by .*, requires {package}, which is not"
+    ):
         from_env()
 
 
 def test_of_two_launchers_that_agree_the_one_whose_package_is_there(variables, monkeypatch):
     variables(**TORCHRUN, **OPEN_MPI)
     over = {"mpi4py": mock.Mock(), "torch": mock.Mock()}
-    monkeypatch.setattr(environment, "_over_mpi", over["mpi4py"])
-    monkeypatch.setattr(environment, "_over_torch", over["torch"])
+    monkeypatch.setattr(launcher, "_from_mpi", over["mpi4py"])
+    monkeypatch.setattr(launcher, "_from_torch", over["torch"])
     for installed, chosen in (({"mpi4py", "torch"}, "mpi4py"), ({"torch"}, "torch")):
-        monkeypatch.setattr(environment, "find_spec", dict.fromkeys(installed, True).get)
+        monkeypatch.setattr(launcher, "find_spec", dict.fromkeys(installed, True).get)
         assert from_env() is over[chosen].return_value
 
 
@@ -121,7 +125,7 @@ def test_local_rank(variables, name):
     assert local_rank() == 3
 
 
-def test_a_local_rank_that_nobody_tells(variables):
+def test_a_missing_local_rank(variables):
     variables(**TORCHRUN)
     with pytest.raises(syncnorm.InvalidArgumentError, match=r"RANK=1, WORLD_SIZE=4, but no local"):
         local_rank()

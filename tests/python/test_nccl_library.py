@@ -65,15 +65,15 @@ else:
 
 @pytest.mark.skipif(FOUND["cuda_built"], reason="this build has CUDA kernels")
 def test_it_is_not_used_in_a_build_without_cuda():
-    told = run_with_packaged_library(ERROR.format(call="comm.nccl_unique_id()"))
-    assert told.startswith("UnsupportedError")
-    assert "CUDA" in told
+    output = run_with_packaged_library(ERROR.format(call="comm.nccl_unique_id()"))
+    assert output.startswith("UnsupportedError")
+    assert "CUDA" in output
 
 
 @pytest.mark.skipif(not FOUND["cuda_built"], reason="this build has no CUDA kernels")
 def test_unique_ids_are_distinct():
-    told = run_with_packaged_library("for _ in range(3): print(comm.nccl_unique_id().hex())")
-    ids = told.split()
+    output = run_with_packaged_library("for _ in range(3): print(comm.nccl_unique_id().hex())")
+    ids = output.split()
     assert [len(id) for id in ids] == [256] * 3
     assert len(set(ids)) == 3
 

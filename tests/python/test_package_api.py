@@ -25,6 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         "syncnorm",
         "syncnorm.arrays",
         "syncnorm.comm",
+        "syncnorm.launcher",
         "syncnorm.settings",
         "syncnorm.status_word",
         "syncnorm.__main__",

@@ -1,4 +1,4 @@
-"""The word by which a device says that ranks disagreed; on a device: tests/python/simt and gpu."""
+"""StatusWord without a device; with one: tests/python/simt and tests/python/gpu."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the commands `demo` and `bench` share: optional packages, facts of the machine, progress."""
+"""Shared code of the commands demo and bench."""

@@ -1,4 +1,4 @@
-"""The optional packages of a command: named in one line where they are missing."""
+"""Check for the optional packages of a command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Mapping
 
 
 def missing_packages(needed: Mapping[str, str], command: str) -> str | None:
-    """None when all modules of `needed` (module -> name to install) are there, else what to do."""
+    """Return an error message for the packages that are not installed; None if there are none.
+
+    Args:
+        needed: Module name -> distribution name.
+        command: Name of the command, for the message.
+    """
     absent = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if not absent:
         return None

@@ -1,4 +1,4 @@
-"""Facts that every result file states: machine, versions, date."""
+"""Describe the machine and the software versions of a measurement."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from syncnorm._facts import usable_cores
 
 
 def cpu_model() -> str:
+    """Return the model name of the CPU."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -22,7 +23,7 @@ def cpu_model() -> str:
 
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those of the distributions `names` that are installed."""
+    """Return the version of each distribution, or "not installed"."""
     versions = {}
     for name in names:
         try:
@@ -33,6 +34,7 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def machine_facts() -> dict[str, Any]:
+    """Return date, CPU, system and versions, for a result file."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
@@ -46,6 +48,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def machine_line(facts: dict[str, Any]) -> str:
+    """Return machine_facts() as one line of text."""
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {facts['isa']}; "
         f"syncnorm {facts['syncnorm']}, torch {facts['torch']}, Python {facts['python']}"

@@ -1,4 +1,4 @@
-"""Progress: one line that is rewritten on a terminal, now and then a line elsewhere."""
+"""Progress output on one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import TextIO
 
 
 class ProgressLine:
-    """`update` often; where the output is no terminal only the calls with `keep` are printed."""
+    """A line that is rewritten on a terminal. Other streams get only the lines with keep=True.
+
+    Attributes:
+        rewrites: Whether the stream is a terminal.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream
@@ -16,7 +20,7 @@ class ProgressLine:
         self._shown = False
 
     def update(self, text: str, *, keep: bool = False) -> None:
-        """Show `text`; with `keep` it stays on the screen and the next text goes below it."""
+        """Replace the previous text. With `keep` the next text starts on a new line."""
         if self.rewrites:
             width = None if keep else shutil.get_terminal_size().columns - 1
             self._stream.write(f"\r\x1b[K{text[:width]}")
@@ -28,7 +32,7 @@ class ProgressLine:
         self._stream.flush()
 
     def close(self) -> None:
-        """Leave the last text on the screen and go to the next line."""
+        """End the line, if it shows a text."""
         if self._shown:
             self._end()
             self._stream.flush()

@@ -1,12 +1,10 @@
-"""Communicators: how the ranks of a group sum a small vector."""
+"""Communicators: all-reduce a small float64 vector over the ranks of a process group."""
 
 from __future__ import annotations
 
 from syncnorm._core import Communicator
 
-from .environment import from_env
 from .host import Abort, Split, Sum, from_callback, thread_group
-from .launch import local_rank
 from .mpi import from_mpi
 from .nccl import (
     CupyCommunicator,
@@ -34,10 +32,8 @@ __all__ = [
     "Sum",
     "borrow_nccl",
     "from_callback",
-    "from_env",
     "from_mpi",
     "from_nccl_id",
-    "local_rank",
     "nccl_from_mpi",
     "nccl_from_store",
     "nccl_group",

@@ -1,4 +1,4 @@
-"""Communicators that sum in the memory of the CPU: threads of this process, and callables."""
+"""Communicators for host memory: threads of this process, and Python callables."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from typing import Any, TypeAlias
 from syncnorm._core import Communicator, callback_communicator
 from syncnorm._core import thread_group as _thread_group
 
+# (src, dst)
 Sum: TypeAlias = Callable[[memoryview, memoryview], object]
-# (color, key) -> (rank, size, sum, split[, abort]), split and abort as in from_callback; or None.
+# (color, key) -> (rank, size, sum, split[, abort]), or None for color < 0
 Split: TypeAlias = Callable[[int, int], tuple[Any, ...] | None]
+# (reason)
 Abort: TypeAlias = Callable[[str], object]
 
 
 def thread_group(n: int, timeout: float = 60.0) -> list[Communicator]:
-    """Communicators of one new group whose ranks are n threads of this process; item i is rank i.
+    """Create a group with n threads of this process as its ranks.
 
-    Each is used by one thread at a time. They sum in the memory of the CPU, in the order of the
-    ranks, so that every rank gets the same bits. A rank that waits longer than `timeout` seconds
-    gets CommunicatorTimeoutError, which names the ranks that did not come; so does every other
-    rank of the group that waits or comes later.
+    The communicators sum in host memory, in rank order, so that every rank gets the same bits. Each
+    thread uses one communicator.
 
-    Raises InvalidArgumentError unless n >= 1 and timeout > 0.
+    Args:
+        n: Number of ranks, >= 1.
+        timeout: Seconds that a rank waits in a call for the other ranks, > 0. Then that call, and
+            every other call of the group, raises CommunicatorTimeoutError with the missing ranks.
+
+    Returns:
+        n communicators; item i is rank i.
+
+    Raises:
+        InvalidArgumentError: n or timeout is out of range.
     """
     return _thread_group(n, timeout)
 
@@ -30,24 +39,32 @@ def thread_group(n: int, timeout: float = 60.0) -> list[Communicator]:
 def from_callback(
     rank: int, size: int, sum: Sum, split: Split | None = None, abort: Abort | None = None
 ) -> Communicator:
-    """A communicator of rank `rank` of `size` that sums by calling `sum`.
+    """Create a communicator for host memory that calls Python functions.
 
-    sum(src, dst) writes into dst the sum of src over the group and returns when dst is complete.
-    Both are memoryviews of float64 values ("d"), of the same length on every rank; src is
-    read-only, and neither may be used after the call. All ranks call in the same order.
+    If a function raises, the call of the communicator raises the same exception. The communicator
+    has then failed, and later calls raise InternalError. The communicator keeps the functions alive
+    until it is closed or collected.
 
-    split(color, key), if given, divides the group as MPI_Comm_split does: it is called on every
-    rank and returns (rank, size, sum, split) of the new group, or with an abort as a fifth, where
-    split may be None, or None for color < 0.
+    Args:
+        rank: Rank of this process, 0 <= rank < size.
+        size: Number of ranks in the group.
+        sum: sum(src, dst) writes the sum of src over the group into dst, and returns when dst is
+            complete. src and dst are memoryviews with format "d" (float64) and the same length on
+            every rank. src is read-only. Both are valid during the call only. All ranks call sum in
+            the same order.
+        split: split(color, key) divides the group as MPI_Comm_split does. It returns (rank, size,
+            sum, split) or (rank, size, sum, split, abort) of the new group, with None for a missing
+            split or abort. For color < 0 it returns None. Without it, Communicator.split raises
+            UnsupportedError.
+        abort: abort(reason) notifies the other ranks, and interrupts a sum that waits for them.
+            Communicator.abort calls it, as does a with block that an exception leaves, from any
+            thread.
 
-    abort(reason), if given, is called by Communicator.abort, and so where an exception leaves the
-    with-block of the communicator, from whichever thread: to tell the other ranks, and to end a sum
-    that waits for them.
+    Returns:
+        A communicator of kind "callback".
 
-    An exception raised by a callable surfaces unchanged from the call that triggered it; after it
-    the communicator stays failed, with InternalError. The callables are kept alive until the
-    communicator is closed or collected. It sums in the memory of the CPU.
-
-    Raises InvalidArgumentError unless 0 <= rank < size, TypeError for what cannot be called.
+    Raises:
+        InvalidArgumentError: rank or size is out of range.
+        ArgumentTypeError: sum, split or abort is not callable.
     """
     return callback_communicator(rank, size, sum, split, abort)

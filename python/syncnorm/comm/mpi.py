@@ -1,4 +1,4 @@
-"""Communicators between the ranks of an mpi4py communicator."""
+"""Communicators for the ranks of an mpi4py communicator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from syncnorm import _core
 from syncnorm._core import Communicator
 
 from .host import from_callback
-from .nccl import NcclOptions, nccl_from_mpi
+from .nccl import NcclOptions, nccl_from_mpi, require_device
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -23,53 +23,55 @@ def from_mpi(
     timeout: float | None = 600.0,
     **options: Unpack[NcclOptions],
 ) -> Communicator:
-    """This process's rank of a new group with the ranks of an mpi4py communicator.
+    """Create a communicator with the ranks of an mpi4py communicator. Collective over mpi_comm.
 
-    Collective over mpi_comm. device: None for a communicator that sums arrays of the CPU by
-    MPI_Iallreduce; a number for one over NCCL on that CUDA device, whose id travels over MPI, and
-    which `options` are for. Every rank gets the same bits wherever MPI_Allreduce gives them, as it
-    does in Open MPI and MPICH.
+    The communicator uses a duplicate of mpi_comm, so that its messages do not mix with those of the
+    application. mpi_comm stores the duplicate as an attribute. The next from_mpi reuses it when the
+    communicator is closed, and mpi_comm.Free() frees it.
 
-    Our calls do not mix with yours: they are made on a duplicate of mpi_comm, which is kept as an
-    attribute of it, used again when the communicator is closed, and freed when you free mpi_comm.
+    On the CPU the sum is MPI_Iallreduce. Every rank gets the same bits if MPI_Allreduce guarantees
+    that, as it does in Open MPI and MPICH.
 
-    timeout: seconds that a rank waits in a call for the others, over NCCL the sum_timeout; None:
-    without end. A rank that waits longer gets CommunicatorTimeoutError. A rank that fails, or is
-    aborted, says so in its next call's place, so that the other ranks get InternalError in theirs.
-    Ranks in different calls get DesyncError. Errors of MPI come out as mpi4py's MPI.Exception.
+    Args:
+        mpi_comm: An intracommunicator, such as MPI.COMM_WORLD.
+        device: CUDA device index for an NCCL communicator; MPI only broadcasts the NCCL id. None
+            returns a communicator for CPU arrays.
+        timeout: Seconds that a call waits for the other ranks, > 0; the default of sum_timeout with
+            NCCL. None waits without a deadline.
+        **options: NcclOptions; they require a device.
 
-    Raises TypeError for what is no mpi4py communicator, InvalidArgumentError for one between groups
-    or without MPI, for timeout <= 0 and for options without a device; over NCCL otherwise as
-    from_nccl_id.
+    Returns:
+        A communicator with the rank and size of mpi_comm. Its calls raise CommunicatorTimeoutError
+        at the deadline, DesyncError if the ranks are in different calls, InternalError if another
+        rank failed or aborted, and mpi4py.MPI.Exception for errors of MPI.
+
+    Raises:
+        ArgumentTypeError: mpi_comm is not an mpi4py communicator.
+        InvalidArgumentError: mpi_comm is an intercommunicator or MPI.COMM_NULL, MPI is not
+            initialized or is finalized, timeout is not positive, or options lack a device.
+        CommunicatorTimeoutError: Not all ranks made the call before the deadline.
+        Error: As raised by from_nccl_id.
     """
     _check_communicator(mpi_comm)
     if timeout is not None and not timeout > 0:
         raise _core.InvalidArgumentError(
             f"timeout: got {timeout}, expected seconds > 0, or None for no deadline"
         )
-    from .mpi_link import MpiLink
+    from .mpi_collectives import MpiCollectives
 
     if device is None:
-        refuse_nccl_options(options)
-        link = MpiLink.over(mpi_comm, timeout)
-        return from_callback(link.rank, link.size, link.sum, link.split, link.abort)
-    link = MpiLink.over(mpi_comm, options.get("init_timeout", 300.0))
+        require_device(options)
+        mpi = MpiCollectives.create(mpi_comm, timeout)
+        return from_callback(mpi.rank, mpi.size, mpi.sum, mpi.split, mpi.abort)
+    mpi = MpiCollectives.create(mpi_comm, options.get("init_timeout", 300.0))
     options.setdefault("sum_timeout", timeout)
-    return nccl_from_mpi(link, device, **options)
-
-
-def refuse_nccl_options(options: NcclOptions) -> None:
-    """Raise InvalidArgumentError if there are any: no NCCL is asked for."""
-    for name in options:
-        raise _core.InvalidArgumentError(
-            f"{name}: is an option of NCCL, expected a CUDA device with it: device=0, for example"
-        )
+    return nccl_from_mpi(mpi, device, **options)
 
 
 def _check_communicator(mpi_comm: MPI.Intracomm) -> None:
-    mpi = sys.modules.get("mpi4py.MPI")  # to import it would initialize MPI
+    mpi = sys.modules.get("mpi4py.MPI")  # importing it would initialize MPI
     if mpi is None or not isinstance(mpi_comm, mpi.Comm):
-        raise TypeError(
+        raise _core.ArgumentTypeError(
             f"mpi_comm: got {type(mpi_comm).__name__}, expected an mpi4py.MPI.Intracomm, such as"
             " MPI.COMM_WORLD"
         )
@@ -79,7 +81,7 @@ def _check_communicator(mpi_comm: MPI.Intracomm) -> None:
             f"mpi_comm: MPI {state}, expected a call between MPI.Init() and MPI.Finalize()"
         )
     if not mpi_comm or mpi_comm.Is_inter():
-        got = "one between two groups" if mpi_comm else "MPI.COMM_NULL"
+        got = "an intercommunicator" if mpi_comm else "MPI.COMM_NULL"
         raise _core.InvalidArgumentError(
-            f"mpi_comm: got {got}, expected a communicator within one group (an Intracomm)"
+            f"mpi_comm: got {got}, expected an intracommunicator, such as MPI.COMM_WORLD"
         )

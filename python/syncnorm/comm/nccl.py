@@ -1,4 +1,4 @@
-"""Communicators over NCCL: each rank holds one CUDA device and sums in that device's memory."""
+"""NCCL communicators: each rank has one CUDA device and sums in its memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from syncnorm._capabilities import capabilities
 from syncnorm._core import Communicator
 from syncnorm._facts import class_name
 
-from .meeting import shared_id
+from .nccl_id import broadcast_new_id
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
 class NcclOptions(TypedDict, total=False):
-    """The keyword arguments of every function here that makes a communicator.
+    """Keyword arguments of the functions that create an NCCL communicator.
 
-    init_timeout: seconds until all ranks must have come, to create the group and to split it; 300
-    where not given. sum_timeout: the communicator is aborted when a sum has made no progress for so
-    many seconds after it was enqueued; 600 where not given, None for no such watchdog. max_ctas:
-    thread blocks that NCCL may use for a sum; None, as where not given, for NCCL's own choice.
+    Attributes:
+        init_timeout: Seconds to wait for all ranks when the group is created or split. Default 300.
+        sum_timeout: Seconds without progress after which the watchdog aborts the communicator,
+            counted from when a sum is enqueued. None disables the watchdog. Default 600.
+        max_ctas: Maximum number of thread blocks that NCCL uses for a sum. None, the default, lets
+            NCCL choose.
     """
 
     init_timeout: float
@@ -30,15 +32,28 @@ class NcclOptions(TypedDict, total=False):
     max_ctas: int | None
 
 
+def require_device(options: NcclOptions) -> None:
+    """Raise InvalidArgumentError for options that were passed without a CUDA device."""
+    for name in options:
+        raise _core.InvalidArgumentError(
+            f"{name}: got an NCCL option without a device, expected a CUDA device index with it,"
+            " such as device=0"
+        )
+
+
 def nccl_unique_id() -> bytes:
-    """The bytes by which the ranks of one new group find each other.
+    """Create the id of a new NCCL group.
 
-    Made by one rank, which must stay alive until the group exists, carried to the others by the
-    caller, and used for one group only. nccl_from_mpi, nccl_from_store and
-    syncnorm.torch.nccl_communicator make and carry one.
+    One rank creates the id, and the application sends it to the others. That rank must stay alive
+    until the group exists. An id serves for one group. nccl_from_mpi, nccl_from_store and
+    syncnorm.torch.nccl_communicator create and send an id themselves.
 
-    Raises UnsupportedError where there is no NCCL, or one that is too old, or no CUDA in this
-    build; NcclError for what NCCL reports.
+    Returns:
+        128 bytes.
+
+    Raises:
+        UnsupportedError: NCCL was not found or is too old, or this build has no CUDA backend.
+        NcclError: NCCL reported an error.
     """
     return _core.nccl_unique_id()
 
@@ -46,43 +61,67 @@ def nccl_unique_id() -> bytes:
 def from_nccl_id(
     id: bytes | None, rank: int, size: int, device: int, **options: Unpack[NcclOptions]
 ) -> Communicator:
-    """Rank `rank` of a new group of `size`, on CUDA device `device`; every rank calls it.
+    """Create the communicator of one rank of a new NCCL group. Every rank makes the call.
 
-    id: from nccl_unique_id(), the same on all ranks. None: the ranks meet at the address
-    ("host:port") in the environment variable NCCL_COMM_ID, where rank 0 listens.
+    Args:
+        id: The id from nccl_unique_id(), the same on all ranks. None: the environment variable
+            NCCL_COMM_ID holds the address ("host:port") on which rank 0 listens.
+        rank: Rank of this communicator, 0 <= rank < size.
+        size: Number of ranks in the group.
+        device: CUDA device index of this rank.
+        **options: NcclOptions.
 
-    Raises CommunicatorTimeoutError where not all ranks came within init_timeout, NcclError for what
-    NCCL refuses, such as two ranks on one device, CudaError where there is no such device, and
-    otherwise as nccl_unique_id.
+    Returns:
+        A communicator of kind "nccl".
+
+    Raises:
+        ArgumentTypeError: id is not bytes.
+        InvalidArgumentError: An argument is out of range.
+        CommunicatorTimeoutError: Not all ranks made the call within init_timeout.
+        NcclError: NCCL reported an error, for example for two ranks on one device.
+        CudaError: The device does not exist.
+        UnsupportedError: NCCL was not found or is too old, or this build has no CUDA backend.
     """
+    if id is not None and not isinstance(id, bytes):
+        raise _core.ArgumentTypeError(
+            f"id: got {class_name(id)}, expected the bytes from nccl_unique_id(), or None"
+        )
     return _core.nccl_communicator(id, rank, size, device, **options)
 
 
 def nccl_group(
     devices: Sequence[int] | None = None, **options: Unpack[NcclOptions]
 ) -> list[Communicator]:
-    """Communicators of one new group whose ranks are all in this process; item i is rank i.
+    """Create an NCCL group with all ranks in this process.
 
-    Rank i is on CUDA device devices[i]; None: a rank on every device of this machine. Each is used
-    by one thread at a time, and each in a thread of its own.
+    Each thread uses one communicator.
 
-    Raises InvalidArgumentError for a device that is given twice, and otherwise as from_nccl_id.
+    Args:
+        devices: CUDA device index of each rank. None uses all devices of this machine.
+        **options: NcclOptions.
+
+    Returns:
+        One communicator per device; item i is rank i, on devices[i].
+
+    Raises:
+        InvalidArgumentError: devices is empty or contains a device twice.
+        Error: As raised by from_nccl_id.
     """
     if devices is None:
-        # Without any, to try the first one says why.
+        # Without a usable device the core reports the reason for device 0.
         devices = range(max(1, _core.capabilities()["cuda_devices"]))
     return _core.nccl_group(devices, **options)
 
 
 class CupyCommunicator(Protocol):
-    """What borrow_nccl uses of a cupy.cuda.nccl.NcclCommunicator."""
+    """The part of cupy.cuda.nccl.NcclCommunicator that borrow_nccl uses."""
 
     @property
     def comm(self) -> int: ...
 
 
 class Nccl4pyCommunicator(Protocol):
-    """What borrow_nccl uses of an nccl.core.Communicator."""
+    """The part of nccl.core.Communicator (nccl4py) that borrow_nccl uses."""
 
     @property
     def ptr(self) -> int: ...
@@ -91,26 +130,34 @@ class Nccl4pyCommunicator(Protocol):
 def borrow_nccl(
     nccl_comm: int | CupyCommunicator | Nccl4pyCommunicator, **options: Unpack[NcclOptions]
 ) -> Communicator:
-    """A communicator over somebody else's ncclComm_t.
+    """Create a communicator that uses an existing ncclComm_t.
 
-    nccl_comm: CuPy's NcclCommunicator, nccl4py's Communicator, or the address of an ncclComm_t. An
-    object is kept alive as long as the communicator; do not destroy or abort it meanwhile, and see
-    to it that an address stays valid. While a call is under way nothing else may use it. It is
-    neither aborted nor destroyed here, and the watchdog does not look after it; the options hold
-    for what is split from it.
+    The caller keeps the ownership: syncnorm neither aborts nor destroys the ncclComm_t, and the
+    watchdog does not monitor it. Do not use, abort or destroy it during a call of the communicator.
 
-    It was made by the copy of NCCL that capabilities() names: CuPy and nccl4py use the one that the
-    process has loaded, as syncnorm does. Where it has loaded several, objects are refused, as
-    nobody can tell which copy made them.
+    The ncclComm_t must belong to the copy of NCCL that capabilities() names. CuPy and nccl4py use
+    the copy that the process has loaded, as syncnorm does. If the process has loaded several
+    copies, only an address is accepted, because an object does not show which copy made it.
 
-    Raises InvalidArgumentError for an object that was destroyed, and where there are several copies
-    of NCCL; TypeError for another object; and otherwise as from_nccl_id.
+    Args:
+        nccl_comm: CuPy's NcclCommunicator, nccl4py's Communicator, or the address of an ncclComm_t.
+            The communicator keeps an object alive. An address must stay valid until the
+            communicator is closed.
+        **options: NcclOptions for communicators that are split from this one.
+
+    Returns:
+        A communicator of kind "nccl" with the rank, size and device of the ncclComm_t.
+
+    Raises:
+        ArgumentTypeError: nccl_comm is of another type.
+        InvalidArgumentError: The object was destroyed, or the process has several copies of NCCL.
+        Error: As raised by from_nccl_id.
     """
     if isinstance(nccl_comm, int):
         return _core.borrow_nccl(nccl_comm, **options)
     pointer = getattr(nccl_comm, "comm", getattr(nccl_comm, "ptr", None))
     if not isinstance(pointer, int):
-        raise TypeError(
+        raise _core.ArgumentTypeError(
             f"nccl_comm: got {class_name(nccl_comm)}, expected a cupy.cuda.nccl.NcclCommunicator,"
             " an nccl.core.Communicator of nccl4py, or the address of an ncclComm_t"
         )
@@ -123,19 +170,19 @@ def borrow_nccl(
     return _core.borrow_nccl(pointer, nccl_comm, **options)
 
 
-def _require_one_nccl(maker: object) -> None:
+def _require_one_nccl(nccl_comm: object) -> None:
     found = capabilities()
     if found["other_nccl"]:
         raise _core.InvalidArgumentError(
-            f"nccl_comm: the copy of NCCL that made this {class_name(maker)} must be the one that"
-            f" syncnorm uses, {found['nccl']}; this process has also loaded"
-            f" {', '.join(found['other_nccl'])}. Have it load one only (SYNCNORM_NCCL_LIBRARY names"
-            " syncnorm's), or give the address if you know better"
+            f"nccl_comm: got a {class_name(nccl_comm)} in a process with several copies of NCCL,"
+            f" expected one made by the copy that syncnorm uses, {found['nccl']}; also loaded:"
+            f" {', '.join(found['other_nccl'])}. Load one copy only (SYNCNORM_NCCL_LIBRARY selects"
+            " syncnorm's), or pass the address of the ncclComm_t to skip this check"
         )
 
 
 class MpiCommunicator(Protocol):
-    """What nccl_from_mpi uses of an mpi4py.MPI.Comm."""
+    """The part of mpi4py.MPI.Comm that nccl_from_mpi uses."""
 
     @property
     def rank(self) -> int: ...
@@ -147,18 +194,29 @@ class MpiCommunicator(Protocol):
 def nccl_from_mpi(
     mpi_comm: MpiCommunicator, device: int, **options: Unpack[NcclOptions]
 ) -> Communicator:
-    """This process's rank of a new group with the ranks of an mpi4py communicator.
+    """Create a communicator of a new NCCL group with the ranks of an mpi4py communicator.
 
-    Collective over mpi_comm, which only carries the id, by its bcast. from_mpi(mpi_comm, device)
-    does the same with a deadline. Where rank 0 cannot make an id, every rank raises its error.
-    Raises as from_nccl_id.
+    Collective over mpi_comm, which only broadcasts the NCCL id. from_mpi(mpi_comm, device) does the
+    same with a deadline for the broadcast.
+
+    Args:
+        mpi_comm: An mpi4py communicator, or an object with the same rank, size and bcast.
+        device: CUDA device index of this rank.
+        **options: NcclOptions.
+
+    Returns:
+        A communicator with the rank and size of mpi_comm.
+
+    Raises:
+        Error: As raised by from_nccl_id. If rank 0 cannot create an id, every rank raises its
+            error.
     """
-    id = shared_id(mpi_comm.rank, mpi_comm.bcast)
+    id = broadcast_new_id(mpi_comm.rank, mpi_comm.bcast)
     return from_nccl_id(id, mpi_comm.rank, mpi_comm.size, device, **options)
 
 
 class Store(Protocol):
-    """What nccl_from_store uses of a torch.distributed.Store."""
+    """The part of torch.distributed.Store that nccl_from_store uses."""
 
     def add(self, key: str, amount: int, /) -> int: ...
     def set(self, key: str, value: bytes, /) -> Any: ...
@@ -174,21 +232,33 @@ def nccl_from_store(
     prefix: str = "syncnorm/nccl",
     **options: Unpack[NcclOptions],
 ) -> Communicator:
-    """Rank `rank` of a new group of `size` whose ranks share a key-value store.
+    """Create the communicator of one rank of a new NCCL group, over a key-value store.
 
-    store: a torch.distributed.Store or its like. get(key) waits until the key was set, as long as
-    the store has it wait; add(key, 1) counts each rank's groups, so that the store serves for any
-    number of them. prefix: of the keys; another one for every set of ranks that makes groups.
+    Every rank makes the call. The ranks can create any number of groups with one store: the store
+    counts the groups of each rank.
 
-    Where rank 0 cannot make an id, every rank raises its error. Raises as from_nccl_id, and what
-    the store raises.
+    Args:
+        store: A torch.distributed.Store, or an object with the same add, set and get. get(key)
+            waits until the key is set.
+        rank: Rank of this communicator, 0 <= rank < size.
+        size: Number of ranks in the group.
+        device: CUDA device index of this rank.
+        prefix: Prefix of the keys. Different sets of ranks need different prefixes.
+        **options: NcclOptions.
+
+    Returns:
+        A communicator of kind "nccl".
+
+    Raises:
+        Error: As raised by from_nccl_id. If rank 0 cannot create an id, every rank raises its
+            error. Exceptions of the store are not changed.
     """
     key = f"{prefix}/{store.add(f'{prefix}/groups of rank {rank}', 1)}"
 
-    def share(message: bytes | None) -> bytes:
+    def broadcast(message: bytes | None) -> bytes:
         if message is None:
             return store.get(key)
         store.set(key, message)
         return message
 
-    return from_nccl_id(shared_id(rank, share), rank, size, device, **options)
+    return from_nccl_id(broadcast_new_id(rank, broadcast), rank, size, device, **options)

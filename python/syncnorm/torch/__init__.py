@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from . import functional
+from .communicators import host_communicator, nccl_communicator
 from .conversion.convert import convert_sync_batchnorm, revert_sync_batchnorm
 from .conversion.norm_act import BatchNorm, BatchNormAct, SyncBatchNormAct
 from .conversion.registry import NotConvertible, register_conversion
 from .functional import sync_batch_norm, sync_batch_norm_shards
-from .host import host_communicator
 from .lazy import LazySyncBatchNorm
 from .module import SyncBatchNorm
-from .nccl import nccl_communicator
 from .thread_replicas import thread_replicas
 
 __all__ = [

@@ -83,7 +83,7 @@ class Holder:
     ids=["list", "int", "None", "str", "has __array__", "scalar"],
 )
 def test_what_is_no_array(value: Any) -> None:
-    expected = r"x: got [\w.]+, expected a numpy.ndarray or another array in the host's memory"
+    expected = r"x: got [\w.]+, expected a numpy.ndarray or another array in host memory"
     with pytest.raises(TypeError, match=expected):
         bn.forward(value)
 
@@ -118,12 +118,14 @@ NOT_IN_PLACE = {
 
 @pytest.mark.parametrize("name", NOT_IN_PLACE)
 def test_what_numpy_cannot_take_in_place(name: str) -> None:
-    with pytest.raises(TypeError, match=r"x: got torch\.Tensor, expected an array that NumPy can"):
+    with pytest.raises(
+        TypeError, match=r"x: got torch\.Tensor, expected an array that NumPy can use"
+    ):
         bn.forward(NOT_IN_PLACE[name])
 
 
 def test_a_masked_array_would_lose_its_mask() -> None:
-    with pytest.raises(TypeError, match=r"x: got a masked array.* as the argument mask"):
+    with pytest.raises(TypeError, match=r"x: got a masked array.* pass the argument mask"):
         bn.forward(np.ma.array(X, mask=X > 0))
 
 
@@ -155,6 +157,8 @@ def test_elements_at_odd_addresses() -> None:
     x[...] = X
     assert not x.flags.aligned
     for arguments in ({"x": x}, {"x": X, "residual": x}, {"x": X, "out": x}):
-        with pytest.raises(syncnorm.InvalidArgumentError, match="starts at an address that is no"):
+        with pytest.raises(
+            syncnorm.InvalidArgumentError, match="got an address that is not a multiple"
+        ):
             bn.forward(**arguments)
     np.testing.assert_array_equal(bn.forward(x[..., ::2])[0], bn.forward(X[..., ::2])[0])

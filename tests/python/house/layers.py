@@ -199,18 +199,19 @@ FRAMEWORKS = {
     "cupy": {"cupy"},
     "numpy": {"numpy", "demo", "bench"},
     "jax": {"jax", "bench"},
-    "mpi4py": {"comm"},
+    "mpi4py": {"comm", "launcher"},
     "sklearn": {"demo"},
     "matplotlib": {"demo", "bench"},
 }
 # Rooms that only these may import, besides themselves; a room not named here is free for all.
 IMPORTED_ONLY_BY = {
     "arrays": {"numpy", "cupy"},
-    # comm, to find the ranks that torchrun has started (from_env)
-    "torch": {"demo", "bench", "comm"},
+    # launcher: the process group of a job that torchrun started
+    "torch": {"demo", "bench", "launcher"},
     "cupy": set(),
     "numpy": {"demo", "bench"},
     "jax": {"bench"},
+    "launcher": set(),
     "demo": {"__main__"},
     "bench": {"__main__"},
     "_cli": {"__main__", "demo", "bench"},

@@ -102,6 +102,8 @@ def test_a_cycle_of_includes_is_found(tmp_path):
         ("__init__.py", "import torch"),
         ("__init__.py", "def late():\n    import numpy as np"),
         ("comm.py", "from torch import distributed"),
+        ("comm/mpi.py", "from syncnorm.torch import host_communicator"),
+        ("comm/mpi.py", "from syncnorm.launcher import from_env"),
         ("torch/module.py", "import cupy"),
         ("numpy/arrays.py", "import cupy.cuda"),
         ("_cli/info.py", "from syncnorm.torch import SyncBatchNorm"),

@@ -12,8 +12,8 @@ import pytest
 
 from syncnorm import InvalidArgumentError, UnsupportedError
 from syncnorm import jax as adapter
-from syncnorm.jax import RunningStatistics, Settings, calls
-from syncnorm.jax.form import Form
+from syncnorm.jax import RunningStatistics, Settings, ffi
+from syncnorm.jax.layout import Layout
 
 X = np.ones((4, 3, 5), np.float32)
 
@@ -88,7 +88,7 @@ def test_add_up_needs_wires_of_the_length_of_the_total() -> None:
         (WIRES.astype(np.float32), "gathered: got XLA's type"),
     ):
         given = {"gathered": wires}
-        assert_fails_when_run(partial(calls.call, "add_up", given, {"total": TOTAL}), message)
+        assert_fails_when_run(partial(ffi.call_handler, "add_up", given, {"total": TOTAL}), message)
 
 
 @pytest.mark.parametrize(
@@ -111,18 +111,20 @@ def test_add_up_needs_wires_of_the_length_of_the_total() -> None:
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_a_handler_checks_what_it_is_given(changed: dict[str, Any], message: str) -> None:
-    """What calls.call_phase makes of a correct call, with one thing changed."""
-    form, settings = Form.of(X, 1), Settings()
+    """What ffi.call_phase makes of a correct call, with one thing changed."""
+    layout, settings = Layout.of(X, 1), Settings()
     operands = {"x": X, "mask": None}
     results = {"wire": jax.ShapeDtypeStruct((10, 2), np.uint32)}
-    results["workspace"] = jax.ShapeDtypeStruct((form.workspace_size(settings),), np.uint8)
+    results["workspace"] = jax.ShapeDtypeStruct((layout.workspace_size(settings),), np.uint8)
     attributes = {**settings._asdict(), "channels_last": False, "tag": 0, "num_threads": 1}
     for name, value in changed.items():
         for group in (operands, results, attributes):
             if name in group:
                 group[name] = value
     attributes = {name: value for name, value in attributes.items() if value is not None}
-    assert_fails_when_run(lambda: calls.call("moments", operands, results, **attributes), message)
+    assert_fails_when_run(
+        lambda: ffi.call_handler("moments", operands, results, **attributes), message
+    )
 
 
 def test_running_statistics_must_be_aliased() -> None:
@@ -131,10 +133,10 @@ def test_running_statistics_must_be_aliased() -> None:
     results = {name: jax.ShapeDtypeStruct((3,), np.float32) for name in statistics}
     operands = {"x": X, "wire": wire, "total": wire, **statistics}
     assert_fails_when_run(
-        lambda: calls.call_phase(
-            "update_running", Form.of(X, 1), Settings(), operands, results, tag=0, group_size=1
+        lambda: ffi.call_phase(
+            "update_running", Layout.of(X, 1), Settings(), operands, results, tag=0, group_size=1
         ),
-        "running_mean: its operand and its result are different memory",
+        "running_mean: got different memory as operand and as result",
     )
 
 
@@ -149,7 +151,7 @@ def test_running_statistics_must_be_aliased() -> None:
         ({"mask": np.ones((4, 3), bool)}, r"mask: got shape \(4, 3\), expected \(4, 5\)"),
         ({"mask": np.ones((4, 5))}, "mask: got float32, expected bool or uint8"),
         ({"running": RunningStatistics(np.ones(2), np.ones(2))}, "running.mean: got shape"),
-        ({"training": False}, "running: got None, needed where training is False"),
+        ({"training": False}, "running: got None, expected RunningStatistics because training"),
         ({"eps": -1.0}, "options.eps"),
         ({"weighting": "even"}, "weighting: got 'even', expected one of 'count'"),
         (
@@ -174,11 +176,11 @@ def test_an_axis_that_jax_does_not_know() -> None:
     with pytest.raises(NameError, match="elsewhere"):
         adapter.batch_norm(X, axis_name="elsewhere")
     wire, _ = adapter.moments(X)
-    with pytest.raises(UnsupportedError, match="cannot gather along elsewhere"):
+    with pytest.raises(UnsupportedError, match="got elsewhere, along which JAX cannot gather"):
         adapter.sum_over(wire, "elsewhere")
 
 
 def test_an_old_jax_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "__version_info__", (0, 8, 3))
     with pytest.raises(UnsupportedError, match=r"expected 0\.9\.1 or newer"):
-        calls._register()
+        ffi._register()

@@ -89,7 +89,7 @@ class Namespace:
 class Library(NumpyLibrary):
     """What the adapter asks of CuPy, answered by NumPy."""
 
-    def adopt(self, value: Any, name: str) -> Any:
+    def as_array(self, value: Any, name: str) -> Any:
         if not isinstance(value, DeviceArray):
             raise TypeError(f"{name}: got {type(value).__name__}, expected an array on the device")
         return value

@@ -19,8 +19,8 @@ from support.driver import forward_call, make_ranks
 from support.scenarios import error_of, scenario_of
 from syncnorm import Communicator, CudaError, _core
 from syncnorm.comm import from_callback, from_mpi
+from syncnorm.comm.mpi_collectives import MpiCollectives
 from syncnorm.comm.mpi_duplicates import _keyval
-from syncnorm.comm.mpi_link import MpiLink
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)
@@ -38,18 +38,18 @@ def sum_error(comm: Communicator, count: int = 3) -> str:
     return error_of(lambda: summed(comm, np.ones(count)))
 
 
-def impatient(world: MPI.Intracomm) -> tuple[Communicator, MpiLink]:
+def impatient(world: MPI.Intracomm) -> tuple[Communicator, MpiCollectives]:
     """A communicator with a short timeout, which takes its time to be made."""
-    link = MpiLink.over(world, WAIT_SECONDS)
-    link._timeout = SHORT
-    return from_callback(link.rank, link.size, link.sum, link.split, link.abort), link
+    mpi = MpiCollectives.create(world, WAIT_SECONDS)
+    mpi._timeout = SHORT
+    return from_callback(mpi.rank, mpi.size, mpi.sum, mpi.split, mpi.abort), mpi
 
 
-def when_it_waits(link: MpiLink, act: Callable[[], None]) -> threading.Thread:
+def when_it_waits(mpi: MpiCollectives, act: Callable[[], None]) -> threading.Thread:
     """Act, in a thread, some time after a call has begun."""
 
     def wait_and_act() -> None:
-        while not link._busy:
+        while not mpi._busy:
             time.sleep(0.001)
         time.sleep(SHORT)
         act()
@@ -178,10 +178,10 @@ def one_rank_splits(world: MPI.Intracomm) -> Any:
 @scenario
 def absent_rank(world: MPI.Intracomm) -> Any:
     """It comes when the others have given up: the call they waited in, and the one after that."""
-    comm, link = impatient(world)
+    comm, mpi = impatient(world)
     errors = world.rank and (sum_error(comm, 132), sum_error(comm))
     world.Barrier()
-    link._timeout = WAIT_SECONDS
+    mpi._timeout = WAIT_SECONDS
     return errors or (sum_error(comm, 132), sum_error(comm))
 
 
@@ -217,10 +217,10 @@ def raised_in_the_block(world: MPI.Intracomm) -> Any:
 
 @scenario
 def aborted_while_it_waits(world: MPI.Intracomm) -> Any:
-    comm, link = impatient(world)
-    link._timeout = None
+    comm, mpi = impatient(world)
+    mpi._timeout = None
     if world.rank == 0:
-        thread = when_it_waits(link, lambda: comm.abort("the trainer stops"))
+        thread = when_it_waits(mpi, lambda: comm.abort("the trainer stops"))
         errors = sum_error(comm), sum_error(comm)
         thread.join()
     world.Barrier()
@@ -229,10 +229,10 @@ def aborted_while_it_waits(world: MPI.Intracomm) -> Any:
 
 @scenario
 def interrupted_while_it_waits(world: MPI.Intracomm) -> Any:
-    comm, link = impatient(world)
-    link._timeout = WAIT_SECONDS
+    comm, mpi = impatient(world)
+    mpi._timeout = WAIT_SECONDS
     if world.rank == 0:
-        thread = when_it_waits(link, lambda: os.kill(os.getpid(), signal.SIGINT))
+        thread = when_it_waits(mpi, lambda: os.kill(os.getpid(), signal.SIGINT))
         errors = sum_error(comm), sum_error(comm)
         thread.join()
     world.Barrier()

@@ -10,7 +10,7 @@ PROGRAM = """
 import json, os
 from array import array
 from syncnorm._core import Array
-from syncnorm.comm import from_env, local_rank
+from syncnorm.launcher import from_env, local_rank
 
 def error_of(call):
     try:

@@ -91,7 +91,7 @@ def test_a_rank_that_does_not_come(world):
         assert later.startswith("InternalError")
     assert late[0] == "no error"
     gone = "rank 1" if world.size == 2 else f"{world.size - 1} ranks"
-    assert late[1].startswith(f"InternalError: {gone} of {world.size} gave up")
+    assert late[1].startswith(f"InternalError: {gone} of {world.size} left the group")
 
 
 def test_a_rank_that_does_not_come_to_a_long_sum(world):
@@ -109,14 +109,14 @@ def test_the_others_learn_that_a_rank_has_raised(world):
         if rank == 1:
             assert error == "KeyError: 'gone'"
         else:
-            assert error.startswith(f"InternalError: rank 1 of {world.size} gave up")
+            assert error.startswith(f"InternalError: rank 1 of {world.size} left the group")
 
 
 def test_an_abort_ends_the_wait(world):
     (first, later), *others = world["aborted_while_it_waits"]
     aborted = f"InternalError: rank 0 of {world.size} was aborted: the trainer stops"
     assert (first, later) == (aborted, aborted)
-    gone = f"InternalError: rank 0 of {world.size} gave up"
+    gone = f"InternalError: rank 0 of {world.size} left the group"
     assert [errors[0] for errors in others] == ["no error"] * (world.size - 1)
     assert all(errors[1].startswith(gone) for errors in others)
 
@@ -125,7 +125,7 @@ def test_an_interrupt_ends_the_wait(world):
     (first, later), *others = world["interrupted_while_it_waits"]
     assert first.startswith("KeyboardInterrupt")
     assert later.startswith("InternalError")
-    gone = f"InternalError: rank 0 of {world.size} gave up"
+    gone = f"InternalError: rank 0 of {world.size} left the group"
     assert [errors[0] for errors in others] == ["no error"] * (world.size - 1)
     assert all(errors[1].startswith(gone) for errors in others)
 
@@ -133,12 +133,12 @@ def test_an_interrupt_ends_the_wait(world):
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        ("text", "TypeError: mpi_comm: got str, expected an mpi4py.MPI.Intracomm"),
-        ("intercommunicator", "InvalidArgumentError: mpi_comm: got one between two groups"),
+        ("text", "ArgumentTypeError: mpi_comm: got str, expected an mpi4py.MPI.Intracomm"),
+        ("intercommunicator", "InvalidArgumentError: mpi_comm: got an intercommunicator"),
         ("null", "InvalidArgumentError: mpi_comm: got MPI.COMM_NULL"),
         ("freed", "InvalidArgumentError: mpi_comm: got MPI.COMM_NULL"),
         ("timeout", "InvalidArgumentError: timeout: got 0, expected seconds > 0"),
-        ("option", "InvalidArgumentError: max_ctas: is an option of NCCL"),
+        ("option", "InvalidArgumentError: max_ctas: got an NCCL option without a device"),
     ],
 )
 def test_what_is_refused(world, name, start):
@@ -152,8 +152,8 @@ def test_the_id_of_nccl_travels_over_mpi(world):
     for rank, ((given, options), error, _) in enumerate(outcomes):
         assert given[1:] == (rank, world.size, 10 + rank)
         assert options == {"sum_timeout": 7.0, "max_ctas": 2}
-        told = "" if rank == 0 else "rank 0 could not make the id of the group: "
-        assert error == f"CudaError: {told}no driver: é"
+        prefix = "" if rank == 0 else "rank 0 could not create the NCCL id: "
+        assert error == f"CudaError: {prefix}no driver: é"
 
 
 def test_after_the_end_of_mpi(world):
@@ -178,4 +178,4 @@ with from_mpi(MPI.COMM_WORLD) as comm:
     done = mpirun(2, "-c", program)
     assert done.returncode != 0
     assert "KeyError: 'gone'" in done.stderr
-    assert "InternalError: rank 1 of 2 gave up" in done.stderr
+    assert "InternalError: rank 1 of 2 left the group" in done.stderr

@@ -198,7 +198,7 @@ def test_a_communicator_over_nccl_without_a_device_fails_on_every_rank(world: Wo
         kind, _, text = first.partition(": ")
         assert kind == "UnsupportedError"
         assert "CUDA" in text
-        expected = f"UnsupportedError: rank 0 could not make the id of the group: {text}"
+        expected = f"UnsupportedError: rank 0 could not create the NCCL id: {text}"
         assert others == [expected] * len(others)
     for error in (first, *others):
         assert error.partition(":")[0] in ("UnsupportedError", "CudaError", "NcclError")
