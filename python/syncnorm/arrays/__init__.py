@@ -1,6 +1,6 @@
-"""The one adapter for libraries of arrays. `syncnorm.numpy` and `syncnorm.cupy` are its faces.
+"""The adapter that `syncnorm.numpy` and `syncnorm.cupy` share.
 
-It imports no array library: `library.ArrayLibrary` is what it asks of one.
+It imports no array library: `ArrayLibrary` is the interface that each of the two implements.
 """
 
 from __future__ import annotations

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
-from syncnorm import Communicator, InvalidArgumentError, _core
-from syncnorm._core import Array
+from syncnorm import Communicator, _core
 from syncnorm.settings import SettingsArguments
 
+from .call_arguments import (
+    allocate_forward,
+    allocate_gradients,
+    check_communicator,
+    check_saved,
+    forward_arguments,
+    gradient_arguments,
+    replace_x_in_place,
+    running_arguments,
+)
 from .library import A, ArrayLibrary
 from .operands import Operands
 from .results import Gradients, Saved
@@ -18,7 +27,11 @@ if TYPE_CHECKING:
 
 
 class Functions(Generic[A]):
-    """The functions of an adapter. Its arrays are those of `library`."""
+    """The functions of an adapter.
+
+    Args:
+        library: The library of all arrays that the functions take and return.
+    """
 
     def __init__(self, library: ArrayLibrary[A]) -> None:
         self.library = library
@@ -41,40 +54,53 @@ class Functions(Generic[A]):
         num_threads: int | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> tuple[A, Saved[A]]:
-        """Normalize x by the statistics of a group's batch; returns y, and what backward takes.
+        """Normalize x with the statistics of the batch over all ranks of a group.
 
-        Every rank of `comm` calls it, also one whose x is empty; None is a group of one.
+        Every rank of `comm` has to call it, also with an empty x. On the CPU it returns when y is
+        complete; on a device it enqueues its work on the current stream.
 
-        x: float16, bfloat16 (of ml_dtypes), float32 or float64. axis: the channel axis, or several;
-        all others are reduced. weight, bias, running_mean, running_var: of the shape of x's channel
-        axes, any mix of float16, bfloat16 and float32 (float64 or float32 where x is float64).
-        running_mean and running_var are updated in place, num_batches_tracked (one int64 value) is
-        incremented. mask: uint8 or bool, of x's shape without the channel axes; where it is 0 the
-        position is normalized but does not count. residual: of x's shape and dtype, added before
-        the activation.
+        Per-channel arrays have the shape of x's channel axes, and any mix of the dtypes float16,
+        bfloat16 and float32, or of float32 and float64 where x is float64.
 
-        y has x's shape, dtype and memory layout; where x has gaps, or axes in an order that the
-        core does not know, it is copied. out: where y goes; x itself is allowed with in_place=True.
+        Args:
+            x: float16, bfloat16 (of ml_dtypes), float32 or float64, of any shape, also empty. It is
+                copied if it has gaps or the core cannot read its axes in their order.
+            weight: Per-channel scale; None: 1.
+            bias: Per-channel offset; None: 0.
+            running_mean: Per-channel, updated in place in training. Required in evaluation.
+            running_var: As running_mean. Give both or neither.
+            comm: The process group; None: this rank alone.
+            training: False: normalize with the running statistics and leave them unchanged. Then no
+                rank communicates, in backward neither.
+            axis: The channel axis, or several. All other axes are reduced.
+            residual: In x's shape and dtype, added before the activation.
+            mask: bool or uint8, in x's shape without the channel axes. A position where it is 0 is
+                normalized, but does not count in the statistics.
+            num_batches_tracked: One int64 value in any shape, incremented in place in training.
+            out: The array for y, in the memory layout of x. It may be the residual, and with
+                `in_place=True` x.
+            num_threads: CPU threads; None: OMP_NUM_THREADS, or else all cores of the process,
+                divided among ranks that are threads. The result is the same to the bit.
+            **settings: eps=1e-5; momentum=0.1, where running = (1 - momentum)*running +
+                momentum*batch and None averages over all batches; weighting, eps_mode,
+                variance_factor, grad_reduction, centering, activation, negative_slope and in_place
+                as in `syncnorm.Options`.
 
-        training=False: the running statistics are used and stay as they are; no rank talks to
-        another, and backward gives the gradients of that.
+        Returns:
+            y, in the shape, dtype and memory layout of x, and saved, for `backward`.
 
-        settings: eps=1e-5; momentum=0.1 (running = (1 - momentum)*running + momentum*batch; None:
-        the average over all batches); weighting, eps_mode, variance_factor, grad_reduction,
-        centering, activation, negative_slope, in_place as in syncnorm.Options. num_threads: CPU
-        threads; None: OMP_NUM_THREADS, or all cores of this process, shared by ranks that are
-        threads. The result does not depend on it, to the bit.
-
-        On the CPU it returns when y is complete; on a device it enqueues its work on the current
-        stream. Raises InvalidArgumentError for a wrong shape, dtype, layout or device and for a
-        read-only output, TypeError for what is no array of this library, and what `comm` raises.
+        Raises:
+            InvalidArgumentError: A shape, dtype, layout, device or setting is not allowed, or an
+                output is read-only. Nothing has been written.
+            TypeError: An argument is no array of this library, or comm is no communicator.
+            Error: The communication failed: `DesyncError`, `CommunicatorTimeoutError` and others.
         """
         if comm is not None:
             check_communicator(comm)
-        operands = Operands.of(self.library, x, axis, settings)
-        y, y_view, saved = new_outputs(operands, weight, bias, residual, mask, out)
+        operands = Operands.from_x(self.library, x, axis, settings)
+        y, y_view, saved = allocate_forward(operands, weight, bias, residual, mask, out)
         saved.comm, saved.frozen, saved.num_threads = comm, not training, num_threads
-        arguments = output_arguments(operands, saved, residual)
+        arguments = forward_arguments(saved, residual)
         if training:
             _core.forward(
                 operands.options,
@@ -86,9 +112,9 @@ class Functions(Generic[A]):
                 **arguments,
             )
         else:
-            mean, var = operands.fixed_statistics(running_mean, running_var)
+            mean, var = operands.eval_statistics(running_mean, running_var)
             _core.infer(operands.options, operands.x_view, mean, var, y_view, **arguments)
-        keep_y_in_place(saved, y, y_view)
+        replace_x_in_place(saved, y, y_view)
         return y, saved
 
     def infer(
@@ -105,153 +131,69 @@ class Functions(Generic[A]):
         num_threads: int | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> A:
-        """y = act((x - running_mean)*invstd*weight + bias [+ residual]), and nothing for backward.
+        """Normalize x with running statistics: act((x - mean)*invstd*weight + bias [+ residual]).
 
-        out may be x. Otherwise as forward with training=False.
+        The values are those of `forward(..., training=False)`, without a `saved` for backward.
+
+        Args:
+            x: As in `forward`, and so are all arguments that are not listed here.
+            weight: Per-channel scale; None: 1.
+            bias: Per-channel offset; None: 0.
+            running_mean: Per-channel, not changed.
+            running_var: Per-channel, not changed.
+            axis: The channel axis, or several.
+            residual: In x's shape and dtype, added before the activation.
+            out: The array for y, in the memory layout of x. It may be x or the residual.
+            num_threads: CPU threads; None: the default of `forward`.
+            **settings: As in `forward`.
+
+        Returns:
+            y, in the shape, dtype and memory layout of x.
+
+        Raises:
+            InvalidArgumentError: As in `forward`.
+            TypeError: An argument is no array of this library.
         """
-        operands = Operands.of(self.library, x, axis, settings)
-        mean, var = operands.fixed_statistics(running_mean, running_var)
-        y, y_view = operands.output(out)
+        operands = Operands.from_x(self.library, x, axis, settings)
+        mean, var = operands.eval_statistics(running_mean, running_var)
+        y, y_view = operands.data_output(out)
         _core.infer(
             operands.options,
             operands.x_view,
             mean,
             var,
             y_view,
-            weight=operands.vector(weight, "weight"),
-            bias=operands.vector(bias, "bias"),
-            residual=None if residual is None else operands.like_x(residual, "residual"),
-            **self.library.placement(operands.x, operands.sizes.workspace, num_threads, None),
+            weight=operands.vector_input(weight, "weight"),
+            bias=operands.vector_input(bias, "bias"),
+            residual=operands.optional_data_input(residual, "residual"),
+            **operands.placement(num_threads, status=False),
         )
         return y
 
     def backward(self, dy: A, saved: Saved[A]) -> Gradients[A]:
-        """The gradients (dx, dweight, dbias) from dy, of y's shape and dtype, and what was saved.
+        """Compute the gradients of a forward pass.
 
-        Where forward had a communicator, every rank calls backward, in the same order. Runs where
-        forward ran, raises as forward.
+        If the forward pass had a communicator, every rank has to call backward, in the same order.
+        The call uses the device and the threads of the forward pass.
+
+        Args:
+            dy: The gradient of y, in its shape and dtype.
+            saved: The second result of `forward`. It can be used several times.
+
+        Returns:
+            (dx, dweight, dbias), with dresidual as an attribute.
+
+        Raises:
+            InvalidArgumentError: dy has a wrong shape, dtype or device.
+            TypeError: dy is no array of this library, or saved is no result of `forward`.
+            Error: As in `forward`.
         """
         check_saved(saved)
-        operands = saved.operands
-        gradients = empty_gradients(saved)
-        arguments = {
-            "dy": operands.like_x(dy, "dy"),
-            **saved.views,
-            **gradient_arguments(operands, gradients),
-            **placement(saved, gradients),
-        }
+        options = saved.operands.options
+        gradients = allocate_gradients(saved)
+        arguments = gradient_arguments(saved, dy, gradients)
         if saved.frozen:
-            _core.infer_backward(operands.options, **arguments)
+            _core.infer_backward(options, **arguments)
         else:
-            _core.backward(operands.options, saved.comm, mask=saved.mask, **arguments)
+            _core.backward(options, saved.comm, mask=saved.mask, **arguments)
         return gradients
-
-
-def new_outputs(
-    operands: Operands[A], weight: Any, bias: Any, residual: Any, mask: Any, out: Any
-) -> tuple[A, Array, Saved[A]]:
-    """y and its view, and memory for the statistics: neither is filled yet."""
-    y, y_view = operands.output(out)
-    if out is not None and not operands.options.in_place and y_view.overlaps(operands.x_view):
-        raise InvalidArgumentError(
-            "out: shares memory with x, which the backward pass reads; expected another array, or"
-            " in_place=True"
-        )
-    statistics, statistics_view = operands.new_doubles(operands.sizes.saved, "saved")
-    weight = operands.parameter(weight, "weight")
-    bias = operands.parameter(bias, "bias")
-    has_residual = residual is not None
-    views = {
-        "x": operands.x_view,
-        "saved": statistics_view,
-        "weight": operands.vector_of(weight, "weight"),
-        "bias": operands.vector_of(bias, "bias"),
-    }
-    if has_residual and operands.options.activation != "identity":
-        views["y"] = y_view  # x does not tell what the activation was given
-    mask_view = operands.mask(mask)
-    return y, y_view, Saved(operands, statistics, weight, bias, has_residual, views, mask_view)
-
-
-def output_arguments(operands: Operands[A], saved: Saved[A], residual: Any) -> dict[str, Any]:
-    """The keywords of every function that makes y."""
-    views = saved.views
-    return {
-        "saved": views["saved"],
-        "weight": views["weight"],
-        "bias": views["bias"],
-        "residual": None if residual is None else operands.like_x(residual, "residual"),
-        **placement(saved),
-    }
-
-
-def running_arguments(
-    operands: Operands[A], mean: Any, var: Any, num_batches_tracked: Any
-) -> dict[str, Any]:
-    """The keywords for running statistics that are updated."""
-    return {
-        "running_mean": operands.updated_vector(mean, "running_mean"),
-        "running_var": operands.updated_vector(var, "running_var"),
-        "num_batches_tracked": operands.counter(num_batches_tracked),
-    }
-
-
-def keep_y_in_place(saved: Saved[A], y: A, y_view: Array) -> None:
-    """In place y takes the part of x, whose values are gone, or not needed any more."""
-    if saved.operands.options.in_place:
-        saved.operands.x, saved.operands.x_view = y, y_view
-        saved.views["x"] = y_view
-
-
-def empty_gradients(saved: Saved[A]) -> Gradients[A]:
-    """Memory for the gradients, not yet filled."""
-    operands = saved.operands
-
-    def like(parameter: A | None) -> A | None:
-        if parameter is None:
-            return None
-        return operands.library.empty(parameter.shape, parameter.dtype)
-
-    dresidual = operands.empty_like_x() if saved.has_residual else None
-    return Gradients(operands.empty_like_x(), like(saved.weight), like(saved.bias), dresidual)
-
-
-def gradient_arguments(operands: Operands[A], gradients: Gradients[A]) -> dict[str, Any]:
-    """The keywords of every function that writes gradients."""
-    dx, dweight, dbias = gradients
-    dresidual = gradients.dresidual
-    return {
-        "dx": operands.view_of(dx, "dx"),
-        "dresidual": None if dresidual is None else operands.view_of(dresidual, "dresidual"),
-        "dweight": operands.vector_of(dweight, "dweight"),
-        "dbias": operands.vector_of(dbias, "dbias"),
-    }
-
-
-def placement(saved: Saved[A], gradients: Gradients[A] | None = None) -> dict[str, Any]:
-    """Where a call runs, with scratch that lives as long as `saved` if a graph is captured.
-
-    So do gradients then: a layer may have added them up and dropped them.
-    """
-    operands, library = saved.operands, saved.operands.library
-    size = operands.sizes.workspace
-    found = library.placement(operands.x, size, saved.num_threads, saved.comm)
-    if not saved.frozen:
-        found["status"] = library.status_word(operands.x)
-    operands.keep_if_captured((found["workspace"], gradients))
-    return found
-
-
-def check_communicator(comm: Any) -> None:
-    if not isinstance(comm, Communicator):
-        raise TypeError(
-            f"comm: got {type(comm).__name__}, expected a syncnorm.Communicator or None;"
-            " syncnorm.comm makes one of what you have, such as from_mpi(comm)"
-        )
-
-
-def check_saved(saved: Any) -> None:
-    if not isinstance(saved, Saved):
-        raise TypeError(
-            f"saved: got {type(saved).__name__}, expected what the forward pass returned beside y"
-        )

@@ -11,51 +11,65 @@ from syncnorm._core import InvalidArgumentError
 from syncnorm.settings import Choices
 
 from .channels import channel_axis, channel_shape
-from .forms import normalized_axes, plain_axes
+from .layer_state import LayerState
+from .layout import as_axis_tuple, normalize_axes
 from .library import A
 from .results import Saved
-from .setting import Setting, changed
-from .state import KeepsState
+from .setting_descriptor import Setting, without_defaults
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
-_MANY = 256  # forward passes that await their backward: time for a warning
+_WARN_OUTSTANDING = 256  # forward passes without a backward pass
 
 
-class SyncBatchNorm(KeepsState[A]):
-    """Batch normalization with statistics over all ranks of a group.
+class SyncBatchNorm(LayerState[A]):
+    """Batch normalization with the statistics of the batch over all ranks of a group.
 
-    In training the ranks exchange one small vector in forward and one in backward, and the result
-    is that of one big batch, however it was divided. In evaluation the running statistics are used
-    and no rank talks to another.
+    In training the ranks all-reduce one small vector in forward and one in backward. The result is
+    that of one process with the whole batch, however the batch is divided. In evaluation the
+    running statistics are used, without communication.
 
         layer = SyncBatchNorm(64, comm=comm)
         y = layer(x)
         dx = layer.backward(dy)          # adds to layer.weight_grad and layer.bias_grad
 
-    num_features: how many channels, or their shape, a tuple. axis: x's channel axis, or as many as
-    num_features has numbers, in the order of these; None: 1, or 1, 2, .. for a tuple.
-    comm: the group, a syncnorm.Communicator; None: this rank alone.
-    eps, momentum: as in torch.nn.BatchNorm2d; momentum=None averages over all batches.
-    affine: weight and bias, of the shape of num_features; weight=False, bias=False: without one.
-    dtype: of parameters and running statistics: float16, float32, float64 or ml_dtypes.bfloat16.
-    track_running_stats=False: no running statistics; an evaluation uses those of this rank's batch.
-    running_var_init: what running_var starts at.
-    num_threads: CPU threads; None: see forward.
-    choices: weighting, eps_mode, variance_factor, grad_reduction, centering, activation,
-    negative_slope and in_place, as in syncnorm.Options. With in_place=True y takes the memory of x.
+    `copy.deepcopy` keeps the communicator. A pickle cannot hold one: set `comm` before training.
+    Neither keeps gradients or forward passes that wait for their backward pass.
 
-    Attributes: comm, eps, momentum, axis, num_threads and the choices, which may be changed at any
-    time, alike on all ranks; weight, bias, running_mean, running_var and num_batches_tracked (one
-    int64), arrays made on the current device, or None; weight_grad and bias_grad, None until a
-    backward pass; training, as set by train() and eval().
+    Args:
+        num_features: The number of channels, or a tuple with the length of each channel axis.
+        comm: The process group; None: this rank alone.
+        eps: Added to the variance.
+        momentum: The weight of the new batch in the running statistics; None: the average over all
+            batches.
+        affine: Whether there are weight and bias, in the shape of num_features.
+        dtype: Of parameters and running statistics: float16, float32, float64 or
+            ml_dtypes.bfloat16.
+        axis: The channel axis of x, or as many axes as num_features has lengths, in their order.
+            None: 1, or 1, 2, ... for several.
+        track_running_stats: False: no running statistics; evaluation normalizes with the
+            statistics of this rank's batch.
+        weight: False: no weight.
+        bias: False: no bias.
+        running_var_init: The initial value of running_var.
+        num_threads: CPU threads; None: the default of `forward`.
+        **choices: weighting, eps_mode, variance_factor, grad_reduction, centering, activation,
+            negative_slope and in_place, as in `syncnorm.Options`. With `in_place=True` y is
+            written into x.
 
-    A copy (copy.deepcopy) has the same communicator. A pickle cannot hold one: a layer that had
-    one trains again when its comm is set. Neither has gradients or what backward needs.
+    Attributes:
+        comm, eps, momentum, axis, num_threads: As the arguments, and so are the choices. They may
+            be changed at any time, to the same values on all ranks.
+        weight, bias: Arrays on the current device, or None.
+        running_mean, running_var: Arrays on the current device, or None.
+        num_batches_tracked: One int64 value, or None.
+        weight_grad, bias_grad: None until a backward pass.
+        training: Set by `train` and `eval`.
 
-    Raises InvalidArgumentError for what is not allowed.
+    Raises:
+        InvalidArgumentError: A value is not allowed.
+        TypeError: An argument is unknown or has a wrong type.
     """
 
     eps: Setting[float] = Setting()
@@ -86,39 +100,55 @@ class SyncBatchNorm(KeepsState[A]):
         num_threads: int | None = None,
         **choices: Unpack[Choices],
     ) -> None:
+        def vector(wanted: bool) -> A | None:
+            return self._empty_vector(num_features, dtype) if wanted else None
+
         self.num_features = num_features
-        self.settings = changed({"eps": eps, "momentum": momentum, **choices})
+        self.settings = without_defaults({"eps": eps, "momentum": momentum, **choices})
         self.axis = channel_axis(num_features, axis)
         self.running_var_init = running_var_init
         self.num_threads = num_threads
         self.training = True
         self.comm = comm
-        self.weight: A | None = self._new(dtype) if affine and weight else None
-        self.bias: A | None = self._new(dtype) if affine and bias else None
-        self.running_mean: A | None = self._new(dtype) if track_running_stats else None
-        self.running_var: A | None = self._new(dtype) if track_running_stats else None
-        self.num_batches_tracked: A | None = None
+        self.weight = vector(affine and weight)
+        self.bias = vector(affine and bias)
+        self.running_mean = vector(track_running_stats)
+        self.running_var = vector(track_running_stats)
+        self.num_batches_tracked = None
         if track_running_stats:
             self.num_batches_tracked = self.functions.library.empty((), "int64")
-        self.weight_grad: A | None = None
-        self.bias_grad: A | None = None
-        self._outstanding: list[Saved[A]] = []
+        self.weight_grad = None
+        self.bias_grad = None
+        self._outstanding = []
         self.reset_parameters()
 
     def train(self, mode: bool = True) -> Self:
-        """Training, or evaluation with mode=False."""
+        """Switch to training, or to evaluation with mode=False, and return the layer."""
         self.training = mode
         return self
 
     def eval(self) -> Self:
-        """Evaluation: the running statistics are used, and nothing is kept for backward."""
+        """Switch to evaluation and return the layer."""
         return self.train(False)
 
     def __call__(self, x: A, residual: A | None = None, mask: A | None = None) -> A:
-        """activation(batch_norm(x) + residual), of the shape, dtype and layout of x.
+        """Compute activation(batch_norm(x) + residual).
 
-        residual, mask: as in forward of the functions. In training every rank calls it, and what
-        backward needs, x above all, is kept until backward is called or clear.
+        In training every rank has to call it, and the layer keeps x and what else backward reads,
+        until `backward` or `clear` is called. In evaluation it keeps nothing.
+
+        Args:
+            x: float16, bfloat16, float32 or float64, also empty.
+            residual: In x's shape and dtype.
+            mask: bool or uint8, in x's shape without the channel axes; 0: the position does not
+                count in the statistics.
+
+        Returns:
+            y, in the shape, dtype and memory layout of x.
+
+        Raises:
+            Error: As `forward` of the functions raises.
+            TypeError: An argument is no array of the library.
         """
         if not self.training and self.running_mean is not None:
             return self._infer(x, residual)
@@ -128,9 +158,16 @@ class SyncBatchNorm(KeepsState[A]):
         return y
 
     def forward(self, x: A, residual: A | None = None, mask: A | None = None) -> tuple[A, Saved[A]]:
-        """y, and what backward takes as `saved`: nothing is kept by the layer. Also in evaluation.
+        """Compute y as a call of the layer does, and return what backward needs.
 
-        For passes whose backward is not in reverse order, comes several times, or not at all.
+        The layer keeps nothing. Use it if backward passes are not in reverse order, are repeated,
+        are in evaluation, or do not follow.
+
+        Args:
+            x: As in a call, and so are residual and mask.
+
+        Returns:
+            y, and saved, for `backward(dy, saved)`.
         """
         training = self.training
         mean = self.running_mean
@@ -154,55 +191,61 @@ class SyncBatchNorm(KeepsState[A]):
         )
 
     def backward(self, dy: A, saved: Saved[A] | None = None) -> Any:
-        """dx; or (dx, dresidual) where the forward pass had a residual.
+        """Compute the gradients of a forward pass, and add to weight_grad and bias_grad.
 
-        It belongs to the newest call of the layer that has had none yet, or to the forward pass
-        that gave `saved`. Adds to weight_grad and bias_grad, in place where they are arrays already
-        (as views of a buffer of yours may be). Every rank calls it where the pass was in training.
-        A call that raises leaves everything as it was.
+        It adds in place to arrays that are there, so that they may be views of one buffer. After
+        training every rank has to call it. If it raises, the layer is unchanged.
+
+        Args:
+            dy: The gradient of y, in its shape and dtype.
+            saved: The second result of `forward`; None: the newest call of the layer that has had
+                no backward pass.
+
+        Returns:
+            dx, or (dx, dresidual) if the forward pass had a residual.
+
+        Raises:
+            InvalidArgumentError: dy has a wrong shape, dtype or device, or saved is None and no
+                call of the layer waits for its backward pass.
+            TypeError: dy is no array, or saved is no result of `forward`.
         """
-        source = self._newest() if saved is None else saved
-        if not isinstance(source, Saved):
-            raise TypeError(
-                f"saved: got {type(saved).__name__}, expected what forward(x) gave besides y"
-            )
-        gradients = self.functions.backward(dy, source)
+        gradients = self.functions.backward(dy, self._newest() if saved is None else saved)
         if saved is None:
             self._outstanding.pop()
         dx, dweight, dbias = gradients
-        self.weight_grad = self._sum(self.weight_grad, dweight)
-        self.bias_grad = self._sum(self.bias_grad, dbias)
+        self.weight_grad = self._accumulate(self.weight_grad, dweight)
+        self.bias_grad = self._accumulate(self.bias_grad, dbias)
         return dx if gradients.dresidual is None else (dx, gradients.dresidual)
 
     @property
     def outstanding(self) -> int:
-        """How many calls of the layer in training have had no backward yet."""
+        """The number of training calls that have had no backward pass."""
         return len(self._outstanding)
 
     def clear(self) -> None:
-        """Forgets the calls that have had no backward, and frees what was kept for it."""
+        """Drop all calls that have had no backward pass, and free their memory."""
         self._outstanding.clear()
 
     def zero_grad(self) -> None:
-        """Sets weight_grad and bias_grad to None."""
+        """Set weight_grad and bias_grad to None."""
         self.weight_grad = self.bias_grad = None
 
     def _newest(self) -> Saved[A]:
         if not self._outstanding:
             raise InvalidArgumentError(
-                "backward: there is no call of the layer in training without its backward. In"
-                " evaluation nothing is kept: use y, saved = layer.forward(x), then"
+                "backward: got no saved, expected a training call of the layer without a backward"
+                " pass, but there is none. For evaluation, call y, saved = layer.forward(x) and"
                 " layer.backward(dy, saved)"
             )
         return self._outstanding[-1]
 
     def _keep(self, saved: Saved[A]) -> None:
         self._outstanding.append(saved)
-        if len(self._outstanding) == _MANY:
+        if len(self._outstanding) == _WARN_OUTSTANDING:
             warnings.warn(
-                f"{_MANY} calls of {self} in training have had no backward, and their inputs are"
-                " kept in memory. Where none follows use y, _ = layer.forward(x), which keeps"
-                " nothing, or layer.clear()",
+                f"{_WARN_OUTSTANDING} training calls of {self} have had no backward pass, and the"
+                " layer keeps their inputs in memory. If none follows, call"
+                " y, _ = layer.forward(x), which keeps nothing, or layer.clear()",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -222,32 +265,12 @@ class SyncBatchNorm(KeepsState[A]):
         )
         return y
 
-    def _sum(self, held: A | None, more: A | None) -> A | None:
-        if held is None or more is None:
-            return held if more is None else more
-        self.functions.library.add(held, more)
-        return held
-
-    def _new(self, dtype: Any) -> A:
-        """An array with one value per channel, not yet filled."""
-        library = self.functions.library
-        try:
-            array: A = library.empty(channel_shape(self.num_features), dtype)
-            known = array.dtype.name in _DTYPES
-        except TypeError:
-            known = False
-        if not known:
-            raise InvalidArgumentError(
-                f"dtype: got {dtype!r}, expected float16, float32, float64 or ml_dtypes.bfloat16"
-            )
-        return array
-
     def _check_channels(self, x: A) -> None:
-        """For a layer without arrays, with whose shapes that of x would be compared."""
+        """Check x's channels in a layer without arrays, which the core could not compare with."""
         shape = getattr(x, "shape", None)
         if shape is None:
-            return  # no array: the functions say so
-        channels = tuple(shape[a] for a in normalized_axes(plain_axes(self.axis), len(shape)))
+            return  # the functions raise TypeError
+        channels = tuple(shape[a] for a in normalize_axes(as_axis_tuple(self.axis), len(shape)))
         if channels != channel_shape(self.num_features):
             raise InvalidArgumentError(
                 f"x: got shape {shape}, expected {self.num_features} on axis {self.axis}"

@@ -1,4 +1,4 @@
-"""What the adapter asks of an array library. NumPy and CuPy answer in their own folders."""
+"""The interface that the adapter needs from an array library."""
 
 from __future__ import annotations
 
@@ -11,68 +11,96 @@ A = TypeVar("A", bound=Any)  # the library's array class
 
 
 class ArrayLibrary(ABC, Generic[A]):
-    """One array library. Its arrays have shape, strides (in bytes), dtype, itemsize and transpose.
+    """An array library: how arrays are converted, allocated, copied, and where calls run.
 
-    Nothing but `assign` and `add` reads or writes the values of an array.
+    Its arrays have shape, strides (in bytes), dtype, itemsize and transpose. Only `assign`, `add`
+    and `to_numpy` read or write the values of an array.
     """
 
     @abstractmethod
-    def adopt(self, value: Any, name: str) -> A:
-        """An argument as an array of this library: itself, or another library's in place.
+    def as_array(self, value: Any, name: str) -> A:
+        """Return an argument as an array of this library, without a copy.
 
-        Raises TypeError, naming the argument and what to do, for what is no array of this library
-        and cannot become one without a copy, such as an array in other memory;
-        InvalidArgumentError for an array that is not on the current device.
+        Args:
+            value: An array of this library, or of another one that shares its memory.
+            name: The name of the argument, for messages.
+
+        Raises:
+            TypeError: value is no array, or would have to be copied.
+            InvalidArgumentError: value is not on the current device.
         """
 
     @abstractmethod
     def view(
         self, array: A, shape: tuple[int, ...], strides: tuple[int, ...], name: str
     ) -> _core.Array:
-        """The memory of an array in another shape, with strides in elements, as the core takes it.
+        """Return a view of an array's memory for the core; the view keeps the array alive.
 
-        Keeps the array alive. Raises InvalidArgumentError for a dtype that the core does not know.
+        Args:
+            array: An array of this library.
+            shape: The shape of the view.
+            strides: The strides of the view, in elements.
+            name: The name of the argument, for messages.
+
+        Raises:
+            InvalidArgumentError: The core has no such dtype.
         """
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: Any) -> A:
-        """A new array, row-major, where arrays are made now (CuPy: the current device)."""
+        """Return a new row-major array without values, on the current device."""
 
     @abstractmethod
     def assign(self, target: A, value: Any) -> None:
-        """target[...] = value: an array of this library, of NumPy's, or a number."""
+        """Write `target[...] = value`; value is an array of this library or NumPy, or a number."""
 
     @abstractmethod
     def add(self, target: A, value: A) -> None:
-        """target += value."""
+        """Add value to target in place."""
 
     @abstractmethod
     def to_numpy(self, array: A) -> Any:
-        """The values as a NumPy array of its own, in the host's memory. Waits for the device."""
+        """Return a copy of an array as a `numpy.ndarray`, when its values are complete.
+
+        Args:
+            array: An array of this library.
+        """
 
     @abstractmethod
     def placement(
         self, x: A, workspace_size: int, threads: int | None, comm: Communicator | None
     ) -> dict[str, Any]:
-        """The keyword arguments of the core's functions that say where a call on x runs.
+        """Return the keyword arguments that tell the core where to run a call on x.
 
-        threads: on the CPU; None for the library's choice, which may look at the kind of comm.
+        Args:
+            x: The input of the call.
+            workspace_size: The size of the workspace, in bytes.
+            threads: CPU threads; None: the library's default, which may depend on comm.
+            comm: The process group of the call, or None.
         """
 
     def select_device(self, local_rank: int) -> int | None:  # noqa: ARG002
-        """Make the device of a process current, and return its index; None on the CPU.
+        """Make the device of a process the current one, and return its index.
 
-        local_rank: the number of the process on its machine; devices are given out in turn.
+        Args:
+            local_rank: The rank of the process on its machine. Devices are assigned round-robin.
+
+        Returns:
+            The index of the device, or None on the CPU, where the call does nothing.
         """
         return None
 
     def status_word(self, x: A) -> _core.Array | None:  # noqa: ARG002
-        """Where a device says that ranks disagree; None on the CPU, where the call itself raises.
+        """Return the word that a device sets if ranks are in different calls; None on the CPU.
 
-        Raises DesyncError if an earlier call on x's device has said so.
+        Args:
+            x: The input of the call.
+
+        Raises:
+            DesyncError: An earlier call on x's device has set the word.
         """
         return None
 
     def is_capturing(self) -> bool:
-        """Whether calls now become part of a graph, to be replayed later."""
+        """Return whether calls are being captured into a graph."""
         return False

@@ -1,4 +1,4 @@
-"""What the functions hand out besides arrays: Saved and Gradients."""
+"""The results of the functions besides arrays: Saved and Gradients."""
 
 from __future__ import annotations
 
@@ -14,34 +14,49 @@ from .operands import Operands
 
 @dataclass(slots=True, eq=False)
 class Saved(Generic[A]):
-    """What the backward pass needs of the forward pass. The arrays must not change in between.
+    """The result of a forward pass that its backward pass reads.
 
-    A CUDA graph that was captured works on the memory of this object: keep it as long as the graph.
+    x, weight and bias must not change before the backward pass. A captured CUDA graph uses memory
+    of this object: keep it as long as the graph.
+
+    Attributes:
+        operands: x, its layout and the options of the call.
+        statistics: float64 (3C + 2,): [W/(sum(W)*n), 0, mean[C], invstd[C], gate[C]].
+        weight: The scale, or None.
+        bias: The offset, or None.
+        has_residual: Whether the forward pass had a residual.
+        views: The arguments that every backward function of the core reads, by name.
+        mask: A view of the mask, or None.
+        comm: The communicator of the call, or None.
+        frozen: Whether the call used running statistics, so that its backward pass is local.
+        num_threads: CPU threads; None: the default.
     """
 
     operands: Operands[A]
-    statistics: A  # float64 (3*C + 2,): [W/(sum(W)*n), 0, mean[C], invstd[C], gate[C]]
+    statistics: A
     weight: A | None
     bias: A | None
     has_residual: bool
-    views: dict[str, Any]  # what all functions of the backward pass read, by argument
+    views: dict[str, Any]
     mask: Array | None
     comm: Communicator | None = None
-    frozen: bool = False  # running statistics were used: no group in the backward pass
+    frozen: bool = False
     num_threads: int | None = None
 
     @property
     def x(self) -> A:
-        """Dense; with the setting in_place the output."""
+        """The dense input, or the output with `in_place=True`."""
         return self.operands.x
 
 
 class Gradients(tuple[A, "A | None", "A | None"], Generic[A]):
-    """(dx, dweight, dbias), and dresidual, which is no item of the tuple.
+    """The tuple (dx, dweight, dbias), with dresidual as an attribute.
 
-    dx and dresidual have the shape, dtype and layout of x, dweight and dbias shape and dtype of
-    the parameter; None for what the forward pass had not. grad_reduction says what the last two
-    sum over.
+    Attributes:
+        dx: In the shape, dtype and layout of x.
+        dweight: In the shape and dtype of weight; None without a weight.
+        dbias: In the shape and dtype of bias; None without a bias.
+        dresidual: In the shape, dtype and layout of x; None without a residual.
     """
 
     dresidual: A | None

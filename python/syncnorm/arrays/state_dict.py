@@ -1,4 +1,4 @@
-"""State dicts of a layer: the names that other systems use, and arrays from anywhere."""
+"""Loads the arrays of a layer from state dicts of this and other systems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from syncnorm._facts import class_name
 
 from .library import A, ArrayLibrary
 
-# A layer's arrays, by torch's names, and what other systems call them.
+# The names of torch for a layer's arrays, each with the names of other systems.
 NAMES = {
     "weight": ("weight", "gamma", "scale"),
     "bias": ("bias", "beta"),
@@ -18,11 +18,16 @@ NAMES = {
     "running_var": ("running_var", "avg_var", "_variance", "moving_variance", "var"),
     "num_batches_tracked": ("num_batches_tracked", "N"),
 }
-OPTIONAL = "num_batches_tracked"  # older state dicts, and most systems, do not count
+OPTIONAL = "num_batches_tracked"  # most systems, and old versions of torch, do not store it
 
 
 class IncompatibleKeys(NamedTuple):
-    """What load_state_dict did not find, and what it did not know, as torch reports it."""
+    """The result of load_state_dict, with the field names of torch.
+
+    Attributes:
+        missing_keys: Names that the state did not have.
+        unexpected_keys: Names of the state that mean no array of the layer.
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -36,30 +41,43 @@ def load(
     strict: bool,
     prefix: str,
 ) -> IncompatibleKeys:
-    """Copies the arrays of `state` into `targets`: all of them, or none where it raises."""
+    """Copy the arrays of `state` into `targets`: all of them, or none if it raises.
+
+    Args:
+        library: The library of the targets.
+        targets: The arrays of a layer, by the names of torch.
+        state: Arrays of any library, by the names of any system in NAMES.
+        strict: Raise if names are missing or unknown. Otherwise return them.
+        prefix: Use only names that start with it.
+
+    Raises:
+        InvalidArgumentError: Names are missing or unknown, two names mean the same array, or a
+            shape or dtype does not fit.
+        TypeError: state is no mapping, or a value is no array.
+    """
     if not isinstance(state, Mapping):
         raise TypeError(
-            f"state: got {type(state).__name__}, expected a mapping of names to arrays, such as"
-            " numpy.load gives for an .npz file"
+            f"state: got {type(state).__name__}, expected a mapping of names to arrays, such as the"
+            " result of numpy.load for an .npz file"
         )
     keys = [key for key in state if isinstance(key, str) and key.startswith(prefix)]
-    found = {name: _key_of(name, keys, prefix) for name in targets}
+    found = {name: _find_key(name, keys, prefix) for name in targets}
     missing = [prefix + name for name, key in found.items() if key is None and name != OPTIONAL]
     unexpected = [key for key in keys if key not in found.values()]
     if strict and (missing or unexpected):
-        raise InvalidArgumentError(_differences(missing, unexpected, state, prefix))
-    fresh = {
-        name: _converted(library, state[key], targets[name], key)
+        raise InvalidArgumentError(_describe(missing, unexpected, state, prefix))
+    converted = {
+        name: _convert(library, state[key], targets[name], key)
         for name, key in found.items()
         if key is not None
     }
-    for name, value in fresh.items():
+    for name, value in converted.items():
         library.assign(targets[name], value)
     return IncompatibleKeys(missing, unexpected)
 
 
-def _key_of(name: str, keys: list[str], prefix: str) -> str | None:
-    """The one key that means this array; None without one."""
+def _find_key(name: str, keys: list[str], prefix: str) -> str | None:
+    """Return the key that means this array, or None if there is none."""
     matching = [prefix + alias for alias in NAMES[name] if prefix + alias in keys]
     if len(matching) > 1:
         raise InvalidArgumentError(
@@ -68,52 +86,49 @@ def _key_of(name: str, keys: list[str], prefix: str) -> str | None:
     return matching[0] if matching else None
 
 
-def _differences(
-    missing: list[str], unexpected: list[str], state: Iterable[str], prefix: str
-) -> str:
+def _describe(missing: list[str], unexpected: list[str], state: Iterable[str], prefix: str) -> str:
+    """Return the message for missing and unknown names."""
     parts = []
     if missing:
         names = "/".join(NAMES[missing[0].removeprefix(prefix)])
-        parts.append(
-            f"missing {', '.join(missing)} (expected one of the names {names} for the first)"
-        )
+        parts.append(f"missing {', '.join(missing)} (names of the first: {names})")
     if unexpected:
-        parts.append(f"unexpected {_some(unexpected)}")
-    prefixes = [p for p in _prefixes(state) if p != prefix]
-    hint = f"; give the layer's prefix, such as {_some(prefixes)}" if prefixes else ""
-    return f"state: {'; '.join(parts)}{hint}; strict=False loads what fits"
+        parts.append(f"unexpected {_shorten(unexpected)}")
+    prefixes = [p for p in _find_prefixes(state) if p != prefix]
+    hint = f"; pass the layer's prefix, such as {_shorten(prefixes)}" if prefixes else ""
+    return f"state: {'; '.join(parts)}{hint}; strict=False loads the arrays that fit"
 
 
-def _prefixes(state: Iterable[str]) -> list[str]:
-    """What stands before names that mean a running mean, separator included."""
+def _find_prefixes(state: Iterable[str]) -> list[str]:
+    """Return the prefixes of all running means in the state, with their separators."""
     endings = tuple(f"{sep}{name}" for name in NAMES["running_mean"] for sep in "./")
     names = (key for key in state if isinstance(key, str) and key.endswith(endings))
     return [key[: max(key.rfind("."), key.rfind("/")) + 1] for key in names]
 
 
-def _some(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     shown = ", ".join(names[:4])
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
 
 
-def _converted(library: ArrayLibrary[A], value: Any, target: A, key: str) -> A:
-    """The value in a new array like target."""
+def _convert(library: ArrayLibrary[A], value: Any, target: A, key: str) -> A:
+    """Return value as a new array in the shape and dtype of target."""
     array = _as_array(library, value, type(target), key)
     if _without_ones(array.shape) != _without_ones(target.shape):
         raise InvalidArgumentError(
-            f"{key}: got shape {tuple(array.shape)}, expected {target.shape}, or that with axes of"
-            " length 1 added"
+            f"{key}: got shape {tuple(array.shape)}, expected {target.shape}, where axes of length"
+            " 1 may be added"
         )
-    if not _fits(array.dtype, target.dtype):
+    if not _can_cast(array.dtype, target.dtype):
         raise InvalidArgumentError(
-            f"{key}: got dtype {array.dtype}, expected numbers that fit {target.dtype}"
+            f"{key}: got dtype {array.dtype}, expected numbers that can be cast to {target.dtype}"
         )
-    fresh = library.empty(target.shape, target.dtype)
-    library.assign(fresh, array.reshape(target.shape))
-    return fresh
+    converted = library.empty(target.shape, target.dtype)
+    library.assign(converted, array.reshape(target.shape))
+    return converted
 
 
-def _fits(dtype: Any, target: Any) -> bool:
+def _can_cast(dtype: Any, target: Any) -> bool:
     if target.kind == "i":
         return dtype.kind in "iu"
     return dtype.kind in "fiu" or dtype.name == "bfloat16"
@@ -123,18 +138,18 @@ def _without_ones(shape: Iterable[int]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
 
 
-def _as_array(library: ArrayLibrary[A], value: Any, kind: type, key: str) -> Any:
-    """An array of this library, which are of this kind, or of NumPy's, wherever it comes from."""
+def _as_array(library: ArrayLibrary[A], value: Any, array_type: type, key: str) -> Any:
+    """Return value as an array of the library, which has this type, or of NumPy."""
     if hasattr(value, "detach"):
         return _from_torch(value)
-    if isinstance(value, kind) or not hasattr(value, "__array__"):
-        array: Any = library.adopt(value, key)
+    if isinstance(value, array_type) or not hasattr(value, "__array__"):
+        array: Any = library.as_array(value, key)
     else:
         try:
             array = value.__array__()
-        except TypeError as error:  # CuPy's: it is not for NumPy
+        except TypeError as error:  # such as CuPy's, which has no implicit conversion to NumPy
             raise TypeError(f"{key}: got {class_name(value)}: {error}") from error
-    return _from_bits(array) if array.dtype.name == "void16" else array
+    return _from_bfloat16_bytes(array) if array.dtype.name == "void16" else array
 
 
 def _from_torch(tensor: Any) -> Any:
@@ -144,6 +159,6 @@ def _from_torch(tensor: Any) -> Any:
     return tensor.numpy()
 
 
-def _from_bits(array: Any) -> Any:
-    """float32 from bfloat16, which numpy.load gives as two bytes without a meaning."""
+def _from_bfloat16_bytes(array: Any) -> Any:
+    """Return float32 values of a bfloat16 array, for which numpy.load has only the dtype void16."""
     return (array.view("uint16").astype("uint32") << 16).view("float32")

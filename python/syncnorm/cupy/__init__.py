@@ -1,9 +1,9 @@
 """Synchronized batch normalization of CuPy arrays.
 
 Arrays in, arrays out: `forward`, `backward`, `infer`, the phases, and the layer `SyncBatchNorm`.
-Arrays of other libraries on the current CUDA device are taken as they are (DLPack, or
-__cuda_array_interface__). Work is enqueued on CuPy's current stream, and memory comes from CuPy's
-allocator. `xp` is cupy, and `to_numpy` copies, for programs that run with syncnorm.numpy as well.
+Arrays of other libraries on the current CUDA device are used without a copy, through DLPack or
+__cuda_array_interface__. Calls are enqueued on CuPy's current stream and use CuPy's allocator. `xp`
+is cupy, for programs that also run with syncnorm.numpy.
 """
 
 from __future__ import annotations

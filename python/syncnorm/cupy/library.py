@@ -1,4 +1,4 @@
-"""CuPy's answers to what the adapter asks of an array library."""
+"""CuPy as an ArrayLibrary."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from syncnorm.status_word import StatusWord, explanation
 
 from .runtime import CupyArray, Runtime, Stream
 
+_DLPACK_HOST = (1, 3)  # pageable and pinned memory
+_DLPACK_CUDA = (2, 13)  # device and managed memory
 
-class _Controls(threading.local):
-    """The control buffers of one thread, by device and stream: threads may share a stream.
 
-    A stream is told by its object, not by its pointer: the next stream may get that of one that is
-    gone, and the default stream of a thread has the same pointer in all threads.
+class _ControlBuffers(threading.local):
+    """The control buffers of one thread, by device and stream. Threads may share a stream.
+
+    The key is the stream object, because a pointer is no identity: a new stream may get the pointer
+    of a destroyed one, and per-thread default streams have the same pointer in all threads.
     """
 
     def __init__(self) -> None:
@@ -28,16 +31,20 @@ class _Controls(threading.local):
 
 
 class CupyLibrary(ArrayLibrary[CupyArray]):
-    """Arrays on the current device, whose work is enqueued on CuPy's current stream."""
+    """CuPy arrays on the current device. Calls are enqueued on CuPy's current stream.
+
+    Args:
+        runtime: CuPy, or a replacement in tests.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self._names: dict[Any, str] = {}
-        self._controls = _Controls()
+        self._dtype_names: dict[Any, str] = {}
+        self._control_buffers = _ControlBuffers()
         self._status_words: dict[int, StatusWord] = {}
 
-    def adopt(self, value: Any, name: str) -> CupyArray:
-        array = value if type(value) is cupy.ndarray else self._adopted(value, name)
+    def as_array(self, value: Any, name: str) -> CupyArray:
+        array = value if type(value) is cupy.ndarray else self._without_copy(value, name)
         device, current = array.data.device_id, self.runtime.current_device()
         if device != current:
             raise InvalidArgumentError(
@@ -47,19 +54,22 @@ class CupyLibrary(ArrayLibrary[CupyArray]):
             )
         return array
 
-    def _adopted(self, value: Any, name: str) -> CupyArray:
+    def _without_copy(self, value: Any, name: str) -> CupyArray:
+        """Return a subclass instance or an array of another library as a cupy.ndarray."""
         if isinstance(value, cupy.ndarray):
-            return value.view(cupy.ndarray)  # without what a subclass does differently
+            return value.view(cupy.ndarray)
         device_of = getattr(value, "__dlpack_device__", None)
         if device_of is not None:
             kind, _ = device_of()
             if kind in _DLPACK_CUDA:
                 return self.runtime.from_dlpack(value)
-            where = "the host" if kind in _DLPACK_HOST else f"DLPack's device type {kind}"
+            where = (
+                "host memory" if kind in _DLPACK_HOST else f"memory of DLPack device type {kind}"
+            )
             raise TypeError(
-                f"{name}: got {class_name(value)} in memory of {where}, expected an array on the"
-                " current CUDA device: copy it there with cupy.asarray, or use syncnorm.numpy for"
-                " arrays in the host's memory"
+                f"{name}: got {class_name(value)} in {where}, expected an array on the current CUDA"
+                " device: copy it there with cupy.asarray, or use syncnorm.numpy for arrays in host"
+                " memory"
             )
         interface = getattr(value, "__cuda_array_interface__", None)
         if interface is None:
@@ -70,8 +80,8 @@ class CupyLibrary(ArrayLibrary[CupyArray]):
         array = self.runtime.from_interface(value)
         if array.data.ptr != interface["data"][0]:
             raise InvalidArgumentError(
-                f"{name}: the memory of this {class_name(value)} could not be taken as it is; make"
-                " its device the current one"
+                f"{name}: got {class_name(value)} that CuPy had to copy, expected an array on the"
+                " current CUDA device; make its device the current one"
             )
         return array
 
@@ -82,9 +92,9 @@ class CupyLibrary(ArrayLibrary[CupyArray]):
         strides: tuple[int, ...],
         name: str,  # noqa: ARG002
     ) -> _core.Array:
-        dtype = self._names.get(array.dtype)
+        dtype = self._dtype_names.get(array.dtype)
         if dtype is None:
-            dtype = self._names.setdefault(array.dtype, array.dtype.name)
+            dtype = self._dtype_names.setdefault(array.dtype, array.dtype.name)
         memory = array.data
         return _core.Array(memory.ptr, shape, strides, dtype, "cuda", memory.device_id, owner=array)
 
@@ -98,9 +108,19 @@ class CupyLibrary(ArrayLibrary[CupyArray]):
         self.runtime.add(target, value)
 
     def to_numpy(self, array: CupyArray) -> Any:
+        """Return a copy of an array as a numpy.ndarray in host memory. Waits for the device.
+
+        Args:
+            array: A CuPy array.
+        """
         return self.runtime.to_numpy(array)
 
     def select_device(self, local_rank: int) -> int:
+        """Make the CUDA device of a process the current one, and return its index.
+
+        Args:
+            local_rank: The rank of the process on its machine. Devices are assigned round-robin.
+        """
         index = local_rank % self.runtime.device_count()
         self.runtime.use_device(index)
         return index
@@ -113,32 +133,35 @@ class CupyLibrary(ArrayLibrary[CupyArray]):
         comm: Communicator | None,  # noqa: ARG002
     ) -> dict[str, Any]:
         stream = self.runtime.current_stream()
+        control = None
+        # A graph may be replayed while calls run on the stream that captured it.
+        if not stream.is_capturing():
+            control = self._control_buffer(x.data.device_id, stream)
         return {
-            "workspace": self._bytes(self.empty((workspace_size,), "uint8")),
-            # A graph may be replayed on any stream, beside calls on the one that captured it.
-            "control": None if stream.is_capturing() else self._control(x.data.device_id, stream),
+            "workspace": self._bytes_view(self.empty((workspace_size,), "uint8")),
+            "control": control,
             "stream": stream.ptr,
         }
 
-    def _control(self, device: int, stream: Stream) -> _core.Array:
-        """Zeroed once on the stream, and left zero by every call of the core."""
-        controls = self._controls.by_device.setdefault(device, WeakKeyDictionary())
-        control = controls.get(stream)
-        if control is None:
-            control = controls[stream] = self._bytes(self.runtime.zeros(_core.CONTROL_SIZE))
-        return control
+    def _control_buffer(self, device: int, stream: Stream) -> _core.Array:
+        """Return the stream's control buffer: zeroed once, and left zero by every call."""
+        buffers = self._control_buffers.by_device.setdefault(device, WeakKeyDictionary())
+        buffer = buffers.get(stream)
+        if buffer is None:
+            buffer = buffers[stream] = self._bytes_view(self.runtime.zeros(_core.CONTROL_SIZE))
+        return buffer
 
-    def _bytes(self, memory: CupyArray) -> _core.Array:
+    def _bytes_view(self, memory: CupyArray) -> _core.Array:
         return self.view(memory, memory.shape, (1,), "workspace")
 
     def status_word(self, x: CupyArray) -> _core.Array | None:
         device = x.data.device_id
         word = self._status_words.get(device)
         if word is None:
-            if self.is_capturing():  # where the driver may refuse to allocate
+            if self.is_capturing():  # the driver may refuse to allocate pinned memory
                 return None
             memory = self.runtime.pinned_memory(4)
-            # Of two threads that come at once the first sets the word of both.
+            # setdefault: two threads may get here at once, and have to use the same word.
             word = self._status_words.setdefault(device, StatusWord(memory.ptr, device, memory))
         if word.take():
             raise DesyncError(explanation(f"CUDA device {device}"))
@@ -147,8 +170,5 @@ class CupyLibrary(ArrayLibrary[CupyArray]):
     def is_capturing(self) -> bool:
         return self.runtime.current_stream().is_capturing()
 
-
-_DLPACK_HOST = (1, 3)  # and what the host has pinned
-_DLPACK_CUDA = (2, 13)  # and managed memory
 
 LIBRARY = CupyLibrary(Runtime())

@@ -1,4 +1,4 @@
-"""What the adapter asks of the driver, and all that CuPy itself enqueues: fills and copies."""
+"""All calls to the CUDA driver and all work that CuPy itself enqueues: fills and copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CupyArray: TypeAlias = "cupy.ndarray"
 
 
 class Stream(Protocol):
-    """What is used of a cupy.cuda.Stream."""
+    """The used part of cupy.cuda.Stream."""
 
     ptr: int
 
@@ -18,15 +18,15 @@ class Stream(Protocol):
 
 
 class Memory(Protocol):
-    """What is used of a cupy.cuda.PinnedMemoryPointer."""
+    """The used part of cupy.cuda.PinnedMemoryPointer."""
 
     ptr: int
 
 
 class Runtime:
-    """CuPy's own. Tests without a driver replace it, and the allocator of CuPy.
+    """CuPy's driver calls. Tests without a driver replace this class and CuPy's allocator.
 
-    Nothing here waits for a device, but for to_numpy.
+    Only to_numpy waits for a device.
     """
 
     def device_count(self) -> int:
@@ -41,21 +41,22 @@ class Runtime:
         cupy.cuda.Device(index).use()
 
     def current_stream(self) -> Stream:
-        """The object that was made current: it lives as long as the stream."""
+        """Return the stream object that was made current, which lives as long as the stream."""
         stream: Stream = cupy.cuda.get_current_stream()
         return stream
 
     def pinned_memory(self, size: int) -> Memory:
+        """Allocate `size` bytes of pinned host memory."""
         memory: Memory = cupy.cuda.alloc_pinned_memory(size)
         return memory
 
     def zeros(self, size: int) -> CupyArray:
-        """So many bytes."""
+        """Return `size` zeroed bytes on the current device."""
         return cupy.zeros(size, "uint8")
 
     def assign(self, target: CupyArray, value: Any) -> None:
-        in_place = isinstance(value, cupy.ndarray | int | float)
-        target[...] = value if in_place else cupy.asarray(value)
+        no_upload = isinstance(value, cupy.ndarray | int | float)
+        target[...] = value if no_upload else cupy.asarray(value)
 
     def add(self, target: CupyArray, value: CupyArray) -> None:
         target += value
@@ -64,12 +65,13 @@ class Runtime:
         return cupy.asnumpy(array)
 
     def from_dlpack(self, value: Any) -> CupyArray:
-        """The current stream waits for the work that `value` waits for."""
+        """Return an array over value's memory. The current stream waits for value's stream."""
         return cupy.from_dlpack(value)
 
     def from_interface(self, value: Any) -> CupyArray:
-        """An object with __cuda_array_interface__; it may have been copied to the current device.
+        """Return an array over the memory of an object with __cuda_array_interface__.
 
-        Where the interface names a stream, CuPy waits for it (CUPY_CUDA_ARRAY_INTERFACE_SYNC).
+        CuPy copies it if it is on another device. If the interface names a stream, CuPy makes the
+        host wait for it, unless CUPY_CUDA_ARRAY_INTERFACE_SYNC=0.
         """
         return cupy.asarray(value)

@@ -1,6 +1,6 @@
 """Synchronized batch normalization for JAX: a function, and the phases that it is composed of.
 
-Importing it registers the core's phases with XLA, for CPU and CUDA devices.
+The import registers the core's phases with XLA, for CPU and CUDA devices.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from syncnorm.settings import Settings
 from .functional import batch_norm
 from .grad_phases import Gradients, grad_input, grad_moments, infer_backward
 from .phases import center, infer, moments, normalize, update_running
-from .statistics import RunningStatistics
+from .running_statistics import RunningStatistics
 from .wires import add_up, sum_over
 
 __all__ = [

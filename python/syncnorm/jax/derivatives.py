@@ -1,7 +1,6 @@
-"""normalize and infer with first derivatives, in reverse mode.
+"""normalize and infer as functions with a first derivative in reverse mode.
 
-What jax.grad asks of a function inside shard_map: a gradient differs along the same mesh axes as
-the input that it belongs to.
+In shard_map, JAX requires that a gradient varies along the same mesh axes as its input.
 """
 
 from __future__ import annotations
@@ -18,13 +17,22 @@ from syncnorm.settings import Settings
 
 from . import grad_phases, phases
 from .grad_phases import Gradients
-from .statistics import RunningStatistics
-from .varying import cast, cast_optional, varying_axes
+from .mesh_axes import mark_optional_varying, mark_varying, varying_axes
+from .running_statistics import RunningStatistics
 from .wires import sum_over
 
 
-class Plan(NamedTuple):
-    """What a call computes: all that is not an array."""
+class StaticArgs(NamedTuple):
+    """The arguments of a call that are no arrays.
+
+    Attributes:
+        settings: eps, momentum and the choices.
+        axis: The channel axis.
+        group_axes: The mesh axes of the group.
+        group_size: The number of ranks.
+        tag: A number for the call.
+        has_residual: Whether there is a residual.
+    """
 
     settings: Settings
     axis: int
@@ -34,13 +42,16 @@ class Plan(NamedTuple):
     has_residual: bool = False
 
     @property
-    def adds_before_activation(self) -> bool:
-        """Whether the activation is given what x does not tell."""
+    def activates_residual(self) -> bool:
+        """Whether the input of an activation includes the residual.
+
+        Then backward needs y, and the gradient of the residual is not dy.
+        """
         return self.has_residual and self.settings.activation != "identity"
 
 
 class Inputs(NamedTuple):
-    """What has a gradient."""
+    """The inputs that have gradients."""
 
     x: Array
     weight: Array | None
@@ -48,16 +59,19 @@ class Inputs(NamedTuple):
     residual: Array | None
 
 
-class Sums(NamedTuple):
-    """Of the forward pass: this rank's wire, and the group's."""
+class Wires(NamedTuple):
+    """The wires of the forward pass: that of this rank, and the sums over the group."""
 
     wire: Array
     total: Array
     center_total: Array | None
 
 
-class _Kept(NamedTuple):
-    """For the backward pass. x is y in place; y where adds_before_activation."""
+class _BackwardInputs(NamedTuple):
+    """The arrays that forward keeps for backward.
+
+    x is y in place; y is None unless args.activates_residual.
+    """
 
     x: Array
     weight: Array | None
@@ -67,145 +81,152 @@ class _Kept(NamedTuple):
     y: Array | None
 
 
-def alike(plan: Plan, inputs: Inputs, mask: Array | None = None) -> Inputs:
-    """The inputs as ones that differ along the same mesh axes.
+def match_varying_axes(args: StaticArgs, inputs: Inputs, mask: Array | None = None) -> Inputs:
+    """Mark all inputs as varying along the axes of any of them.
 
-    Where one did not differ along an axis, the cast makes its gradient the sum along it. Parameters
-    whose gradient the core sums over the group stay as they are along the group's axes.
+    This makes the gradient of an input that did not vary along an axis the sum along that axis. If
+    the core sums the gradients of weight and bias over the group, they are left as they are along
+    the axes of the group.
     """
-    everywhere = varying_axes(*inputs, mask)
-    of_parameters = everywhere
-    if plan.settings.grad_reduction != "local":
-        of_parameters -= frozenset(plan.group_axes)
+    axes = varying_axes(*inputs, mask)
+    parameter_axes = axes
+    if args.settings.grad_reduction != "local":
+        parameter_axes -= frozenset(args.group_axes)
     return Inputs(
-        cast(inputs.x, everywhere),
-        cast_optional(inputs.weight, of_parameters),
-        cast_optional(inputs.bias, of_parameters),
-        cast_optional(inputs.residual, everywhere),
+        mark_varying(inputs.x, axes),
+        mark_optional_varying(inputs.weight, parameter_axes),
+        mark_optional_varying(inputs.bias, parameter_axes),
+        mark_optional_varying(inputs.residual, axes),
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def normalize(plan: Plan, inputs: Inputs, mask: Array | None, sums: Sums) -> Array:
-    """y, by the group's sums."""
-    return _normalize_forward(plan, inputs, mask, sums)[0]
+def normalize(args: StaticArgs, inputs: Inputs, mask: Array | None, wires: Wires) -> Array:
+    """Return y, normalized with the statistics of the group."""
+    return _normalize_forward(args, inputs, mask, wires)[0]
 
 
 def _normalize_forward(
-    plan: Plan, inputs: Inputs, mask: Array | None, sums: Sums
-) -> tuple[Array, _Kept]:
-    inputs = _once(inputs)
+    args: StaticArgs, inputs: Inputs, mask: Array | None, wires: Wires
+) -> tuple[Array, _BackwardInputs]:
+    inputs = _first_order(inputs)
     y, saved = phases.normalize(
         inputs.x,
-        sums.wire,
-        sums.total,
-        plan.group_size,
-        plan.settings,
-        axis=plan.axis,
-        center_total=sums.center_total,
+        wires.wire,
+        wires.total,
+        args.group_size,
+        args.settings,
+        axis=args.axis,
+        center_total=wires.center_total,
         weight=inputs.weight,
         bias=inputs.bias,
         residual=inputs.residual,
-        tag=plan.tag,
+        tag=args.tag,
     )
-    return y, _keep(plan, inputs, mask, y, saved)
+    return y, _backward_inputs(args, inputs, mask, y, saved)
 
 
-def _normalize_backward(plan: Plan, kept: _Kept, dy: Array) -> tuple[Inputs, None, None]:
-    kept, dy = _once((kept, dy))
-    options: dict[str, Any] = {"axis": plan.axis, "tag": plan.tag}
+def _normalize_backward(
+    args: StaticArgs, kept: _BackwardInputs, dy: Array
+) -> tuple[Inputs, None, None]:
+    kept, dy = _first_order((kept, dy))
+    options: dict[str, Any] = {"axis": args.axis, "tag": args.tag}
     options |= {"weight": kept.weight, "bias": kept.bias, "y": kept.y}
     tensors = kept.x, dy, kept.saved
-    wire = grad_phases.grad_moments(*tensors, plan.settings, **options)
+    wire = grad_phases.grad_moments(*tensors, args.settings, **options)
     gradients = grad_phases.grad_input(
         *tensors,
         wire,
-        sum_over(wire, plan.group_axes),
-        plan.group_size,
-        plan.settings,
+        sum_over(wire, args.group_axes),
+        args.group_size,
+        args.settings,
         **options,
         mask=kept.mask,
-        residual=plan.adds_before_activation,
-        group_axes=plan.group_axes,
+        residual=args.activates_residual,
+        group_axes=args.group_axes,
     )
-    return _as_inputs(plan, kept, gradients, dy), None, None
+    return _cotangents(args, kept, gradients, dy), None, None
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def infer(plan: Plan, inputs: Inputs, running: RunningStatistics) -> Array:
-    """y, by the running statistics."""
-    return _infer_forward(plan, inputs, running)[0]
+def infer(args: StaticArgs, inputs: Inputs, running: RunningStatistics) -> Array:
+    """Return y, normalized with the running statistics."""
+    return _infer_forward(args, inputs, running)[0]
 
 
-def _infer_forward(plan: Plan, inputs: Inputs, running: RunningStatistics) -> tuple[Array, _Kept]:
-    inputs = _once(inputs)
+def _infer_forward(
+    args: StaticArgs, inputs: Inputs, running: RunningStatistics
+) -> tuple[Array, _BackwardInputs]:
+    inputs = _first_order(inputs)
     y, saved = phases.infer(
         inputs.x,
         running,
-        plan.settings,
-        axis=plan.axis,
+        args.settings,
+        axis=args.axis,
         weight=inputs.weight,
         bias=inputs.bias,
         residual=inputs.residual,
     )
-    return y, _keep(plan, inputs, None, y, saved)
+    return y, _backward_inputs(args, inputs, None, y, saved)
 
 
-def _infer_backward(plan: Plan, kept: _Kept, dy: Array) -> tuple[Inputs, None]:
-    kept, dy = _once((kept, dy))
+def _infer_backward(args: StaticArgs, kept: _BackwardInputs, dy: Array) -> tuple[Inputs, None]:
+    kept, dy = _first_order((kept, dy))
     gradients = grad_phases.infer_backward(
         kept.x,
         dy,
         kept.saved,
-        plan.settings,
-        axis=plan.axis,
+        args.settings,
+        axis=args.axis,
         weight=kept.weight,
         bias=kept.bias,
         y=kept.y,
-        residual=plan.adds_before_activation,
+        residual=args.activates_residual,
     )
-    return _as_inputs(plan, kept, gradients, dy), None
+    return _cotangents(args, kept, gradients, dy), None
 
 
 infer.defvjp(_infer_forward, _infer_backward)
 
 
-def _keep(plan: Plan, inputs: Inputs, mask: Array | None, y: Array, saved: Array) -> _Kept:
-    return _Kept(
-        y if plan.settings.in_place else inputs.x,
+def _backward_inputs(
+    args: StaticArgs, inputs: Inputs, mask: Array | None, y: Array, saved: Array
+) -> _BackwardInputs:
+    return _BackwardInputs(
+        y if args.settings.in_place else inputs.x,
         inputs.weight,
         inputs.bias,
         saved,
         mask,
-        y if plan.adds_before_activation else None,
+        y if args.activates_residual else None,
     )
 
 
-def _as_inputs(plan: Plan, kept: _Kept, gradients: Gradients, dy: Array) -> Inputs:
-    """The gradients as cotangents, each differing along the axes along which its input does."""
+def _cotangents(args: StaticArgs, kept: _BackwardInputs, gradients: Gradients, dy: Array) -> Inputs:
+    """Return the gradients, each marked as varying along the axes of its input."""
     dx, dweight, dbias, dresidual = gradients
-    if plan.has_residual and dresidual is None:  # no activation
+    if args.has_residual and not args.activates_residual:
         dresidual = dy
     return Inputs(
         dx,
-        cast_optional(dweight, varying_axes(kept.weight)),
-        cast_optional(dbias, varying_axes(kept.bias)),
+        mark_optional_varying(dweight, varying_axes(kept.weight)),
+        mark_optional_varying(dbias, varying_axes(kept.bias)),
         dresidual,
     )
 
 
 @jax.custom_jvp
-def _once(arrays: Any) -> Any:
-    """The arrays themselves, for what is differentiated already."""
+def _first_order(arrays: Any) -> Any:
+    """Return the arrays, and raise if they are differentiated a second time."""
     return arrays
 
 
-@_once.defjvp
-def _refuse(*_: Any) -> Any:
+@_first_order.defjvp
+def _refuse_second_order(*_: Any) -> Any:
     raise UnsupportedError(
-        "a second derivative of syncnorm.jax.batch_norm was asked for; expected first derivatives"
-        " in reverse mode, as of jax.grad"
+        "got a second derivative of syncnorm.jax.batch_norm, expected first derivatives in reverse"
+        " mode, such as jax.grad"
     )

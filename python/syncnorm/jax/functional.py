@@ -1,4 +1,4 @@
-"""Batch normalization synchronized along mesh axes, composed of the public phases."""
+"""batch_norm: synchronized along mesh axes, composed of the public phases."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from syncnorm import InvalidArgumentError
 from syncnorm.settings import Choices, Settings, constant_tag, core_options
 
 from . import phases
-from .derivatives import Inputs, Plan, Sums, alike, infer, normalize
-from .statistics import RunningStatistics
-from .wires import AxisName, axes_of, sum_over
+from .derivatives import Inputs, StaticArgs, Wires, infer, match_varying_axes, normalize
+from .running_statistics import RunningStatistics
+from .wires import AxisName, axis_names, sum_over
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,97 +36,113 @@ def batch_norm(
     name: str | None = None,
     **choices: Unpack[Choices],
 ) -> tuple[Array, RunningStatistics | None]:
-    """activation(batch_norm(x) * weight + bias + residual), and the new running statistics.
+    """Compute activation(batch_norm(x)*weight + bias + residual), and the new running statistics.
 
-    In training with the statistics of the batch over all ranks along axis_name: the name of a mesh
-    axis of shard_map (or of an axis of vmap or pmap), a tuple of them, or None for this rank alone.
-    Otherwise with `running`, which is returned as it is, and no rank talks to another.
+    In training, x is normalized with the statistics of the batch over all ranks along axis_name. In
+    evaluation it is normalized with `running`, without communication.
 
-    x: any shape, float16, bfloat16, float32 or float64; axis: the one with the channels. weight,
-    bias: (C,) or None; any mix of float16, bfloat16 and float32, float32 or float64 where x is
-    float64. running: updated if given; running = (1 - momentum)*running + momentum*batch (Flax's
-    momentum is 1 - this), and momentum=None is the average over all batches. residual: x's shape
-    and dtype. mask: bool or uint8, x's shape without the channels or with 1 in their place, where
-    sizes of 1 are broadcast; 0: the position does not count in the statistics. choices: those of
-    syncnorm.Options; in_place keeps y for the backward pass in place of x. name: of the layer;
-    ranks that are in layers of different names get an error.
+    x, weight, bias and residual have first derivatives in reverse mode. With the default
+    grad_reduction="local", jax.grad returns what it returns for any other function: for weights
+    that shard_map replicates, the sum over the devices. docs/jax.md has the other cases.
 
-    x, weight, bias and residual have first derivatives, in reverse mode. With
-    grad_reduction="local" (the default) jax.grad gives what it gives for any other function: for
-    weights that shard_map replicates, the sum over the devices, once. docs/jax.md has the other
-    cases. No gradient goes through the running statistics.
+    Args:
+        x: float16, bfloat16, float32 or float64, of any shape.
+        weight: (C,), any mix of float16, bfloat16 and float32, or float32 or float64 where x is
+            float64; None: 1.
+        bias: As weight; None: 0.
+        running: The running statistics, with mean and var in the shape and dtypes of weight, or
+            None. Required in evaluation.
+        axis_name: The name of a mesh axis of shard_map, or of an axis of vmap or pmap; a tuple of
+            names; or None for this device alone.
+        axis: The channel axis.
+        training: False: normalize with `running` and return it unchanged.
+        momentum: running = (1 - momentum)*running + momentum*batch, so that Flax's momentum is
+            1 - momentum; None: the average over all batches.
+        eps: Added to the variance.
+        residual: In x's shape and dtype, added before the activation.
+        mask: bool or uint8, in x's shape without the channel axis, or with 1 in its place. Axes of
+            length 1 are broadcast. A position where it is 0 does not count in the statistics.
+        name: The name of the layer. Ranks in layers of different names get an error.
+        **choices: weighting, eps_mode, variance_factor, grad_reduction, centering, activation,
+            negative_slope and in_place, as in `syncnorm.Options`. `in_place=True` keeps y for
+            backward instead of x.
 
-    Raises InvalidArgumentError (a ValueError) for shapes and choices that can never be right, while
-    tracing. Errors of the computation: see syncnorm.jax.phases.
+    Returns:
+        y, in the shape and dtype of x, and the new running statistics, or None without `running`.
+        No gradient goes through the running statistics.
+
+    Raises:
+        InvalidArgumentError: A shape or a setting is not allowed. It is raised while tracing.
+        jax.errors.JaxRuntimeError: The core found an error in the computation, such as ranks in
+            different calls.
     """
     settings = Settings(eps, momentum, **choices)
-    core_options(settings)  # refuses what is not allowed
+    core_options(settings)  # raises if a setting is not allowed
     inputs = Inputs(jnp.asarray(x), *(_optional_array(one) for one in (weight, bias, residual)))
     running = None if running is None else _without_gradient(running)
+    has_residual = residual is not None
     if not training:
-        return _infer(Plan(settings, axis, has_residual=residual is not None), inputs, running)
-    axes = axes_of(axis_name)
-    plan = Plan(
-        settings,
-        axis,
-        axes,
-        jax.lax.axis_size(axes) if axes else 1,
-        constant_tag(name),
-        residual is not None,
-    )
-    return _train(plan, inputs, _optional_array(mask), running)
+        return _infer(StaticArgs(settings, axis, has_residual=has_residual), inputs, running)
+    names = axis_names(axis_name)
+    group_size = jax.lax.axis_size(names) if names else 1
+    args = StaticArgs(settings, axis, names, group_size, constant_tag(name), has_residual)
+    return _train(args, inputs, _optional_array(mask), running)
 
 
 def _infer(
-    plan: Plan, inputs: Inputs, running: RunningStatistics | None
+    args: StaticArgs, inputs: Inputs, running: RunningStatistics | None
 ) -> tuple[Array, RunningStatistics]:
     if running is None:
-        raise InvalidArgumentError("running: got None, needed where training is False")
-    return infer(plan, alike(plan, inputs), running), running
+        raise InvalidArgumentError(
+            "running: got None, expected RunningStatistics because training is False"
+        )
+    return infer(args, match_varying_axes(args, inputs), running), running
 
 
 def _train(
-    plan: Plan, inputs: Inputs, mask: Array | None, running: RunningStatistics | None
+    args: StaticArgs, inputs: Inputs, mask: Array | None, running: RunningStatistics | None
 ) -> tuple[Array, RunningStatistics | None]:
-    inputs = alike(plan, inputs, mask)
+    inputs = match_varying_axes(args, inputs, mask)
     values = jax.lax.stop_gradient(inputs.x)
-    sums = _sums(plan, values, mask)
+    wires = _exchange_wires(args, values, mask)
     if running is not None:
-        running = _updated(plan, values, mask, sums, running)
-    return normalize(plan, inputs, mask, sums), running
+        running = _update_running(args, values, mask, wires, running)
+    return normalize(args, inputs, mask, wires), running
 
 
-def _sums(plan: Plan, x: Array, mask: Array | None) -> Sums:
-    options: dict[str, Any] = {"axis": plan.axis, "tag": plan.tag}
-    wire, local_var = phases.moments(x, plan.settings, mask=mask, **options)
-    total = sum_over(wire, plan.group_axes)
+def _exchange_wires(args: StaticArgs, x: Array, mask: Array | None) -> Wires:
+    options: dict[str, Any] = {"axis": args.axis, "tag": args.tag}
+    wire, local_var = phases.moments(x, args.settings, mask=mask, **options)
+    total = sum_over(wire, args.group_axes)
     if local_var is None:
-        return Sums(wire, total, None)
-    wires = wire, total, local_var
-    center_wire = phases.center(x, *wires, plan.group_size, plan.settings, **options)
-    return Sums(wire, total, sum_over(center_wire, plan.group_axes))
+        return Wires(wire, total, None)
+    center_wire = phases.center(
+        x, wire, total, local_var, args.group_size, args.settings, **options
+    )
+    return Wires(wire, total, sum_over(center_wire, args.group_axes))
 
 
-def _updated(
-    plan: Plan, x: Array, mask: Array | None, sums: Sums, running: RunningStatistics
+def _update_running(
+    args: StaticArgs, x: Array, mask: Array | None, wires: Wires, running: RunningStatistics
 ) -> RunningStatistics:
-    if plan.settings.momentum is None and running.num_batches_tracked is None:
+    if args.settings.momentum is None and running.num_batches_tracked is None:
         raise InvalidArgumentError(
-            "running.num_batches_tracked: got None, needed where momentum is None"
+            "running.num_batches_tracked: got None, expected an integer array because momentum is"
+            " None"
         )
-    # The other factors depend on the rank's own count, which only a mask makes another one.
-    same = plan.settings.variance_factor in ("unbiased", "biased") or mask is None
+    # The other factors depend on the rank's count of values, which differs only with a mask.
+    same = args.settings.variance_factor in ("unbiased", "biased") or mask is None
     return phases.update_running(
         x,
-        sums.wire,
-        sums.total,
-        plan.group_size,
+        wires.wire,
+        wires.total,
+        args.group_size,
         running,
-        plan.settings,
-        axis=plan.axis,
-        center_total=sums.center_total,
-        tag=plan.tag,
-        group_axes=plan.group_axes if same else None,
+        args.settings,
+        axis=args.axis,
+        center_total=wires.center_total,
+        tag=args.tag,
+        group_axes=args.group_axes if same else None,
     )
 
 

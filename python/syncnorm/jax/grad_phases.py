@@ -1,4 +1,4 @@
-"""The backward phases. What the functions share stands in phases.py."""
+"""The backward phases. The module docstring of phases.py explains their common arguments."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from jax import Array, ShapeDtypeStruct
 
 from syncnorm.settings import Settings
 
-from .calls import call_phase
-from .form import Form, result
-from .wires import AxisName, axes_of, doubles
-
-DEFAULT = Settings()
+from .ffi import call_phase
+from .layout import Layout, result
+from .phases import DEFAULT
+from .wires import AxisName, axis_names, float64_result
 
 
 class Gradients(NamedTuple):
-    """Of the inputs of a normalization; None for those that it did not have."""
+    """The gradients of the inputs of a normalization, each in the shape and dtype of its input.
+
+    Attributes:
+        x: The gradient of x.
+        weight: The gradient of weight, or None without a weight.
+        bias: The gradient of bias, or None without a bias.
+        residual: The gradient of the residual, or None if it was not requested.
+    """
 
     x: Array
     weight: Array | None
@@ -36,17 +42,30 @@ def grad_moments(
     y: Array | None = None,
     tag: int = 0,
 ) -> Array:
-    """Backward, phase 1: the gradient sums of this rank.
+    """Compute the wire of this rank for the gradients: backward, phase 1.
 
-    x, weight, bias, saved: of the forward pass; with settings.in_place its y as x. y: its output,
-    given exactly if there was both a residual and an activation.
+    Args:
+        x: The input of `normalize`, or its y if settings.in_place.
+        dy: The gradient of y, in its shape and dtype.
+        saved: The second result of `normalize`, 3C + 2 float64 values.
+        settings: As in the forward phases.
+        axis: The channel axis.
+        weight: As in `normalize`.
+        bias: As in `normalize`.
+        y: The first result of `normalize` if there was both a residual and an activation, else
+            None.
+        tag: As in the forward phases.
 
-    Returns the wire of 2C + 2 values, to be summed.
+    Returns:
+        The wire, 2C + 2 values.
+
+    Raises:
+        InvalidArgumentError: A shape, a dtype or a setting is not allowed.
     """
-    form = Form.of(x, axis)
-    operands = _differentiating(form, x, dy, saved, weight, bias, y)
-    results = {"wire": doubles(form.sizes(settings).grad_wire)}
-    return call_phase("grad_moments", form, settings, operands, results, tag=tag)["wire"]
+    layout = Layout.of(x, axis)
+    operands = _backward_operands(layout, x, dy, saved, weight, bias, y)
+    results = {"wire": float64_result(layout.sizes(settings).grad_wire)}
+    return call_phase("grad_moments", layout, settings, operands, results, tag=tag)["wire"]
 
 
 def grad_input(
@@ -67,30 +86,44 @@ def grad_input(
     tag: int = 0,
     group_axes: AxisName = None,
 ) -> Gradients:
-    """Backward, phase 2: the gradients, of this rank or as settings.grad_reduction says.
+    """Compute the gradients from the wires: backward, phase 2.
 
-    mask: as in moments; residual: whether there was one; the others as in grad_moments.
+    Args:
+        x: As in `grad_moments`, and so are all arguments that are not listed here.
+        wire: 2C + 2 values, of this rank.
+        total: 2C + 2 values, the sum of the wires of all ranks.
+        group_size: The number of ranks.
+        mask: As in `moments`.
+        residual: Whether to compute the gradient of the residual.
+        group_axes: The mesh axes of the group. With a grad_reduction other than "local" the
+            gradients of weight and bias are invariant along them.
+
+    Returns:
+        The gradients. settings.grad_reduction says whether those of weight and bias are of this
+        rank, or the sum or mean over all ranks.
+
+    Raises:
+        InvalidArgumentError: A shape, a dtype or a setting is not allowed.
     """
-    form = Form.of(x, axis)
+    layout = Layout.of(x, axis)
     operands = {
-        **_differentiating(form, x, dy, saved, weight, bias, y),
+        **_backward_operands(layout, x, dy, saved, weight, bias, y),
         "wire": wire,
         "total": total,
-        "mask": form.mask(mask),
+        "mask": layout.mask(mask),
     }
-    results = _gradients(form, weight, bias, residual)
-    shared = () if settings.grad_reduction == "local" else ("dweight", "dbias")
+    invariant = () if settings.grad_reduction == "local" else ("dweight", "dbias")
     made = call_phase(
         "grad_input",
-        form,
+        layout,
         settings,
         operands,
-        results,
+        _gradient_results(layout, weight, bias, residual),
         tag=tag,
-        alike=dict.fromkeys(shared, frozenset(axes_of(group_axes))),
+        invariant=dict.fromkeys(invariant, frozenset(axis_names(group_axes))),
         group_size=group_size,
     )
-    return _shaped(form, made)
+    return _gradients(layout, made)
 
 
 def infer_backward(
@@ -105,15 +138,28 @@ def infer_backward(
     y: Array | None = None,
     residual: bool = False,
 ) -> Gradients:
-    """The gradients of infer, on this rank alone. Arguments as in grad_input."""
-    form = Form.of(x, axis)
-    operands = _differentiating(form, x, dy, saved, weight, bias, y)
-    results = _gradients(form, weight, bias, residual)
-    return _shaped(form, call_phase("infer_backward", form, settings, operands, results, tag=0))
+    """Compute the gradients of `infer`, on this rank alone.
+
+    Args:
+        x: As in `grad_moments`, and so are dy, settings, axis, weight, bias and y.
+        saved: The second result of `infer`, 3C + 2 float64 values.
+        residual: Whether to compute the gradient of the residual.
+
+    Returns:
+        The gradients.
+
+    Raises:
+        InvalidArgumentError: A shape, a dtype or a setting is not allowed.
+    """
+    layout = Layout.of(x, axis)
+    operands = _backward_operands(layout, x, dy, saved, weight, bias, y)
+    results = _gradient_results(layout, weight, bias, residual)
+    made = call_phase("infer_backward", layout, settings, operands, results, tag=0)
+    return _gradients(layout, made)
 
 
-def _differentiating(
-    form: Form,
+def _backward_operands(
+    layout: Layout,
     x: Array,
     dy: Array,
     saved: Array,
@@ -122,32 +168,32 @@ def _differentiating(
     y: Array | None,
 ) -> dict[str, Array | None]:
     return {
-        "x": form.flat(x, "x"),
-        "dy": form.flat(dy, "dy"),
+        "x": layout.data(x, "x"),
+        "dy": layout.data(dy, "dy"),
         "saved": saved,
-        "weight": form.vector(weight, "weight"),
-        "bias": form.vector(bias, "bias"),
-        "y": form.flat(y, "y"),
+        "weight": layout.vector(weight, "weight"),
+        "bias": layout.vector(bias, "bias"),
+        "y": layout.data(y, "y"),
     }
 
 
-def _gradients(
-    form: Form, weight: Array | None, bias: Array | None, residual: bool
+def _gradient_results(
+    layout: Layout, weight: Array | None, bias: Array | None, residual: bool
 ) -> dict[str, ShapeDtypeStruct]:
-    results = {"dx": form.like_x()}
+    results = {"dx": layout.data_result()}
     for name, parameter in (("dweight", weight), ("dbias", bias)):
         if parameter is not None:
             results[name] = result(parameter.shape, parameter.dtype)
     if residual:
-        results["dresidual"] = form.like_x()
+        results["dresidual"] = layout.data_result()
     return results
 
 
-def _shaped(form: Form, made: dict[str, Array]) -> Gradients:
+def _gradients(layout: Layout, made: dict[str, Array]) -> Gradients:
     dresidual = made.get("dresidual")
     return Gradients(
-        made["dx"].reshape(form.shape),
+        made["dx"].reshape(layout.shape),
         made.get("dweight"),
         made.get("dbias"),
-        None if dresidual is None else dresidual.reshape(form.shape),
+        None if dresidual is None else dresidual.reshape(layout.shape),
     )

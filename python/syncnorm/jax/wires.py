@@ -1,7 +1,7 @@
-"""The vectors of float64 that travel between ranks or wait for the backward pass, and their sums.
+"""Float64 vectors, with and without x64, and their sums over the ranks.
 
-A JAX without x64 has no float64. There such a vector is its bits, uint32 of shape (length, 2); they
-are gathered as they are and added up by the core.
+Without jax_enable_x64 JAX has no float64. A vector is then its bits, uint32 of shape (length, 2);
+the vectors of all ranks are gathered, and the core adds them up.
 """
 
 from __future__ import annotations
@@ -15,56 +15,76 @@ from jax import Array
 
 from syncnorm import UnsupportedError
 
-from .calls import call
-from .form import result
-from .varying import Axes
+from .ffi import call_handler
+from .layout import result
+from .mesh_axes import Axes
 
 AxisName: TypeAlias = Hashable | tuple[Hashable, ...] | None
 
 
-def axes_of(axis_name: AxisName) -> tuple[Hashable, ...]:
-    """The names in axis_name, which is one, several or None."""
+def axis_names(axis_name: AxisName) -> tuple[Hashable, ...]:
+    """Return axis_name, which is one name, several or None, as a tuple."""
     if axis_name is None:
         return ()
     return axis_name if isinstance(axis_name, tuple) else (axis_name,)
 
 
-def doubles(length: int) -> jax.ShapeDtypeStruct:
-    """What stands for a vector of this many float64 values."""
+def float64_result(length: int) -> jax.ShapeDtypeStruct:
+    """Return the description of a result with this many float64 values."""
     if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         return result((length,), jnp.float64)
     return result((length, 2), jnp.uint32)
 
 
 def sum_over(wire: Array, axis_name: AxisName) -> Array:
-    """The sum of the ranks' wires, in float64; every rank along axis_name takes part.
+    """All-reduce a wire in float64. Every rank along axis_name has to take part.
 
-    axis_name: of a mesh or of vmap, several of them, or None for a group of one. With x64 it is
-    jax.lax.psum; without, the wires are gathered and added in the order of the ranks.
+    With x64 it is `jax.lax.psum`. Without, it is `jax.lax.all_gather` and a sum in rank order.
+
+    Args:
+        wire: float64 (length,), or without x64 uint32 (length, 2).
+        axis_name: The name of a mesh axis or an axis of vmap, a tuple of names, or None for a
+            group of one.
+
+    Returns:
+        The sum, in the shape and dtype of wire.
+
+    Raises:
+        UnsupportedError: JAX cannot gather along the axis, which happens in a backward pass under
+            vmap without x64.
     """
-    axes = axes_of(axis_name)
-    if not axes:
+    names = axis_names(axis_name)
+    if not names:
         return wire
     if wire.dtype == jnp.float64:
-        total: Array = jax.lax.psum(wire, axes)  # type: ignore[no-untyped-call]
+        total: Array = jax.lax.psum(wire, names)  # type: ignore[no-untyped-call]
         return total
     try:
-        gathered = jax.lax.all_gather(wire, axes)
-    except NameError as error:  # in backward passes JAX has forgotten vmap's axes
+        gathered = jax.lax.all_gather(wire, names)
+    except NameError as error:  # vmap's axes are unbound in a backward pass
         raise UnsupportedError(
-            f"axis_name: JAX cannot gather along {axis_name} here, expected an axis of shard_map;"
-            " along one of vmap gradients need jax_enable_x64"
+            f"axis_name: got {axis_name}, along which JAX cannot gather here, expected an axis of"
+            " shard_map; gradients along an axis of vmap need jax_enable_x64"
         ) from error
-    return _add_up(gathered, frozenset(axes))
+    return _add_up(gathered, frozenset(names))
 
 
 def add_up(wires: Array) -> Array:
-    """The sum of wires that are stacked along axis 0, in float64."""
+    """Sum wires on one device, in float64 and in their order.
+
+    Args:
+        wires: Wires stacked along axis 0: float64 (ranks, length), or without x64 uint32
+            (ranks, length, 2).
+
+    Returns:
+        The sum, in the shape and dtype of one wire.
+    """
     return _add_up(wires, frozenset())
 
 
-def _add_up(wires: Array, alike: Axes) -> Array:
+def _add_up(wires: Array, invariant: Axes) -> Array:
     if wires.dtype == jnp.float64:
         return wires.sum(0)
-    total = result(wires.shape[1:], wires.dtype)
-    return call("add_up", {"gathered": wires}, {"total": total}, alike={"total": alike})["total"]
+    total = {"total": result(wires.shape[1:], wires.dtype)}
+    made = call_handler("add_up", {"gathered": wires}, total, invariant={"total": invariant})
+    return made["total"]

@@ -1,8 +1,8 @@
 """Synchronized batch normalization of NumPy arrays.
 
 Arrays in, arrays out: `forward`, `backward`, `infer`, the phases, and the layer `SyncBatchNorm`.
-Arrays of other libraries in the host's memory are taken as they are where NumPy can (DLPack).
-`xp` is numpy, and `to_numpy` copies, for programs that run with syncnorm.cupy as well.
+Arrays of other libraries in host memory are used without a copy, through DLPack. `xp` is numpy, and
+`to_numpy` and `select_device` are there for programs that also run with syncnorm.cupy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NumPy's answers to what the adapter asks of an array library."""
+"""NumPy as an ArrayLibrary."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from syncnorm.arrays.library import ArrayLibrary
 
 NumpyArray: TypeAlias = "np.ndarray[Any, Any]"
 
-_ALIGNMENT = 64  # what the core asks of a workspace
-_KEPT_BYTES = 1 << 24  # scratch of a larger call ends with it
+_ALIGNMENT = 64  # bytes; required by the core for a workspace
+_CACHED_BYTES = 1 << 24  # a larger workspace is freed after its call
 _DTYPES = frozenset(
     ("float16", "bfloat16", "float32", "float64", "int64", "int32", "uint8", "bool")
 )
@@ -23,23 +23,23 @@ _DLPACK_CPU, _DLPACK_PINNED = 1, 3
 
 
 class NumpyLibrary(ArrayLibrary[NumpyArray]):
-    """Arrays in the memory of the host."""
+    """NumPy arrays in host memory."""
 
     def __init__(self) -> None:
-        self._names: dict[np.dtype[Any], str] = {}
-        self._scratch = threading.local()
+        self._dtype_names: dict[np.dtype[Any], str] = {}
+        self._cache = threading.local()
 
-    def adopt(self, value: Any, name: str) -> NumpyArray:
+    def as_array(self, value: Any, name: str) -> NumpyArray:
         if type(value) is np.ndarray:
             return value
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(
-                f"{name}: got a masked array, whose mask would be lost; expected a plain array, and"
-                " the mask as the argument mask"
+                f"{name}: got a masked array, expected a plain array, because its mask would be"
+                " ignored; to leave out positions of x, pass the argument mask"
             )
         if isinstance(value, np.ndarray):
             return np.asarray(value)
-        return _foreign(value, name)
+        return _from_dlpack(value, name)
 
     def view(
         self,
@@ -48,10 +48,10 @@ class NumpyLibrary(ArrayLibrary[NumpyArray]):
         strides: tuple[int, ...],
         name: str,
     ) -> _core.Array:
-        dtype = self._names.get(array.dtype) or self._name_of(array.dtype, name)
+        dtype = self._dtype_names.get(array.dtype) or self._dtype_name(array.dtype, name)
         return _core.Array(array, shape, strides, dtype)
 
-    def _name_of(self, dtype: np.dtype[Any], name: str) -> str:
+    def _dtype_name(self, dtype: np.dtype[Any], name: str) -> str:
         if dtype.name not in _DTYPES:
             raise InvalidArgumentError(
                 f"{name}: got dtype {dtype}, expected float16, bfloat16 (of ml_dtypes), float32 or"
@@ -61,7 +61,7 @@ class NumpyLibrary(ArrayLibrary[NumpyArray]):
             raise InvalidArgumentError(
                 f"{name}: got dtype {dtype}, expected the byte order of this machine"
             )
-        return self._names.setdefault(dtype, dtype.name)
+        return self._dtype_names.setdefault(dtype, dtype.name)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> NumpyArray:
         return np.empty(shape, dtype)
@@ -73,6 +73,11 @@ class NumpyLibrary(ArrayLibrary[NumpyArray]):
         target += value
 
     def to_numpy(self, array: NumpyArray) -> NumpyArray:
+        """Return a copy of an array, as `syncnorm.cupy.to_numpy` does.
+
+        Args:
+            array: A NumPy array.
+        """
         return np.array(array)
 
     def placement(
@@ -84,59 +89,59 @@ class NumpyLibrary(ArrayLibrary[NumpyArray]):
     ) -> dict[str, Any]:
         return {
             "workspace": self._workspace(workspace_size),
-            "num_threads": _threads(comm) if threads is None else threads,
+            "num_threads": _default_threads(comm) if threads is None else threads,
         }
 
     def _workspace(self, size: int) -> _core.Array:
-        """Scratch of at least so many bytes, which the calls of this thread share."""
-        kept: _core.Array | None = getattr(self._scratch, "view", None)
-        if kept is not None and size <= self._scratch.size:
-            return kept
+        """Return a workspace of at least this many bytes, cached for each thread."""
+        cached: _core.Array | None = getattr(self._cache, "workspace", None)
+        if cached is not None and size <= self._cache.size:
+            return cached
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % _ALIGNMENT
-        view = self.view(memory[start : start + size], (size,), (1,), "workspace")
-        if size <= _KEPT_BYTES:
-            self._scratch.view, self._scratch.size = view, size
-        return view
+        workspace = self.view(memory[start : start + size], (size,), (1,), "workspace")
+        if size <= _CACHED_BYTES:
+            self._cache.workspace, self._cache.size = workspace, size
+        return workspace
 
 
-def _foreign(value: Any, name: str) -> NumpyArray:
-    """Another library's array, in place."""
+def _from_dlpack(value: Any, name: str) -> NumpyArray:
+    """Return an array of another library as a NumPy array over the same memory."""
     if not hasattr(value, "__dlpack_device__"):
         hint = "; for arrays on a CUDA device use syncnorm.cupy"
         raise TypeError(
-            f"{name}: got {class_name(value)}, expected a numpy.ndarray or another array in the"
-            " host's memory that has __dlpack__"
+            f"{name}: got {class_name(value)}, expected a numpy.ndarray or another array in host"
+            " memory that has __dlpack__"
             + (hint if hasattr(value, "__cuda_array_interface__") else "")
         )
     try:
         if value.__dlpack_device__()[0] in (_DLPACK_CPU, _DLPACK_PINNED):
-            adopted: NumpyArray = np.from_dlpack(value)
-            return adopted
-    # What the exporter does not want, and what NumPy does not know, such as bfloat16.
+            array: NumpyArray = np.from_dlpack(value)
+            return array
+    # The exporter refuses, or NumPy does not have the dtype, such as bfloat16.
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
-            f"{name}: got {class_name(value)}, expected an array that NumPy can take in place:"
+            f"{name}: got {class_name(value)}, expected an array that NumPy can use without a copy:"
             f" {error}"
         ) from error
     raise TypeError(
-        f"{name}: got {class_name(value)} on a device, expected an array in the host's memory;"
+        f"{name}: got {class_name(value)} on a device, expected an array in host memory;"
         " for arrays on a CUDA device use syncnorm.cupy"
     )
 
 
-def _cores() -> int:
+def _default_cores() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if given.isdecimal() and int(given) > 0:
         return int(given)
     return usable_cores()
 
 
-_CORES = _cores()  # read once, as the runtimes of OpenMP do
+_CORES = _default_cores()  # read once at import, as OpenMP runtimes do
 
 
-def _threads(comm: Communicator | None) -> int:
-    """Ranks that are threads share the cores of their process."""
+def _default_threads(comm: Communicator | None) -> int:
+    """Return the cores of the process, divided among ranks that are threads."""
     if comm is None or comm.kind != "threads":
         return _CORES
     return max(1, _CORES // comm.size)

@@ -121,15 +121,15 @@ class Rank:
         self.wire, self.local_var = bn.moments(self.x, mask=self.mask, **self.common)
 
     def center(self, total: np.ndarray) -> np.ndarray:
-        return bn.center(self.x, self.size, self.wire, total, self.local_var, **self.common)
+        return bn.center(self.x, self.wire, total, self.local_var, self.size, **self.common)
 
     def normalize(self, total: np.ndarray, center_total: np.ndarray | None) -> None:
         case, form = self.case, self.form
         y, self.saved = bn.normalize(
             self.x,
-            self.size,
             self.wire,
             total,
+            self.size,
             form.vector(case.weight),
             form.vector(case.bias),
             *self.running,
@@ -149,7 +149,7 @@ class Rank:
         return self.wire
 
     def grad_input(self, total: np.ndarray) -> None:
-        gradients = bn.grad_input(self.dy, self.saved, self.size, self.wire, total)
+        gradients = bn.grad_input(self.dy, self.saved, self.wire, total, self.size)
         dx, dweight, dbias = gradients
         self.keep_data(dx=dx)
         self.keep_vectors(dweight=dweight, dbias=dbias)

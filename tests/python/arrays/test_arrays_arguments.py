@@ -135,9 +135,13 @@ def test_backward_wants_what_forward_gave() -> None:
         with pytest.raises(syncnorm.InvalidArgumentError, match=f"dy: got {message}"):
             bn.backward(dy, saved)
     for bad in (None, (X, saved), X):
-        with pytest.raises(TypeError, match=r"saved: got .*, expected what the forward pass"):
+        with pytest.raises(
+            TypeError, match=r"saved: got .*, expected the second result of a forward"
+        ):
             bn.backward(X, bad)
-        with pytest.raises(TypeError, match=r"saved: got .*, expected what the forward pass"):
+        with pytest.raises(
+            TypeError, match=r"saved: got .*, expected the second result of a forward"
+        ):
             bn.grad_moments(X, bad)
     with pytest.raises(TypeError, match=r"dy: got builtins.NoneType"):
         bn.backward(None, saved)
@@ -155,18 +159,18 @@ def test_wires_may_have_gaps(fields: list[tuple[str, str]]) -> None:
     x = X.astype(np.float64)
     wire, local_var = bn.moments(x)
     wires = [wire, 2 * wire, local_var]
-    center_wire = bn.center(x, 2, *wires)
+    center_wire = bn.center(x, *wires, 2)
     wires = [spread(values, *fields) for values in wires]
-    np.testing.assert_array_equal(bn.center(x, 2, *wires), center_wire)
+    np.testing.assert_array_equal(bn.center(x, *wires, 2), center_wire)
     total = spread(2 * center_wire, *fields)
-    y, saved = bn.normalize(x, 2, *wires[:2], center_total=total)
-    expected, same = bn.normalize(x, 2, wire, 2 * wire, center_total=2 * center_wire)
+    y, saved = bn.normalize(x, *wires[:2], 2, center_total=total)
+    expected, same = bn.normalize(x, wire, 2 * wire, 2, center_total=2 * center_wire)
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(saved.statistics, same.statistics)
     wire = bn.grad_moments(y, saved)
     wires = [spread(values, *fields) for values in (wire, 2 * wire)]
-    dx, _, _ = bn.grad_input(y, saved, 2, *wires)
-    np.testing.assert_array_equal(dx, bn.grad_input(y, saved, 2, wire, 2 * wire).dx)
+    dx, _, _ = bn.grad_input(y, saved, *wires, 2)
+    np.testing.assert_array_equal(dx, bn.grad_input(y, saved, wire, 2 * wire, 2).dx)
 
 
 def test_wires_are_checked() -> None:
@@ -177,17 +181,17 @@ def test_wires_are_checked() -> None:
         (wire[None], "expected one axis"),
     ):
         with pytest.raises(syncnorm.InvalidArgumentError, match=f"total: {message}|{message}"):
-            bn.normalize(X, 2, wire, bad)
+            bn.normalize(X, wire, bad, 2)
     with pytest.raises(TypeError, match=r"total: got builtins.NoneType"):
-        bn.normalize(X, 2, wire, None)
+        bn.normalize(X, wire, None, 2)
 
 
-def test_centring_needs_its_sum() -> None:
+def test_centering_needs_its_sum() -> None:
     x = X.astype(np.float64)
     wire, local_var = bn.moments(x)
     assert local_var.shape == (3,)
     with pytest.raises(syncnorm.InvalidArgumentError, match="center_total"):
-        bn.normalize(x, 1, wire, wire.copy())
+        bn.normalize(x, wire, wire.copy(), 1)
 
 
 def test_ranks_that_disagree_are_told() -> None:
@@ -208,4 +212,4 @@ def test_phases_in_different_calls_are_told() -> None:
     x = [shard.x.astype(np.float32) for shard in case.shards]
     wires = [bn.moments(value, tag=tag)[0] for tag, value in enumerate(x, start=1)]
     with pytest.raises(syncnorm.DesyncError):
-        bn.normalize(x[0], 2, wires[0], sum(wires), tag=1)
+        bn.normalize(x[0], wires[0], sum(wires), 2, tag=1)

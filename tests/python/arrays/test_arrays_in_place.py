@@ -40,12 +40,12 @@ def test_in_phases_and_with_running_statistics() -> None:
     settings = {"activation": "elu", "in_place": True}
     x = X.copy()
     wire, local_var = bn.moments(x, **settings)
-    center_total = bn.center(x, 1, wire, wire, local_var, **settings)
+    center_total = bn.center(x, wire, wire, local_var, 1, **settings)
     wires = {"center_total": center_total, "out": x}
-    y, saved = bn.normalize(x, 1, wire, wire.copy(), WEIGHT, BIAS, **wires, **settings)
+    y, saved = bn.normalize(x, wire, wire.copy(), 1, WEIGHT, BIAS, **wires, **settings)
     assert y is x
     grad_wire = bn.grad_moments(DY, saved)
-    gradients = bn.grad_input(DY, saved, 1, grad_wire, grad_wire.copy())
+    gradients = bn.grad_input(DY, saved, grad_wire, grad_wire.copy(), 1)
     joined, saved = bn.forward(X, WEIGHT, BIAS, **settings)
     np.testing.assert_array_equal(y, joined)
     np.testing.assert_array_equal(gradients.dx, bn.backward(DY, saved).dx)

@@ -85,7 +85,7 @@ def test_backward_takes_the_threads_of_forward(monkeypatch: pytest.MonkeyPatch) 
     _, saved = bn.forward(x, num_threads=3, comm=comm)
     bn.backward(x, saved)
     wire, _ = bn.moments(x, num_threads=2)
-    _, saved = bn.normalize(x, 1, wire, wire.copy(), num_threads=2)
+    _, saved = bn.normalize(x, wire, wire.copy(), 1, num_threads=2)
     bn.grad_moments(x, saved)
     comm.close()
     assert asked == [(3, comm)] * 2 + [(2, None)] * 3

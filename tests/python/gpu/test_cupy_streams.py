@@ -207,7 +207,7 @@ def test_ranks_in_different_calls_are_told_at_a_later_call() -> None:
     """Two ranks by hand, of which one adds eps and the other takes the larger."""
     x = random(SHAPE)
     wires = [bn.moments(x, eps_mode=mode)[0] for mode in ("add", "max")]
-    y, _ = bn.normalize(x, 2, wires[0], wires[0] + wires[1], eps_mode="add")
+    y, _ = bn.normalize(x, wires[0], wires[0] + wires[1], 2, eps_mode="add")
     assert bool(cupy.isnan(y).all())  # waits for the device
     with pytest.raises(syncnorm.DesyncError, match="some calls ago on CUDA device 0"):
         bn.forward(x)

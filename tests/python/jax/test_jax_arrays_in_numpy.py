@@ -28,6 +28,6 @@ def test_arrays_of_jax_are_not_written() -> None:
 def test_bfloat16_has_to_be_converted() -> None:
     """NumPy's DLPack does not know it."""
     x = jnp.asarray(X, "bfloat16")
-    with pytest.raises(TypeError, match=r"x: got .*, expected an array that NumPy can take"):
+    with pytest.raises(TypeError, match=r"x: got .*, expected an array that NumPy can use"):
         bn.forward(x)
     assert bn.forward(np.asarray(x))[0].dtype == x.dtype

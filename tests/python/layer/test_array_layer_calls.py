@@ -224,7 +224,9 @@ def test_many_calls_without_backward_are_told_once() -> None:
     layer = bn.SyncBatchNorm(1)
     for _ in range(255):
         layer(x)
-    with pytest.warns(RuntimeWarning, match="256 calls of SyncBatchNorm.* have had no backward"):
+    with pytest.warns(
+        RuntimeWarning, match="256 training calls of SyncBatchNorm.* have had no backward"
+    ):
         layer(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -233,10 +235,13 @@ def test_many_calls_without_backward_are_told_once() -> None:
 
 def test_backward_without_a_call() -> None:
     layer = bn.SyncBatchNorm(3)
-    with pytest.raises(syncnorm.InvalidArgumentError, match="no call of the layer in training"):
+    with pytest.raises(
+        syncnorm.InvalidArgumentError,
+        match="expected a training call of the layer without a backward",
+    ):
         layer.backward(np.zeros(SHAPE, np.float32))
     layer.eval()(np.zeros(SHAPE, np.float32))
-    with pytest.raises(syncnorm.InvalidArgumentError, match=r"use y, saved = layer\.forward\(x\)"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"call y, saved = layer\.forward\(x\)"):
         layer.backward(np.zeros(SHAPE, np.float32))
 
 

@@ -44,8 +44,8 @@ class DeviceLibrary(NumpyLibrary):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return np.empty(shape, dtype).view(DeviceArray)
 
-    def adopt(self, value: Any, name: str) -> Any:
-        return super().adopt(plain(value), name)
+    def as_array(self, value: Any, name: str) -> Any:
+        return super().as_array(plain(value), name)
 
     def view(self, array: Any, *arguments: Any) -> Any:
         return super().view(plain(array), *arguments)

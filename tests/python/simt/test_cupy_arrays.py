@@ -146,9 +146,8 @@ def test_arrays_of_other_libraries_are_used_in_place(foreign: Any) -> None:
 def test_an_interface_that_cupy_had_to_copy_is_refused() -> None:
     """Else what is written would be written into the copy."""
     moved = OfInterface(np.ones(6, np.float32), where_it_was=4096)
-    with pytest.raises(
-        syncnorm.InvalidArgumentError, match=r"running_mean: .*OfInterface could not"
-    ):
+    expected = r"running_mean: got .*OfInterface that CuPy had to copy"
+    with pytest.raises(syncnorm.InvalidArgumentError, match=expected):
         bn.forward(*arrays(SHAPE, 1), None, None, moved, array(np.ones(6)))
 
 
@@ -157,9 +156,7 @@ def test_an_interface_that_cupy_had_to_copy_is_refused() -> None:
 
 def test_numpy_s_arrays_are_refused_and_the_reverse() -> None:
     host = np.zeros(SHAPE, np.float32)
-    with pytest.raises(
-        TypeError, match=r"x: got numpy\.ndarray in memory of the host.*cupy\.asarray"
-    ):
+    with pytest.raises(TypeError, match=r"x: got numpy\.ndarray in host memory.*cupy\.asarray"):
         bn.forward(host)
     with pytest.raises(TypeError, match=r"weight: got numpy\.ndarray .*syncnorm\.numpy"):
         bn.forward(array(host), np.ones(6, np.float32))
@@ -173,9 +170,11 @@ def test_what_is_no_array_is_refused(value: Any) -> None:
         bn.forward(value)
 
 
-@pytest.mark.parametrize(("kind", "where"), [(1, "the host"), (3, "the host"), (10, "type 10")])
+@pytest.mark.parametrize(
+    ("kind", "where"), [(1, "host memory"), (3, "host memory"), (10, "memory of .* type 10")]
+)
 def test_memory_that_is_no_cuda_device_s_is_refused(kind: int, where: str) -> None:
-    with pytest.raises(TypeError, match=f"x: got .*OfDlpack in memory of .*{where}, expected"):
+    with pytest.raises(TypeError, match=f"x: got .*OfDlpack in {where}, expected"):
         bn.forward(OfDlpack(np.zeros(SHAPE, np.float32), kind))
 
 

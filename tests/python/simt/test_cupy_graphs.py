@@ -107,7 +107,7 @@ def test_replays_equal_eager_calls(
             graph.launch(stream)
             assert captured.bits(results) == expected
             assert spoilt(pool), "the graph wrote into memory that was given back"
-    assert saved.operands.kept
+    assert saved.operands.graph_memory
 
 
 def test_the_copy_of_x_is_kept_where_y_takes_its_part(pool: Pool) -> None:
@@ -147,7 +147,7 @@ def test_a_layer_adds_up_gradients_at_every_replay(pool: Pool) -> None:
                 assert one.tobytes() == other.tobytes(), name
             assert spoilt(pool)
     assert len(results) == 2
-    assert saved.operands.kept
+    assert saved.operands.graph_memory
 
 
 def test_a_capture_makes_nothing_that_lasts() -> None:
@@ -155,10 +155,10 @@ def test_a_capture_makes_nothing_that_lasts() -> None:
     problem = Problem(SHAPE)
     with Stream() as stream:
         capture(stream, problem.step)
-        assert not LIBRARY._controls.by_device
+        assert not LIBRARY._control_buffers.by_device
         assert not LIBRARY._status_words
         problem.step()
-        assert len(LIBRARY._controls.by_device[0]) == 1
+        assert len(LIBRARY._control_buffers.by_device[0]) == 1
         assert list(LIBRARY._status_words) == [0]
         # From now on the word is there for graphs as well.
         capture(stream, problem.step)

@@ -102,6 +102,6 @@ def test_a_state_goes_from_one_library_to_the_other() -> None:
 
 def test_arrays_of_numpy_are_refused() -> None:
     layer = bn.SyncBatchNorm(CHANNELS)
-    with pytest.raises(TypeError, match=r"x: got numpy.* in memory of the host"):
+    with pytest.raises(TypeError, match=r"x: got numpy.* in host memory"):
         layer(np.ones(SHAPE, np.float32))
     assert layer.outstanding == 0

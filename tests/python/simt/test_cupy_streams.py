@@ -65,7 +65,7 @@ def test_copies_are_made_on_the_current_stream() -> None:
 
 def controls(device: int = 0) -> list[Any]:
     """The buffers that this thread keeps on a device."""
-    return list(LIBRARY._controls.by_device.get(device, {}).values())
+    return list(LIBRARY._control_buffers.by_device.get(device, {}).values())
 
 
 def memsets_of(call: Any) -> int:
@@ -84,7 +84,7 @@ def test_a_control_buffer_saves_memsets_and_is_left_zero(monkeypatch: pytest.Mon
         assert memsets_of(lambda: step(x, dy)) == 0
     zeros.assert_called_once_with(_core.CONTROL_SIZE)
     assert not bn.to_numpy(buffer).any()
-    monkeypatch.setattr(LIBRARY, "_control", lambda *_: None)
+    monkeypatch.setattr(LIBRARY, "_control_buffer", lambda *_: None)
     assert memsets_of(lambda: step(x, dy)) > 0
 
 

@@ -204,14 +204,14 @@ def forward_phases(ranks: Sequence[Rank]) -> None:
 
     def center(rank: Rank, wire: Any, total: Any, local_var: Any) -> Any:
         x = rank.arrays["x"]
-        return functions.center(x, size, wire, total, local_var, **rank.case.options)
+        return functions.center(x, wire, total, local_var, size, **rank.case.options)
 
     def normalize(rank: Rank, wire: Any, total: Any, center_total: Any) -> None:
         y, saved = functions.normalize(
             rank.arrays["x"],
-            size,
             wire,
             total,
+            size,
             **rank.given(*FORWARD),
             **rank.where_to,
             center_total=center_total,
@@ -235,7 +235,7 @@ def backward_phases(ranks: Sequence[Rank]) -> None:
 
     def grad_input(rank: Rank, wire: Any, total: Any) -> None:
         dy = rank.arrays["dy"]
-        rank.keep_gradients(functions.grad_input(dy, rank.saved, size, wire, total))
+        rank.keep_gradients(functions.grad_input(dy, rank.saved, wire, total, size))
 
     wires = on_each(ranks, grad_moments)
     on_each(ranks, grad_input, wires, totals(ranks, wires))

@@ -85,6 +85,7 @@ def buffer_of(rank: Rank, function: str, name: str) -> Buffer:
 EVERY_ARRAY = [(function, name) for function, text in CALLS.items() for name in text.split()]
 DATA = ("x", "y", "dy", "residual", "dx", "dresidual")
 PARAMETERS = ("weight", "bias", "running_mean", "running_var", "dweight", "dbias")
+WIRES = ("wire", "total", "center_wire", "center_total")
 REQUIRED = [
     (function, name)
     for function, name in EVERY_ARRAY

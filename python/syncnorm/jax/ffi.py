@@ -1,6 +1,6 @@
 """The core's phases as foreign function calls of XLA.
 
-bindings/xla_ffi_call.hpp says what a handler expects; this is the other side of it.
+bindings/xla_ffi_call.hpp documents the operands, results and attributes of the handlers.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from syncnorm import UnsupportedError, _core
 from syncnorm._facts import usable_cores
 from syncnorm.settings import Settings
 
-from .form import Form, result
-from .varying import Axes, cast, varying_axes
+from .layout import Layout, result
+from .mesh_axes import Axes, mark_varying, varying_axes
 
 Results = Mapping[str, jax.ShapeDtypeStruct]
 
-
-_OLDEST_JAX = (0, 9, 1)  # the first whose XLA knows the interface that the handlers speak
+_OLDEST_JAX = (0, 9, 1)  # the first with the FFI version of the handlers
 
 
 def _register() -> None:
-    """With an older JAX nothing is registered, as that would keep it from starting."""
+    """Register the handlers with XLA; an older JAX would fail to start with them."""
     if jax.__version_info__ < _OLDEST_JAX:
         oldest = ".".join(map(str, _OLDEST_JAX))
         raise UnsupportedError(
@@ -46,37 +45,48 @@ _register()
 
 def call_phase(
     phase: str,
-    form: Form,
+    layout: Layout,
     settings: Settings,
     operands: Mapping[str, Array | None],
     results: Results,
     *,
     tag: int,
     updated: Sequence[str] = (),
-    alike: Mapping[str, Axes] | None = None,
+    invariant: Mapping[str, Axes] | None = None,
     **attributes: int,
 ) -> dict[str, Array]:
-    """The results of a phase, by name. Operands that are None are not given.
+    """Call a phase of the core.
 
-    updated: operands that the phase changes in place, results of the same names. alike: for results
-    that are the same on all devices along some mesh axes, whatever the operands are, those axes.
+    Args:
+        phase: The name of its handler.
+        layout: The layout of x.
+        settings: Passed as attributes.
+        operands: Arrays by name; those that are None are left out.
+        results: Shapes and dtypes by name.
+        tag: A number for the call, the same on all ranks.
+        updated: Operands that the phase updates in place, as the results of the same names.
+        invariant: For a result, mesh axes along which it is the same on all devices although the
+            operands vary.
+        **attributes: Further attributes of the handler.
+
+    Returns:
+        The results by name.
     """
-    scratch = result((form.workspace_size(settings),), jnp.uint8)
-    # Numbers as float64, also those that were given as integers. Without momentum: the cumulative
-    # average.
+    workspace = result((layout.workspace_size(settings),), jnp.uint8)
+    # The handlers read numbers as float64, and a missing momentum as the cumulative average.
     options = {
         name: value if isinstance(value, str | bool) else float(value)
         for name, value in settings._asdict().items()
         if value is not None
     }
-    made = call(
+    made = call_handler(
         phase,
         operands,
-        {**results, "workspace": scratch},
+        {**results, "workspace": workspace},
         updated=updated,
-        alike=alike,
+        invariant=invariant,
         **options,
-        channels_last=form.channels_last,
+        channels_last=layout.channels_last,
         tag=tag,
         num_threads=_num_threads(),
         **attributes,
@@ -84,16 +94,16 @@ def call_phase(
     return {name: made[name] for name in results}
 
 
-def call(
+def call_handler(
     handler: str,
     operands: Mapping[str, Array | None],
     results: Results,
     *,
     updated: Sequence[str] = (),
-    alike: Mapping[str, Axes] | None = None,
+    invariant: Mapping[str, Axes] | None = None,
     **attributes: bool | float | str,
 ) -> dict[str, Array]:
-    """The results of a handler, by name; as call_phase."""
+    """Call a handler; arguments and results as in call_phase."""
     given = {name: array for name, array in operands.items() if array is not None}
     names, result_names = list(given), list(results)
     function = jax.ffi.ffi_call(
@@ -107,12 +117,12 @@ def call(
     )
     varying = varying_axes(*given.values())
     return {
-        name: cast(value, varying - (alike or {}).get(name, frozenset()))
+        name: mark_varying(value, varying - (invariant or {}).get(name, frozenset()))
         for name, value in zip(result_names, values, strict=True)
     }
 
 
 @functools.cache
 def _num_threads() -> int:
-    """For each CPU device its share of the cores that this process may use."""
+    """Return the share of one CPU device in the cores of the process."""
     return max(1, usable_cores() // jax.local_device_count(backend="cpu"))

@@ -1,4 +1,4 @@
-"""How the core sees an array: samples, channels and positions."""
+"""Maps an array with any channel axis to the core's (N, C, S) or (N, S, C)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from syncnorm.settings import Settings, core_options
 
 
 def result(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """What a call is to make."""
+    """Return the description of a result of a foreign function call."""
     return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
 
-class Form(NamedTuple):
-    """The shape and dtype of x, and which axis has its channels."""
+class Layout(NamedTuple):
+    """The shape, channel axis and dtype of x, from which the other arrays are checked.
+
+    Attributes:
+        shape: The shape of x.
+        axis: Its channel axis, counted from 0.
+        dtype: The name of its dtype.
+    """
 
     shape: tuple[int, ...]
-    axis: int  # counted from the first
+    axis: int
     dtype: str
 
     @classmethod
-    def of(cls, x: Array, axis: int) -> Form:
+    def of(cls, x: Array, axis: int) -> Layout:
         if not -x.ndim <= axis < x.ndim:
             raise InvalidArgumentError(
                 f"axis: got {axis}, expected one of the {x.ndim} axes of x, which has shape"
@@ -43,20 +49,20 @@ class Form(NamedTuple):
         return 1 < self.axis == len(self.shape) - 1
 
     @property
-    def positions(self) -> tuple[int, ...]:
-        """The shape without the channels: that of a mask."""
+    def mask_shape(self) -> tuple[int, ...]:
+        """The shape of x without the channel axis."""
         return self.shape[: self.axis] + self.shape[self.axis + 1 :]
 
     @property
-    def flat_shape(self) -> tuple[int, int, int]:
-        """(N, C, S), or (N, S, C) where the channels are last. S may be 1."""
+    def core_shape(self) -> tuple[int, int, int]:
+        """(N, C, S), or (N, S, C) with channels last. S may be 1."""
         if self.channels_last:
             return self.shape[0], math.prod(self.shape[1:-1]), self.channels
         before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
         return math.prod(before), self.channels, math.prod(after)
 
-    def flat(self, array: Array | None, name: str) -> Array | None:
-        """An array of x's shape and dtype as the core takes it, without a copy."""
+    def data(self, array: Array | None, name: str) -> Array | None:
+        """Check an array of x's shape and dtype, and reshape it for the core without a copy."""
         if array is None:
             return None
         if array.shape != self.shape or array.dtype.name != self.dtype:
@@ -64,23 +70,23 @@ class Form(NamedTuple):
                 f"{name}: got shape {array.shape} and {array.dtype.name}, expected those of x,"
                 f" {self.shape} and {self.dtype}"
             )
-        return array.reshape(self.flat_shape)
+        return array.reshape(self.core_shape)
 
-    def like_x(self) -> jax.ShapeDtypeStruct:
-        """A result that has x's values, in the core's form."""
-        return result(self.flat_shape, self.dtype)
+    def data_result(self) -> jax.ShapeDtypeStruct:
+        """Return the description of a result with x's size and dtype, in the core's shape."""
+        return result(self.core_shape, self.dtype)
 
     def vector(self, array: Array | None, name: str) -> Array | None:
-        """A parameter or statistic: one value for each channel."""
+        """Check a per-channel array."""
         if array is not None and array.shape != (self.channels,):
             raise InvalidArgumentError(
-                f"{name}: got shape {array.shape}, expected ({self.channels},): one value for each"
-                f" channel of x, which has shape {self.shape} and its channels on axis {self.axis}"
+                f"{name}: got shape {array.shape}, expected ({self.channels},), a value per"
+                f" channel: x has shape {self.shape} with channel axis {self.axis}"
             )
         return array
 
     def mask(self, mask: Array | None) -> Array | None:
-        """A mask in the shape of the positions; sizes of 1 stand for all positions."""
+        """Check a mask and broadcast it to x's shape without the channel axis."""
         if mask is None:
             return None
         if mask.dtype.name not in ("bool", "uint8"):
@@ -88,22 +94,25 @@ class Form(NamedTuple):
         squeezed = mask
         if mask.ndim == len(self.shape) and mask.shape[self.axis] == 1:
             squeezed = mask.squeeze(self.axis)
-        fits = squeezed.ndim == len(self.positions) and all(
-            got in (1, size) for got, size in zip(squeezed.shape, self.positions, strict=True)
+        fits = squeezed.ndim == len(self.mask_shape) and all(
+            got in (1, size) for got, size in zip(squeezed.shape, self.mask_shape, strict=True)
         )
         if not fits:
             raise InvalidArgumentError(
-                f"mask: got shape {mask.shape}, expected {self.positions}, x's without its"
-                f" channels, where any size may be 1; x has shape {self.shape}"
+                f"mask: got shape {mask.shape}, expected {self.mask_shape}, where axes of length 1"
+                f" are broadcast: x has shape {self.shape} with channel axis {self.axis}"
             )
-        return jnp.broadcast_to(squeezed, self.positions)
+        return jnp.broadcast_to(squeezed, self.mask_shape)
 
     def sizes(self, settings: Settings) -> _core.Sizes:
-        """What the core's vectors measure on the CPU."""
+        """Return the core's sizes on the CPU. Only the workspace depends on the device."""
         return _core.sizes(self._array("cpu"), core_options(settings))
 
     def workspace_size(self, settings: Settings) -> int:
-        """Bytes, enough for every device that may run what is traced now."""
+        """Return bytes that are enough on the CPU and on CUDA.
+
+        While tracing it is not known which device will run the call.
+        """
         size = self.sizes(settings).workspace
         try:
             on_cuda = _core.sizes(self._array("cuda"), core_options(settings))
@@ -111,12 +120,12 @@ class Form(NamedTuple):
             return size
         return max(size, on_cuda.workspace)
 
-    def _array(self, device: str) -> Any:
-        """x as a logical (N, C, S) without memory."""
+    def _array(self, device: str) -> _core.Array:
+        """Return the metadata of x as (N, C, S), without memory."""
         if self.channels_last:
-            n, s, c = self.flat_shape
+            n, s, c = self.core_shape
             strides = (s * c, 1, c)
         else:
-            n, c, s = self.flat_shape
+            n, c, s = self.core_shape
             strides = (c * s, s, 1)
         return _core.Array(0, (n, c, s), strides, self.dtype, device)

@@ -1,4 +1,4 @@
-"""eps, momentum and the choices as attributes of a layer."""
+"""Attributes of a layer for eps, momentum and the other settings, checked when they are set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from syncnorm.settings import Settings
 
-from .operands import options_of
+from .operands import make_options
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -15,14 +15,16 @@ T = TypeVar("T")
 
 
 class HasSettings(Protocol):
-    """A layer whose settings are attributes."""
+    """An object that stores the settings that differ from the defaults.
 
-    # Those that differ from the defaults: a call takes less time with few keyword arguments.
+    It stores no others, because a call with fewer keyword arguments is faster.
+    """
+
     settings: dict[str, Any]
 
 
 class Setting(Generic[T]):
-    """One of Settings as an attribute, refused at once if the core does not know its value."""
+    """Descriptor for one field of Settings. Setting a value that is not allowed raises at once."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -39,13 +41,15 @@ class Setting(Generic[T]):
         return value
 
     def __set__(self, layer: HasSettings, value: T) -> None:
-        layer.settings = changed({**layer.settings, self._name: value})
+        layer.settings = without_defaults({**layer.settings, self._name: value})
 
 
-def changed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that differ from the defaults.
+def without_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the defaults.
 
-    Raises InvalidArgumentError for values that the core does not know, TypeError for other names.
+    Raises:
+        InvalidArgumentError: A value is not allowed.
+        TypeError: There is no setting of this name.
     """
-    options_of(**settings)
+    make_options(**settings)
     return {k: v for k, v in settings.items() if v != Settings._field_defaults[k]}
