@@ -2,8 +2,9 @@
 
     python benchmarks/compare.py before/results.json after/results.json
 
-Did a change make syncnorm faster or slower? Compared are the ratios to torch, which was timed
-beside syncnorm in both runs, so that a machine that was busier in one of them does not matter much.
+The script shows whether a change made syncnorm faster or slower. It compares the ratios to torch,
+which was timed beside syncnorm in both runs, so that a difference in load between the two runs
+matters little.
 """
 
 from __future__ import annotations
@@ -17,29 +18,31 @@ from typing import Any
 Ratios = dict[str, float]  # by point and operation
 
 
-def label(point: dict[str, Any]) -> str:
-    threads = f", {point['threads']} thr" if "threads" in point else ""
-    return f"{point['name']}{threads}"
-
-
-def ratios(path: Path) -> Ratios:
+def read_ratios(path: Path) -> Ratios:
+    """Return the ratios ours / torch of the result file `path`."""
     points = json.loads(path.read_text())["points"]
     return {
-        f"{label(point)}, {operation}": measured["timing"]["ratio"]
+        f"{_label(point)}, {operation}": measured["timing"]["ratio"]
         for point in points
         for operation, measured in point["operations"].items()
     }
 
 
+def _label(point: dict[str, Any]) -> str:
+    threads = f", {point['threads']} thr" if "threads" in point else ""
+    return f"{point['name']}{threads}"
+
+
 def main() -> int:
+    """Run the comparison with the arguments of the process; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     args = parser.parse_args()
-    before, after = ratios(args.before), ratios(args.after)
+    before, after = read_ratios(args.before), read_ratios(args.after)
     common = [key for key in before if key in after]
     if not common:
-        parser.error("the two results have no point in common")
+        parser.error("the two results have no point in common, expected at least one")
     print(f"{'ours / torch':<62}{'before':>8}{'after':>8}{'after/before':>14}")
     for name in common:
         old, new = before[name], after[name]

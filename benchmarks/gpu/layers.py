@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import _functions
 
-from syncnorm.torch import SyncBatchNorm, entry
-from syncnorm.torch.group import Group, TorchGroup
+from syncnorm.torch import SyncBatchNorm, dispatch
+from syncnorm.torch.groups.process_group import Group, TorchGroup
 
 from . import rehearsal
 from .cases import Case, make_inputs
@@ -76,7 +76,7 @@ def group_of_one(device: str) -> Iterator[None]:
         meeting = f"file://{folder}/meeting"
         dist.init_process_group(backend, init_method=meeting, rank=0, world_size=1)
         stack.callback(dist.destroy_process_group)
-        stack.enter_context(mock.patch.object(entry, "resolve", _resolve(entry.resolve)))
+        stack.enter_context(mock.patch.object(dispatch, "resolve", _resolve(dispatch.resolve)))
         if device != "cuda":
             for name in rehearsal.KERNELS:
                 rehearsed = getattr(rehearsal, name)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import syncnorm
+from syncnorm import _core
 from syncnorm._core import CONTROL_SIZE
-from syncnorm.torch import bridge
 
 from .cases import Inputs
 
@@ -34,7 +34,7 @@ class _Ours:
         self._inputs = inputs
         x = inputs.x
         self._options = syncnorm.Options(eps=EPS, momentum=MOMENTUM)
-        self._sizes = bridge.sizes(x, self._options)
+        self._sizes = _core.sizes(x, self._options)
         channels = x.shape[1]
         self._running = (
             torch.zeros(channels, device=x.device),
@@ -86,16 +86,16 @@ class Phases(_Ours):
     def forward(self) -> Tensor:
         x, options = self._inputs.x, self._options
         y, wire = torch.empty_like(x), self._doubles(self._sizes.wire)
-        bridge.moments(options, x, wire, **self._launch)
-        bridge.normalize(options, x, 1, wire, wire, y, **self._forward_arguments())
+        _core.moments(options, x, wire, **self._launch)
+        _core.normalize(options, x, 1, wire, wire, y, **self._forward_arguments())
         return y
 
     def backward(self) -> Tensor:
         x, dy, options = self._inputs.x, self._inputs.dy, self._options
         wire, gradients = self._doubles(self._sizes.grad_wire), self._gradients()
         affine = {"weight": self._inputs.weight, "bias": self._inputs.bias}
-        bridge.grad_moments(options, x, dy, self._saved, wire, **affine, **self._launch)
-        bridge.grad_input(options, x, dy, self._saved, 1, wire, wire, **gradients)
+        _core.grad_moments(options, x, dy, self._saved, wire, **affine, **self._launch)
+        _core.grad_input(options, x, dy, self._saved, 1, wire, wire, **gradients)
         return gradients["dx"]
 
 
@@ -105,12 +105,12 @@ class OneCall(_Ours):
     def forward(self) -> Tensor:
         x = self._inputs.x
         y = torch.empty_like(x)
-        bridge.forward(self._options, None, x, y, **self._forward_arguments())
+        _core.forward(self._options, None, x, y, **self._forward_arguments())
         return y
 
     def backward(self) -> Tensor:
         inputs, gradients = self._inputs, self._gradients()
-        bridge.backward(self._options, None, inputs.x, inputs.dy, self._saved, **gradients)
+        _core.backward(self._options, None, inputs.x, inputs.dy, self._saved, **gradients)
         return gradients["dx"]
 
 

@@ -1,1 +1,1 @@
-"""torch.nn.SyncBatchNorm and this library's layer in one run, on the CPU: what each call takes."""
+"""Compare torch.nn.SyncBatchNorm and syncnorm's layer on the CPU: operations, memory and time."""

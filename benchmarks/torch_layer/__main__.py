@@ -1,31 +1,38 @@
-"""The benchmark's command line."""
+"""Run the benchmark from the command line."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from syncnorm import InvalidArgumentError
 from syncnorm._cli.machine import machine_facts
 
 from .cases import TIMED_SHAPES
 from .ranks import measure_on_ranks
-from .report import Results, markdown, put_into
+from .report import Results, format_markdown, replace_tables, split_document
 
 
 def main() -> int:
+    """Run the benchmark with the arguments of the process; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.torch_layer",
-        description="torch.nn.SyncBatchNorm and this library's layer in one run, on the CPU.",
+        description="Compare torch.nn.SyncBatchNorm and syncnorm's layer in one run, on the CPU.",
     )
-    parser.add_argument("--markdown", type=Path, help="put the tables into this document")
-    parser.add_argument("--repeat", type=int, default=21, help="rounds of each timing (21)")
-    parser.add_argument("--quick", action="store_true", help="one small shape: a few seconds")
+    parser.add_argument("--markdown", type=Path, help="replace the tables in this document")
+    parser.add_argument("--repeat", type=int, default=21, help="rounds per timing (default: 21)")
+    parser.add_argument("--quick", action="store_true", help="one small shape; takes seconds")
     args = parser.parse_args()
+    if args.markdown is not None:
+        try:
+            split_document(args.markdown)  # fails now rather than after the measurements
+        except InvalidArgumentError as error:
+            parser.error(str(error))
     shapes = TIMED_SHAPES[-1:] if args.quick else TIMED_SHAPES
-    text = markdown(Results(machine_facts(), measure_on_ranks(shapes, args.repeat)))
+    text = format_markdown(Results(machine_facts(), measure_on_ranks(shapes, args.repeat)))
     print(text)
     if args.markdown is not None:
-        put_into(args.markdown, text)
+        replace_tables(args.markdown, text)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What is measured: layers beside each other, and blocks of a network around them."""
+"""Define the benchmark's cases: layers, the blocks of a network around them, and input shapes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ OPERATIONS = ("forward", "forward+backward")
 
 
 @dataclasses.dataclass(frozen=True)
-class Counted:
-    """One way to call a layer, whose operations are counted."""
+class CountedCase:
+    """A layer configuration to count operations for.
+
+    forward_kernels: syncnorm's kernels in forward; with centering, which float64 uses, 3.
+    """
 
     name: str
     dtype: torch.dtype = torch.float32
     momentum: float | None = 0.1
-    # Kernels of ours in forward: float64 centres its variance between the two.
     forward_kernels: int = 2
 
 
-COUNTED = (
-    Counted("float32"),
-    Counted("float32, `momentum=None`", momentum=None),
-    Counted("float64", torch.float64, forward_kernels=3),
+COUNTED_CASES = (
+    CountedCase("float32"),
+    CountedCase("float32, `momentum=None`", momentum=None),
+    CountedCase("float64", torch.float64, forward_kernels=3),
 )
 BACKWARD_KERNELS = 2
 COUNTED_SHAPE = (4, 8, 6, 6)
@@ -37,18 +39,21 @@ COUNTED_SHAPE = (4, 8, 6, 6)
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A normalization and what follows it; each takes x and what is added to its output."""
+    """A normalization and the operations after it, as factories from the number of channels.
+
+    has_residual: the block adds a second input to the normalized x.
+    """
 
     name: str
     torch: Callable[[int], nn.Module]
     ours: Callable[[int], nn.Module]
-    adds: bool = False
+    has_residual: bool = False
 
 
-class Followed(nn.Module):
-    """torch's way: an operation each for the normalization, the addition and the activation."""
+class UnfusedBlock(nn.Module):
+    """Normalization, addition and activation as separate operations."""
 
-    def __init__(self, norm: nn.Module, activation: nn.Module | None = None) -> None:
+    def __init__(self, norm: nn.Module, activation: nn.Module) -> None:
         super().__init__()
         self.norm = norm
         self.activation = activation
@@ -57,7 +62,8 @@ class Followed(nn.Module):
         y: Tensor = self.norm(x)
         if residual is not None:
             y = y + residual
-        return y if self.activation is None else self.activation(y)
+        z: Tensor = self.activation(y)
+        return z
 
 
 def _fused(activation: str) -> Callable[[int], nn.Module]:
@@ -68,36 +74,38 @@ BLOCKS = (
     Block("normalization", nn.SyncBatchNorm, SyncBatchNorm),
     Block(
         "normalization, ReLU",
-        lambda channels: Followed(nn.SyncBatchNorm(channels), nn.ReLU()),
+        lambda channels: UnfusedBlock(nn.SyncBatchNorm(channels), nn.ReLU()),
         _fused("relu"),
     ),
     Block(
         "normalization, ReLU in place",
-        lambda channels: Followed(nn.SyncBatchNorm(channels), nn.ReLU(inplace=True)),
+        lambda channels: UnfusedBlock(nn.SyncBatchNorm(channels), nn.ReLU(inplace=True)),
         _fused("relu"),
     ),
     Block(
         "normalization, addition, ReLU",
-        lambda channels: Followed(nn.SyncBatchNorm(channels), nn.ReLU()),
+        lambda channels: UnfusedBlock(nn.SyncBatchNorm(channels), nn.ReLU()),
         _fused("relu"),
-        adds=True,
+        has_residual=True,
     ),
     Block(
         "normalization, leaky ReLU in place",
-        lambda channels: Followed(nn.SyncBatchNorm(channels), nn.LeakyReLU(inplace=True)),
+        lambda channels: UnfusedBlock(nn.SyncBatchNorm(channels), nn.LeakyReLU(inplace=True)),
         lambda channels: SyncBatchNorm(channels, activation="leaky_relu", in_place=True),
     ),
 )
 MEMORY_SHAPE = (8, 64, 28, 28)
 
-# A convolutional network's layers from early to late, and a linear one.
+# The layers of a convolutional network from early to late, and a linear one.
 TIMED_SHAPES = ((8, 64, 56, 56), (8, 256, 14, 14), (8, 512, 7, 7), (256, 1024))
 HOST_SHAPE = (2, 8, 4, 4)
 
 
-def made(kind: Callable[..., nn.Module], *arguments: Any, dtype: torch.dtype) -> nn.Module:
-    """The layer with a weight and a bias that are not 1 and 0."""
-    layer = kind(*arguments).to(dtype)
+def make_layer(
+    factory: Callable[..., nn.Module], *arguments: Any, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """Return `factory(*arguments)` with random weight and bias instead of 1 and 0."""
+    layer = factory(*arguments).to(dtype)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -105,5 +113,10 @@ def made(kind: Callable[..., nn.Module], *arguments: Any, dtype: torch.dtype) ->
     return layer
 
 
-def values(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+def make_x_and_dy(
+    shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Return random x, which requires a gradient, and dy; the same on all ranks."""
+    generator = torch.Generator().manual_seed(2)
+    x, dy = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    return x.requires_grad_(), dy

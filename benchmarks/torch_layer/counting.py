@@ -1,10 +1,10 @@
-"""What a call dispatches, which of it works on the device, and the memory that stays with it."""
+"""Count the operations that a call dispatches, and the memory that its tensors hold."""
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,24 +15,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _COLLECTIVES = ("c10d", "_c10d_functional")
-_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty"}
+# zeros: the frame of a wire on the CPU; on a device a wire is allocated uninitialized.
+_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "zeros"}
 
 
 @dataclasses.dataclass
 class Counts:
-    """Of one call.
+    """The counts of one call.
 
-    launches: operations that have something to do on a device, by their kind; some launch more than
-    one kernel. waits: operations for which the host must wait for the device.
+    operations: names in order. launches: operations that launch kernels on a device, judged by
+    their kind; some launch more than one. synchronizations: operations that make the host wait for
+    the device.
     """
 
     operations: list[str] = dataclasses.field(default_factory=list)
     launches: int = 0
     collectives: int = 0
-    waits: int = 0
+    synchronizations: int = 0
 
 
-class Counter(TorchDispatchMode):
+class OperationCounter(TorchDispatchMode):
     """Counts the operations that reach the dispatcher while it is active."""
 
     def __init__(self) -> None:
@@ -48,25 +50,25 @@ class Counter(TorchDispatchMode):
             self.counts.collectives += 1
         elif not (_is_view(func) or name in _ALLOCATIONS):
             self.counts.launches += 1
-        self.counts.waits += _waits(name, args)
+        self.counts.synchronizations += _synchronizes(name, args)
         return func(*args, **(kwargs or {}))
 
 
 def _is_view(func: Any) -> bool:
-    """Whether the result shares the memory of an argument and nothing is written."""
+    """Return whether the result aliases an argument that the operation does not write."""
     returned = [result.alias_info for result in func._schema.returns]  # noqa: SLF001
     return any(alias is not None and not alias.is_write for alias in returned)
 
 
-def _waits(name: str, args: tuple[Any, ...]) -> bool:
-    """Reading a number, and indexing by a mask, whose result has as many rows as it is true."""
+def _synchronizes(name: str, args: tuple[Any, ...]) -> bool:
+    """Return whether the host needs a value from the device: a number, or a mask's result size."""
     if name == "index":
         return any(index is not None and index.dtype == torch.bool for index in args[1])
     return name in {"_local_scalar_dense", "nonzero"}
 
 
 class LiveMemory(TorchDispatchMode):
-    """The bytes of those tensors made while it is active that are still alive."""
+    """Tracks the bytes of live tensors that were created while it is active: `now` and `peak`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,15 +78,15 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        before = {_storage(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)}
+        before = {_storage_id(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)}
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and _storage(leaf) not in before:
-                self._add(leaf.untyped_storage())
+            if isinstance(leaf, Tensor) and _storage_id(leaf) not in before:
+                self._add(leaf)
         return result
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata  # noqa: SLF001 - the memory's identity, whoever refers to it
+    def _add(self, tensor: Tensor) -> None:
+        key, storage = _storage_id(tensor), tensor.untyped_storage()
         if key in self._sizes:
             return
         self._sizes[key] = storage.nbytes()
@@ -96,17 +98,19 @@ class LiveMemory(TorchDispatchMode):
         self.now -= self._sizes.pop(key)
 
 
-def _storage(tensor: Tensor) -> int:
+def _storage_id(tensor: Tensor) -> int:
+    """Return the identity of the C++ storage, which all tensors that share it have in common."""
     return tensor.untyped_storage()._cdata  # noqa: SLF001
 
 
 @contextmanager
-def saved_bytes(found: Callable[[Tensor], None]) -> Iterator[None]:
-    """Calls found with each tensor that is saved for backward."""
+def record_saved_tensors() -> Iterator[list[Tensor]]:
+    """Yield a list to which every tensor that autograd saves for backward is appended."""
+    saved: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
-        found(tensor)
+        saved.append(tensor)
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield
+        yield saved

@@ -1,4 +1,4 @@
-"""Runs the measurements on ranks that are processes over gloo."""
+"""Start the rank processes, which communicate over gloo, and return their measurements."""
 
 from __future__ import annotations
 
@@ -15,31 +15,38 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from syncnorm.bench import allocator
+from syncnorm.bench.allocator import REUSE_VARIABLES
 
 from .cases import RANKS
-from .measure import Shape, alone_seconds, measure
+from .measurements import Shape, measure, time_without_group
 
 
 def measure_on_ranks(shapes: Sequence[Shape], repeat: int) -> dict[str, Any]:
-    """What the first rank measured, with its group and then without."""
+    """Run all measurements on `RANKS` ranks.
+
+    Args:
+        shapes: Shapes of x for the CPU times.
+        repeat: Rounds per timing.
+
+    Returns:
+        The results of rank 0: those of `measure`, and "alone", measured without a process group.
+    """
     with tempfile.TemporaryDirectory(prefix="syncnorm-torch-layer-") as folder:
-        # The ranks find this when they start; docs/benchmarks.md says why.
-        with mock.patch.dict(os.environ, allocator.REUSE):
-            multiprocessing.spawn(_rank, (folder, shapes, repeat), nprocs=RANKS)
+        with mock.patch.dict(os.environ, REUSE_VARIABLES):  # the processes inherit them
+            multiprocessing.spawn(_run_rank, (folder, shapes, repeat), nprocs=RANKS)
         results: dict[str, Any] = pickle.loads((Path(folder) / "results").read_bytes())
         return results
 
 
-def _rank(rank: int, folder: str, shapes: Sequence[Shape], repeat: int) -> None:
+def _run_rank(rank: int, folder: str, shapes: Sequence[Shape], repeat: int) -> None:
     torch.set_num_threads(1)
     if sys.platform.startswith("linux"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may lead nowhere
-    meeting = f"file://{folder}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=RANKS)
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host name may not resolve
+    rendezvous = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=RANKS)
     results = measure(shapes, repeat)
     dist.barrier()
     dist.destroy_process_group()
     if rank == 0:
-        results["alone"] = {shape: alone_seconds(shape, repeat) for shape in shapes}
+        results["alone"] = {shape: time_without_group(shape, repeat) for shape in shapes}
         (Path(folder) / "results").write_bytes(pickle.dumps(results))

@@ -1,4 +1,4 @@
-"""The tables, in Markdown."""
+"""Format the results as Markdown tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from syncnorm import InvalidArgumentError
 from syncnorm._cli.machine import machine_line
+from syncnorm.bench.timing import Rounds
 
-from .cases import COUNTED, HOST_SHAPE, MEMORY_SHAPE, OPERATIONS, RANKS
+from .cases import COUNTED_CASES, HOST_SHAPE, MEMORY_SHAPE, OPERATIONS, RANKS
 
 BEGIN = "<!-- From here on: made by python -m benchmarks.torch_layer -->"
 END = "<!-- Up to here. -->"
@@ -17,30 +19,51 @@ END = "<!-- Up to here. -->"
 
 @dataclasses.dataclass(frozen=True)
 class Results:
+    """The results of one run. ranks: from `measure_on_ranks`."""
+
     machine: dict[str, Any]
-    ranks: dict[str, Any]  # from ranks.measure_on_ranks
+    ranks: dict[str, Any]
 
 
-def markdown(results: Results) -> str:
+def format_markdown(results: Results) -> str:
+    """Return all tables."""
     date = results.machine["date"].partition("T")[0]
     parts = [
         f"{machine_line(results.machine)}; {date}.",
         _counts(results.ranks["counts"]),
-        _operations(results.ranks["counts"][COUNTED[0].name]),
+        _operations(results.ranks["counts"][COUNTED_CASES[0].name]),
         _memory(results.ranks),
-        _host(results.ranks["host"]),
-        _seconds(results.ranks),
+        _host_time(results.ranks["host"]),
+        _cpu_time(results.ranks),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def put_into(document: Path, text: str) -> None:
-    """Replace what stands between the two marks of the document."""
+def replace_tables(document: Path, text: str) -> None:
+    """Replace everything between the two marker lines of `document` by `text`.
+
+    Raises:
+        InvalidArgumentError: The document lacks a marker line.
+    """
+    before, after = split_document(document)
+    document.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+def split_document(document: Path) -> tuple[str, str]:
+    """Return the text before the first marker line of `document` and after the second.
+
+    Raises:
+        InvalidArgumentError: The document lacks a marker line.
+    """
     before, begin, rest = document.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{document}: expected the lines '{BEGIN}' and '{END}', found not both")
-    document.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        missing = END if begin else BEGIN
+        raise InvalidArgumentError(
+            f"{document}: has no line '{missing}', expected the lines '{BEGIN}' and '{END}' around"
+            " the tables"
+        )
+    return before, after
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -54,9 +77,9 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _counts(counts: dict[str, Any]) -> str:
     rows = []
-    for name, of_layers in counts.items():
+    for name, by_layer in counts.items():
         for operation in OPERATIONS:
-            torch, ours = of_layers["torch"][operation], of_layers["syncnorm"][operation]
+            torch, ours = by_layer["torch"][operation], by_layer["syncnorm"][operation]
             rows.append(
                 (
                     name,
@@ -64,7 +87,7 @@ def _counts(counts: dict[str, Any]) -> str:
                     f"{len(torch.operations)} / {len(ours.operations)}",
                     f"{torch.launches} / {ours.launches}",
                     f"{torch.collectives} / {ours.collectives}",
-                    f"{torch.waits} / {ours.waits}",
+                    f"{torch.synchronizations} / {ours.synchronizations}",
                 )
             )
     head = (
@@ -73,14 +96,14 @@ def _counts(counts: dict[str, Any]) -> str:
         "operations dispatched",
         "launches on a device",
         "collectives",
-        "waits of the host for the device",
+        "host-device synchronizations",
     )
-    return f"### One call, counted, {RANKS} ranks\n\n{_table(head, rows)}"
+    return f"### Operations of one call, {RANKS} ranks\n\n{_table(head, rows)}"
 
 
-def _operations(of_layers: dict[str, Any]) -> str:
-    lines = ["The operations of forward and backward in float32, in their order:", ""]
-    for name, counts in of_layers.items():
+def _operations(by_layer: dict[str, Any]) -> str:
+    lines = ["The operations of forward and backward in float32, in order:", ""]
+    for name, counts in by_layer.items():
         operations = ", ".join(f"`{each}`" for each in counts["forward+backward"].operations)
         lines.append(f"- {name}: {operations}")
     return "\n".join(lines)
@@ -88,56 +111,48 @@ def _operations(of_layers: dict[str, Any]) -> str:
 
 def _memory(ranks: dict[str, Any]) -> str:
     rows = []
-    for name, of_layers in ranks["memory"].items():
-        torch, ours = of_layers["torch"], of_layers["syncnorm"]
+    for name, by_layer in ranks["memory"].items():
+        torch, ours = by_layer["torch"], by_layer["syncnorm"]
         rows.append((name, *(f"{torch[key]:.2f} / {ours[key]:.2f}" for key in torch)))
     saved = " / ".join(f"{ranks['saved'][name]:.0f}" for name in ("torch", "syncnorm"))
     return (
-        f"### Memory, over that of x ({_size(MEMORY_SHAPE)}, float32)\n\n"
+        f"### Memory in multiples of x ({_size(MEMORY_SHAPE)}, float32)\n\n"
         f"{_table(('torch / syncnorm', 'kept', 'peak of forward', 'peak of backward'), rows)}\n\n"
-        f"Saved for backward beside x and weight: {saved} bytes per channel."
+        f"Saved for backward in addition to x and weight: {saved} bytes per channel."
     )
 
 
-def _microseconds(seconds: float) -> str:
-    return f"{1e6 * seconds:.0f}"
-
-
-def _host(host: dict[str, dict[str, float]]) -> str:
+def _host_time(host: dict[str, Rounds]) -> str:
     rows = [
         (
             operation,
-            _microseconds(seconds["torch"]),
-            _microseconds(seconds["syncnorm"]),
-            f"{seconds['syncnorm'] / seconds['torch']:.2f}",
+            *(f"{1e6 * seconds:.0f}" for seconds in rounds.medians().values()),
+            f"{rounds.ratios('torch')['syncnorm']:.2f}",
         )
-        for operation, seconds in host.items()
+        for operation, rounds in host.items()
     ]
     head = ("", "torch without its kernels, us", "syncnorm, us", "syncnorm / torch")
-    title = f"### Time of the host per call ({_size(HOST_SHAPE)}), without the exchange"
+    title = f"### Host time per call ({_size(HOST_SHAPE)}), without communication"
     return f"{title}\n\n{_table(head, rows)}"
 
 
-def _seconds(ranks: dict[str, Any]) -> str:
-    rows = []
-    for shape, seconds in ranks["seconds"].items():
-        local, naive, ours = (seconds[name] for name in ("local", "naive", "syncnorm"))
-        alone = ranks["alone"][shape]
-        rows.append(
-            (
-                _size(shape),
-                f"{1e3 * ours:.2f}",
-                f"{ours / naive:.2f}",
-                f"{ours / local:.2f}",
-                f"{alone['syncnorm'] / alone['local']:.2f}",
-            )
+def _cpu_time(ranks: dict[str, Any]) -> str:
+    rows = [
+        (
+            _size(shape),
+            f"{1e3 * rounds.medians()['syncnorm']:.2f}",
+            f"{rounds.ratios('naive')['syncnorm']:.2f}",
+            f"{rounds.ratios('local')['syncnorm']:.2f}",
+            f"{ranks['alone'][shape].ratios('local')['syncnorm']:.2f}",
         )
+        for shape, rounds in ranks["seconds"].items()
+    ]
     head = (
         "x on each rank",
         "syncnorm, ms",
         "syncnorm / naive",
         "syncnorm / `F.batch_norm`",
-        "the same in one process without a group",
+        "syncnorm / `F.batch_norm`, one process, no group",
     )
-    title = f"### CPU time of forward+backward, float32, {RANKS} ranks over gloo, a thread each"
+    title = f"### CPU time of forward+backward, float32, {RANKS} ranks over gloo, one thread each"
     return f"{title}\n\n{_table(head, rows)}"

@@ -7,7 +7,7 @@ import functools
 import zlib
 from typing import NamedTuple, TypedDict
 
-from syncnorm._core import Options
+from syncnorm._core import ArgumentTypeError, Options
 
 
 class Choices(TypedDict, total=False):
@@ -66,8 +66,15 @@ def core_options(settings: Settings) -> Options:
 
     Raises:
         InvalidArgumentError: A value is not allowed.
+        ArgumentTypeError: A value has the wrong type.
     """
-    return Options(**settings._asdict())
+    try:
+        return Options(**settings._asdict())
+    except TypeError as error:
+        raise ArgumentTypeError(
+            f"got {settings}, expected numbers for eps and negative_slope, a number or None for"
+            " momentum, a bool for in_place and strings for the others"
+        ) from error
 
 
 def constant_tag(name: str | None) -> int:

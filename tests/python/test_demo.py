@@ -1,4 +1,4 @@
-"""The demo runs, tells what it does, and ends cleanly whatever happens to a rank."""
+"""Test that the demo runs, shows its progress, and leaves no process when a rank fails."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ import torch
 
 import syncnorm.demo
 from syncnorm.demo import ranks
+from syncnorm.demo.config import DemoConfig, parse_args
 from syncnorm.demo.data import Digits, batches, load_digits, shard
+from syncnorm.demo.differences import largest_differences
 from syncnorm.demo.network import build_network
-from syncnorm.demo.ranks import RankFailure, messages_of_ranks
-from syncnorm.demo.settings import Settings, parse, plan_runs
+from syncnorm.demo.ranks import RankFailure, run_ranks
+from syncnorm.demo.run_plan import plan_runs
 
 STEPS = 8
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What a short demo printed, and its folder."""
+    """Run a short demo; return its stdout and its folder."""
     folder = tmp_path_factory.mktemp("demo") / "results"
     arguments = ["--ranks", "2", "--steps", str(STEPS), "--output", str(folder)]
     done = subprocess.run(
@@ -83,17 +85,17 @@ def test_syncnorm_trains_like_the_single_process(demo: tuple[str, Path]) -> None
 
 
 def test_local_batch_norm_trains_differently(demo: tuple[str, Path]) -> None:
-    """Else the comparison would say nothing."""
+    """Otherwise the comparison would show nothing."""
     results = json.loads((demo[1] / "results.json").read_text())
     loss = {run["run"]: run["points"][-1]["loss"] for run in results["runs"]}
     assert abs(loss["syncnorm"] - loss["single"]) < 1e-3 < abs(loss["local"] - loss["single"])
 
 
-# ------------------------------------------------------------------- ranks that fail, die, hang
+# ------------------------------------------------------------- ranks that fail, die or time out
 
 
-def settings_for(folder: Path, timeout: float = 60.0) -> Settings:
-    return parse(
+def make_config(folder: Path, timeout: float = 60.0) -> DemoConfig:
+    return parse_args(
         ["--ranks", "2", "--device", "cpu", "--timeout", str(timeout), "--output", str(folder)]
     )
 
@@ -115,27 +117,27 @@ def dies_in_rank_1(rank: int, *_: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "timeout", "complaint"),
+    ("run_rank", "timeout", "error"),
     [
         (dies_in_rank_1, 60.0, "rank 1 failed:\nthe process ended with signal SIGKILL"),
-        (sleeps, 2.0, r"no sign of life for 2 s from ranks \[0, 1\]"),
+        (sleeps, 2.0, r"got no message from ranks \[0, 1\] for 2 s; .*--timeout"),
     ],
 )
 def test_a_lost_rank_ends_the_demo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Any, timeout: float, complaint: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_rank: Any, timeout: float, error: str
 ) -> None:
-    monkeypatch.setattr(ranks, "work", work)
-    with pytest.raises(RankFailure, match=complaint):
-        list(messages_of_ranks(settings_for(tmp_path, timeout), no_digits()))
+    monkeypatch.setattr(ranks, "run_rank", run_rank)
+    with pytest.raises(RankFailure, match=error):
+        list(run_ranks(make_config(tmp_path, timeout), no_digits()))
     assert multiprocessing.active_children() == []
 
 
-def test_a_rank_that_dies_while_it_starts_ends_the_demo(tmp_path: Path) -> None:
+def test_a_rank_that_dies_at_startup_ends_the_demo(tmp_path: Path) -> None:
     resource_tracker.ensure_running()
     multiprocessing.set_executable("/bin/false")
     try:
         with pytest.raises(RankFailure, match="the process ended with exit code 1"):
-            list(messages_of_ranks(settings_for(tmp_path), load_digits(seed=0)))
+            list(run_ranks(make_config(tmp_path), load_digits(seed=0)))
     finally:
         multiprocessing.set_executable(sys.executable)
     assert multiprocessing.active_children() == []
@@ -156,7 +158,7 @@ def test_the_traceback_of_a_rank_reaches_the_user(
     assert multiprocessing.active_children() == []
 
 
-# ------------------------------------------------------------------------------ the small parts
+# --------------------------------------------------------------------------------------- units
 
 
 def test_missing_packages_are_named_with_the_command(
@@ -173,31 +175,38 @@ def test_missing_packages_are_named_with_the_command(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "error"),
     [
-        (["--ranks", "1"], "--ranks is 1"),
-        (["--batch-per-rank", "1"], "--batch-per-rank is 1"),
-        (["--steps", "0"], "not a positive number"),
+        (["--ranks", "1"], "--ranks is 1, expected at least 2 ranks"),
+        (["--batch-per-rank", "1"], "--batch-per-rank is 1, expected at least 2 samples"),
+        (["--steps", "0"], "--steps: got 0, expected a positive number"),
+        (["--timeout", "0"], "--timeout: got 0, expected a positive number of seconds"),
         (["--steps", "5", "--epochs", "2"], "not allowed with"),
-        (["--ranks", "1000", "--device", "cuda"], "a rank needs a GPU of its own"),
+        (["--ranks", "1000", "--device", "cuda"], "every rank needs its own GPU"),
     ],
 )
-def test_refuses_what_cannot_work(
-    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_named(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
-        parse(arguments)
+        parse_args(arguments)
     assert exit_.value.code == 2
-    assert complaint in capsys.readouterr().err
+    assert error in capsys.readouterr().err
 
 
-def test_single_process_runs_come_last(tmp_path: Path) -> None:
-    """The other ranks have gone by then."""
-    order = [run.single for run in plan_runs(settings_for(tmp_path), 100)]
+def test_states_with_different_names_are_rejected() -> None:
+    weight = {"weight": torch.ones(2)}
+    with pytest.raises(syncnorm.InvalidArgumentError, match=r"\['bias'\] are in one of them only"):
+        largest_differences(weight, {**weight, "bias": torch.ones(2)})
+
+
+def test_single_process_runs_are_last(tmp_path: Path) -> None:
+    """The other ranks exit before them."""
+    order = [run.single for run in plan_runs(make_config(tmp_path), 100)]
     assert order == sorted(order)
 
 
-def test_every_epoch_takes_each_sample_at_most_once_and_shards_divide_a_batch() -> None:
+def test_every_epoch_has_each_sample_at_most_once_and_shards_divide_a_batch() -> None:
     samples, batch = 10, 4
     taken = list(batches(samples, batch, steps=5, seed=3))
     assert len(taken) == 5

@@ -62,8 +62,8 @@ def test_groups_of_torch(ranks):
         ("other channels", "DesyncError: the 2 ranks of the group are not in the same call"),
         ("other lengths", "DesyncError: the 2 ranks of the group are not in the same call"),
         ("split", "UnsupportedError: this callback communicator cannot be split"),
-        ("text", "TypeError: process_group: got str"),
-        ("communicator", "TypeError: process_group: got a syncnorm.Communicator"),
+        ("text", "ArgumentTypeError: process_group: got str"),
+        ("communicator", "ArgumentTypeError: process_group: got a syncnorm.Communicator"),
         ("another job", "InvalidArgumentError: environment: RANK="),
     ],
 )

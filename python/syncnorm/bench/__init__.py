@@ -1,4 +1,4 @@
-"""`python -m syncnorm bench`: the layer beside torch's own batch norm, in one run."""
+"""`python -m syncnorm bench`: time syncnorm's layer beside torch's batch norm on the CPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ _NEEDED = {"torch": "torch", "numpy": "numpy", "matplotlib": "matplotlib"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark with the command line `argv`; returns the exit code."""
-    complaint = missing_packages(_NEEDED, "bench")
-    if complaint is not None:
-        print(complaint, file=sys.stderr)
+    """Run the benchmark.
+
+    Args:
+        argv: The command line without the program's name; None means `sys.argv[1:]`.
+
+    Returns:
+        The exit code.
+    """
+    error = missing_packages(_NEEDED, "bench")
+    if error is not None:
+        print(error, file=sys.stderr)
         return 1
     from .command import run
 

@@ -1,4 +1,4 @@
-"""The largest errors against float64, of both sides, on the benchmark's own inputs."""
+"""Measure the largest errors of both implementations against a float64 reference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .subjects import Gradients, Subject
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Largest absolute error, divided by the largest absolute value of the exact result."""
+    """Largest absolute errors, divided by the largest absolute value of the reference."""
 
     y: float
     dx: float
@@ -22,8 +22,8 @@ class Errors:
     dbias: float
 
 
-class Exact:
-    """The result in float64, from the inputs as they were rounded to their dtype."""
+class Float64Reference:
+    """Output and gradients in float64, computed from the inputs as rounded to their dtype."""
 
     def __init__(self, inputs: Inputs) -> None:
         leaves = [
@@ -34,12 +34,12 @@ class Exact:
         self._gradients: Gradients = torch.autograd.grad(self._y, leaves, inputs.dy.double())
 
     def errors_of(self, subject: Subject) -> Errors:
-        subject.begin_backward()
+        """Run `subject` once and return its errors."""
+        subject.prepare_backward()
         results = (subject.forward(), *subject.backward())
-        exact = (self._y, *self._gradients)
-        return Errors(*map(_largest_error, results, exact))
+        return Errors(*map(_largest_error, results, (self._y, *self._gradients)))
 
 
-def _largest_error(result: Tensor, exact: Tensor) -> float:
-    difference = (result.detach().double() - exact.detach()).abs_().max()
-    return (difference / exact.detach().abs().max()).item()
+def _largest_error(result: Tensor, reference: Tensor) -> float:
+    difference = (result.detach().double() - reference.detach()).abs_().max()
+    return (difference / reference.detach().abs().max()).item()

@@ -1,8 +1,8 @@
-"""The memory allocator's part in the timings.
+"""Let glibc reuse large buffers, so that page faults do not dominate the timings.
 
-By default glibc returns every large buffer to the system and faults fresh pages in for the next,
-which costs more than normalizing it, on either side. These variables, read when a process starts,
-let it keep and reuse what was freed.
+By default glibc returns every large buffer to the system and faults in fresh pages for the next
+one. That takes longer than normalizing the buffer, for torch and for syncnorm. glibc reads these
+variables when a process starts; with them it keeps and reuses freed memory.
 """
 
 from __future__ import annotations
@@ -13,33 +13,35 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-REUSE = {
+REUSE_VARIABLES = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
 }
 
 
-def reuse_is_set() -> bool:
-    return all(os.environ.get(name) == value for name, value in REUSE.items())
+def reuses_buffers() -> bool:
+    """Return whether this process runs with all of `REUSE_VARIABLES`."""
+    return all(os.environ.get(name) == value for name, value in REUSE_VARIABLES.items())
 
 
 def has_glibc() -> bool:
+    """Return whether this Python runs on glibc."""
     return platform.libc_ver()[0] == "glibc"
 
 
-def setting() -> str:
-    """The setting under which this process measures, for people."""
-    mine = {name: os.environ[name] for name in REUSE if name in os.environ}
+def describe() -> str:
+    """Return the allocator setting of this process as text for the report."""
+    variables = {name: os.environ[name] for name in REUSE_VARIABLES if name in os.environ}
     if not has_glibc():
         return "the system's default"
-    if not mine:
+    if not variables:
         return "glibc default (large buffers are faulted in anew)"
-    text = " ".join(f"{name}={value}" for name, value in mine.items())
-    return f"glibc reuse ({text})" if reuse_is_set() else f"glibc with {text}"
+    text = " ".join(f"{name}={value}" for name, value in variables.items())
+    return f"glibc reuse ({text})" if reuses_buffers() else f"glibc with {text}"
 
 
-def run_again_with_reuse(argv: Sequence[str]) -> int:
-    """The same command in a process that has the variables from its start; its exit code."""
+def rerun_with_reuse(argv: Sequence[str]) -> int:
+    """Run the benchmark in a new process with `REUSE_VARIABLES`; return its exit code."""
     command = [sys.executable, "-m", "syncnorm", "bench", *argv]
-    return subprocess.run(command, env={**os.environ, **REUSE}, check=False).returncode
+    return subprocess.run(command, env={**os.environ, **REUSE_VARIABLES}, check=False).returncode

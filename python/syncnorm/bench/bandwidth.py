@@ -1,4 +1,4 @@
-"""The machine's copy bandwidth: what the fractions in the table are fractions of."""
+"""Measure the machine's copy bandwidth, the reference of the table's copy fractions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ _REPEAT = 9
 
 
 def copy_bandwidth(quick: bool) -> float:
-    """Bytes per second, read plus written, of torch's copy_ between two large buffers."""
+    """Time torch's `copy_` between two large buffers.
+
+    Args:
+        quick: Use smaller buffers.
+
+    Returns:
+        Bytes per second, read plus written.
+    """
     size = (_QUICK_BYTES if quick else _BYTES) // 4
     source, target = torch.ones(size), torch.zeros(size)
     seconds = []

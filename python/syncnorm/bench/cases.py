@@ -1,4 +1,4 @@
-"""What is measured: the points of the table and their input."""
+"""Define the benchmark's cases (shape, dtype, layout) and make their inputs."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ DTYPES = ("float32", "bfloat16")
 LAYOUTS = ("channels_first", "channels_last")
 OPERATIONS = ("forward", "backward", "forward+backward")
 
-# Passes over memory that the algorithm needs at least where ranks exchange statistics between its
-# two halves: forward reads x twice and writes y; backward reads x and dy twice and writes dx.
+# Minimum number of passes over memory when an all-reduce separates the two kernels: forward reads x
+# twice and writes y; backward reads x and dy twice and writes dx.
 PASSES = {"forward": 3, "backward": 5, "forward+backward": 8}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
+    """One input: the shape, dtype and layout of x."""
+
     shape: tuple[int, ...]
     dtype: str
     layout: str
 
     @property
     def name(self) -> str:
+        """The shape, dtype and layout as the table shows them."""
         return f"{'x'.join(map(str, self.shape))} {self.dtype} {self.layout_name}"
 
     @property
     def layout_name(self) -> str:
-        """NCHW, NHWC and their likes; plain NC where there is but one layout."""
+        """The layout as NCHW, NHWC and so on; NC for 2-D input, which has only one."""
         spatial = {2: "", 3: "L", 4: "HW", 5: "DHW"}[len(self.shape)]
         return f"N{spatial}C" if self.layout == "channels_last" else f"NC{spatial}"
 
     @property
     def nbytes(self) -> int:
-        """Of x alone."""
+        """The size of x in bytes."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return math.prod(self.shape) * dtype.itemsize
 
@@ -47,17 +50,20 @@ class Case:
 def all_cases(
     shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str], layouts: Sequence[str]
 ) -> Iterator[Case]:
+    """Yield every combination, but 2-D shapes in one layout only."""
     for shape, layout, dtype in itertools.product(shapes, layouts, dtypes):
-        if len(shape) == 2:
-            if layout == layouts[0]:
-                yield Case(shape, dtype, "channels_first")
-        else:
+        if len(shape) > 2:
             yield Case(shape, dtype, layout)
+        elif layout == layouts[0]:
+            yield Case(shape, dtype, "channels_first")
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """x and dy have one layout; parameters are float32, as in mixed-precision training."""
+    """The tensors of one case.
+
+    x and dy share a layout. Parameters are float32, as in mixed-precision training.
+    """
 
     x: torch.Tensor
     dy: torch.Tensor
@@ -66,6 +72,7 @@ class Inputs:
 
 
 def make_inputs(case: Case) -> Inputs:
+    """Return random inputs for `case`, the same in every run."""
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(torch, case.dtype)
     channels = case.shape[1]

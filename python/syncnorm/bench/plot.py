@@ -1,4 +1,4 @@
-"""The ratios of all points in one picture."""
+"""Plot the ratios of all points."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from syncnorm._cli.machine import machine_line
 
 from .cases import OPERATIONS
-from .report import Results, geometric_mean
+from .results import Results, geometric_mean
 
 _MARKERS = {
     "forward": ("<", "#55a868"),
@@ -21,7 +21,8 @@ _MARKERS = {
 _TICKS = (0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 
-def write_ratios(results: Results, path: Path) -> None:
+def write_plot(results: Results, path: Path) -> None:
+    """Write the plot of `results` as a PNG file to `path`."""
     names = [f"{point.case.name}, {point.threads} thr" for point in results.points]
     figure = Figure(figsize=(9, 2 + 0.26 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -41,7 +42,7 @@ def write_ratios(results: Results, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.set_xlabel("time of syncnorm / time of torch (left of 1: syncnorm is faster)")
     axes.set_title(
-        f"{machine_line(results.machine)}\npath: {results.settings.path}; "
+        f"{machine_line(results.machine)}\npath: {results.config.path}; "
         f"allocator: {results.allocator.partition(' (')[0]}",
         fontsize=8,
     )

@@ -1,4 +1,4 @@
-"""What is compared: torch's batch norm and two ways into syncnorm."""
+"""Define the subjects of the benchmark: torch's batch norm and two paths through syncnorm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch.nn import functional
 
 import syncnorm
 import syncnorm.torch
-from syncnorm.torch import bridge, phases
+from syncnorm.torch.ops import kernels
+from syncnorm.torch.ops.kernels import Running
 
 from .cases import Inputs
 
@@ -19,16 +20,19 @@ Gradients = tuple[Tensor, ...]  # of x, weight and bias
 
 
 class Subject(Protocol):
-    """All outputs are allocated inside the calls."""
+    """An implementation to time; every call allocates its outputs."""
 
-    def forward(self) -> Tensor: ...
+    def forward(self) -> Tensor:
+        """Return y."""
 
-    def begin_backward(self) -> None:
-        """What backward needs, outside of its timing."""
+    def prepare_backward(self) -> None:
+        """Run the forward pass that `backward` needs; not part of its timing."""
 
-    def backward(self) -> Gradients: ...
+    def backward(self) -> Gradients:
+        """Return the gradients of the last forward pass; can be called repeatedly."""
 
-    def both(self) -> Gradients: ...
+    def forward_backward(self) -> Gradients:
+        """Run forward and backward as one operation."""
 
 
 class AutogradSubject:
@@ -43,77 +47,56 @@ class AutogradSubject:
     def forward(self) -> Tensor:
         return self._function(self._x)
 
-    def begin_backward(self) -> None:
+    def prepare_backward(self) -> None:
         self._y = self._function(self._x)
 
     def backward(self) -> Gradients:
-        assert self._y is not None, "begin_backward comes first"
+        assert self._y is not None, "call prepare_backward first"
         return torch.autograd.grad(self._y, self._leaves, self._dy, retain_graph=True)
 
-    def both(self) -> Gradients:
+    def forward_backward(self) -> Gradients:
         return torch.autograd.grad(self._function(self._x), self._leaves, self._dy)
 
 
 class PhasesSubject:
-    """What each rank of a group does: the phases with a sum between them, here over one rank."""
+    """The phases that each rank of a group runs, with a copy in place of the all-reduce."""
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
-        self._call = phases.Call(options=syncnorm.Options(), group_size=1, tag=0)
+        self._options = syncnorm.Options()
         channels = inputs.x.shape[1]
-        self._running = torch.zeros(channels), torch.ones(channels)
+        self._running = Running(torch.zeros(channels), torch.ones(channels))
         self._saved = torch.empty(0)
 
     def forward(self) -> Tensor:
-        inputs = self._inputs
-        x = inputs.x.detach()
+        options, inputs = self._options, self._inputs
+        x, weight, bias = inputs.x.detach(), inputs.weight.detach(), inputs.bias.detach()
+        wire, _ = kernels.moments(options, x, None, 0)
         y = torch.empty_like(x)
-        sizes = bridge.sizes(x, self._call.options)
-        self._saved = torch.empty(sizes.saved, dtype=torch.float64)
-        shard = phases.Forward(
-            x=x,
-            y=y,
-            sizes=sizes,
-            saved=self._saved,
-            weight=inputs.weight.detach(),
-            bias=inputs.bias.detach(),
-            running_mean=self._running[0],
-            running_var=self._running[1],
-        )
-        phases.forward(self._call, [shard], _sum_of_one)
+        arguments = (wire, wire.clone(), None, weight, bias, None, 1, 0, self._running, y, True)
+        saved = kernels.normalize(options, x, *arguments)
+        assert saved is not None
+        self._saved = saved
         return y
 
-    def begin_backward(self) -> None:
+    def prepare_backward(self) -> None:
         self.forward()
 
     def backward(self) -> Gradients:
-        inputs = self._inputs
-        x = inputs.x.detach()
-        dx = torch.empty_like(x)
-        dweight, dbias = torch.empty_like(inputs.weight), torch.empty_like(inputs.bias)
-        shard = phases.Backward(
-            x=x,
-            dy=inputs.dy,
-            saved=self._saved,
-            weight=inputs.weight.detach(),
-            bias=inputs.bias.detach(),
-            dx=dx,
-            dweight=dweight,
-            dbias=dbias,
-        )
-        phases.backward(self._call, [shard], _sum_of_one)
-        return dx, dweight, dbias
+        options, inputs, saved = self._options, self._inputs, self._saved
+        x, weight, bias = inputs.x.detach(), inputs.weight.detach(), inputs.bias.detach()
+        wire = kernels.grad_moments(options, x, inputs.dy, saved, weight, bias, None, 0)
+        arguments = (weight, bias, inputs.dy, saved, wire, wire.clone(), None, None, 1, 0)
+        gradients = kernels.grad_input(options, x, (True, True, True, False), *arguments)
+        return tuple(gradient for gradient in gradients if gradient is not None)
 
-    def both(self) -> Gradients:
+    def forward_backward(self) -> Gradients:
         self.forward()
         return self.backward()
 
 
-def _sum_of_one(wires: list[Tensor]) -> list[Tensor]:
-    return [wire.clone() for wire in wires]
-
-
 def torch_subject(inputs: Inputs) -> Subject:
+    """Return torch's `functional.batch_norm` in training mode as a subject."""
     channels = inputs.x.shape[1]
     running_mean, running_var = torch.zeros(channels), torch.ones(channels)
 
@@ -126,11 +109,15 @@ def torch_subject(inputs: Inputs) -> Subject:
 
 
 def syncnorm_subject(inputs: Inputs, path: str) -> Subject:
-    """path: "layer", the module in a group of one, or "phases"."""
+    """Return syncnorm as a subject.
+
+    Args:
+        inputs: The tensors of the case.
+        path: "layer", the module in a group of one rank, or "phases".
+    """
     if path == "phases":
         return PhasesSubject(inputs)
     layer = syncnorm.torch.SyncBatchNorm(inputs.x.shape[1])
     layer.weight = torch.nn.Parameter(inputs.weight)
     layer.bias = torch.nn.Parameter(inputs.bias)
-    leaves = Inputs(inputs.x, inputs.dy, layer.weight, layer.bias)
-    return AutogradSubject(layer, leaves)
+    return AutogradSubject(layer, Inputs(inputs.x, inputs.dy, layer.weight, layer.bias))

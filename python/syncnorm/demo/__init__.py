@@ -1,7 +1,7 @@
-"""`python -m syncnorm demo`: what synchronized statistics are worth, on real data, on any machine.
+"""`python -m syncnorm demo`: show what synchronized statistics change, on real data.
 
-Trains one small network on handwritten digits three times, from the same parameters on the same
-samples in the same order: with local BatchNorm on every rank, with syncnorm, and as a single
+The demo trains one small network on handwritten digits three times, from the same parameters on the
+same samples in the same order: with local BatchNorm on every rank, with syncnorm, and as a single
 process on the whole batch.
 """
 
@@ -21,10 +21,17 @@ _NEEDED = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo with the command line `argv`; returns the exit code."""
-    complaint = missing_packages(_NEEDED, "demo")
-    if complaint is not None:
-        print(complaint, file=sys.stderr)
+    """Run the demo.
+
+    Args:
+        argv: The command line without the program's name; None means `sys.argv[1:]`.
+
+    Returns:
+        The exit code.
+    """
+    error = missing_packages(_NEEDED, "demo")
+    if error is not None:
+        print(error, file=sys.stderr)
         return 1
     from .command import run
 

@@ -1,4 +1,4 @@
-"""The demo from its command line to its exit code."""
+"""Run the `demo` command: train, print the tables, write the plot and the JSON."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from syncnorm._cli.machine import machine_facts, machine_line
 from syncnorm._cli.progress import ProgressLine
 from syncnorm._facts import usable_cores
 
+from .config import DemoConfig, parse_args
 from .data import Digits, load_digits
-from .messages import Difference, Finished, Progress
-from .plot import write_curves
-from .ranks import RankFailure, messages_of_ranks
-from .report import Results, table, write_json
-from .screen import Screen
-from .settings import Settings, parse
+from .messages import Difference, Progress, RunResult
+from .plot import write_plot
+from .progress_display import ProgressDisplay
+from .ranks import RankFailure, run_ranks
+from .report import tables
+from .results import Results, write_json
 
 _INTERRUPTED = 130
 
 
 def run(argv: Sequence[str]) -> int:
-    settings = parse(argv)
-    settings.output.mkdir(parents=True, exist_ok=True)
-    digits = load_digits(settings.seed)
-    _announce(settings, digits)
+    """Run the command with the arguments `argv`; return the exit code."""
+    config = parse_args(argv)
+    config.output.mkdir(parents=True, exist_ok=True)
+    digits = load_digits(config.seed)
+    _print_introduction(config, digits)
     line = ProgressLine()
     try:
-        results = _train_all(settings, digits, Screen(line))
+        results = _train_all(config, digits, ProgressDisplay(line))
     except RankFailure as failure:
         line.close()
         print(f"syncnorm demo: {failure}", file=sys.stderr)
@@ -37,43 +39,42 @@ def run(argv: Sequence[str]) -> int:
         line.close()
         print("syncnorm demo: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    _conclude(results)
+    _write_results(results)
     return 0
 
 
-def _announce(settings: Settings, digits: Digits) -> None:
+def _print_introduction(config: DemoConfig, digits: Digits) -> None:
     samples = len(digits.train_labels)
-    kind = "GPUs, nccl" if settings.device == "cuda" else "CPU processes, gloo"
-    batch = settings.batch_per_rank
+    kind = "GPUs, nccl" if config.device == "cuda" else "CPU processes, gloo"
+    batch = config.batch_per_rank
     print(
         f"syncnorm demo: {samples} handwritten digits to train, {len(digits.test_labels)} to test\n"
-        f"{settings.ranks} ranks ({kind}), {batch} samples per rank and step, "
-        f"{settings.total_steps(samples)} steps. In the last BatchNorm, behind a linear layer,\n"
-        f"a rank has {batch} values per channel to normalize with, the whole batch "
-        f"{settings.whole_batch}.",
+        f"{config.ranks} ranks ({kind}), {batch} samples per rank and step, "
+        f"{config.total_steps(samples)} steps. The last BatchNorm follows a linear layer:\n"
+        f"a rank has {batch} values per channel there, the whole batch {config.whole_batch}.",
         flush=True,
     )
-    if settings.device == "cpu" and settings.ranks > usable_cores():
+    if config.device == "cpu" and config.ranks > usable_cores():
         print(
-            f"note: {settings.ranks} ranks on {usable_cores()} cores; gloo is very slow where "
-            "ranks have to share a core",
+            f"note: {config.ranks} ranks on {usable_cores()} cores; gloo is very slow when ranks "
+            "share a core",
             flush=True,
         )
 
 
-def _train_all(settings: Settings, digits: Digits, screen: Screen) -> Results:
+def _train_all(config: DemoConfig, digits: Digits, display: ProgressDisplay) -> Results:
     start = time.perf_counter()
-    runs: list[Finished] = []
+    runs: list[RunResult] = []
     differences: list[Difference] = []
-    for message in messages_of_ranks(settings, digits):
+    for message in run_ranks(config, digits):
         if isinstance(message, Progress):
-            screen.show(message)
-        elif isinstance(message, Finished):
+            display.show(message)
+        elif isinstance(message, RunResult):
             runs.append(message)
         elif isinstance(message, Difference):
             differences.append(message)
     return Results(
-        settings=settings,
+        config=config,
         machine=machine_facts(),
         train_samples=len(digits.train_labels),
         test_samples=len(digits.test_labels),
@@ -83,11 +84,11 @@ def _train_all(settings: Settings, digits: Digits, screen: Screen) -> Results:
     )
 
 
-def _conclude(results: Results) -> None:
-    curves = results.settings.output / "curves.png"
-    numbers = results.settings.output / "results.json"
-    write_curves(results, curves)
-    write_json(results, numbers)
-    print(f"\n{table(results)}\n")
+def _write_results(results: Results) -> None:
+    plot_path = results.config.output / "curves.png"
+    json_path = results.config.output / "results.json"
+    write_plot(results, plot_path)
+    write_json(results, json_path)
+    print(f"\n{tables(results)}\n")
     print(machine_line(results.machine))
-    print(f"{results.seconds:.0f} s in all; curves: {curves}; numbers: {numbers}")
+    print(f"{results.seconds:.0f} s in total; curves: {plot_path}; numbers: {json_path}")

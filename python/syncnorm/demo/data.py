@@ -1,4 +1,4 @@
-"""The handwritten digits of scikit-learn, and the order in which all runs see them."""
+"""Load the handwritten digits of scikit-learn, and define the order in which all runs use them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True)
 class Digits:
-    """Images (N, 1, 8, 8) in 0..1 and their labels."""
+    """Images of shape (N, 1, 8, 8) with values from 0 to 1, and their labels."""
 
     train_images: NDArray[np.float64]
     train_labels: NDArray[np.int64]
@@ -20,17 +20,19 @@ class Digits:
     test_labels: NDArray[np.int64]
 
     def save(self, path: Path) -> None:
+        """Write the arrays to the npz file `path`."""
         with path.open("wb") as file:
             np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Digits:
+        """Read the arrays from the npz file `path`."""
         with np.load(path) as arrays:
             return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
 
 
 def load_digits(seed: int) -> Digits:
-    """The 1797 digits, a fifth of them held out, each class in the same proportion."""
+    """Return the 1797 digits, split by class: four fifths to train, one fifth to test."""
     from sklearn.datasets import load_digits as load  # type: ignore[import-untyped]
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 
@@ -43,7 +45,16 @@ def load_digits(seed: int) -> Digits:
 
 
 def batches(samples: int, batch: int, steps: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Sample numbers of `steps` whole batches: every epoch in a new order, the rest dropped."""
+    """Yield the sample indices of `steps` batches.
+
+    Every epoch is a new permutation; samples that do not fill a batch are dropped.
+
+    Args:
+        samples: Number of samples of the data set.
+        batch: Number of samples per batch.
+        steps: Number of batches.
+        seed: Seed of the permutations.
+    """
     generator = np.random.default_rng(seed)
     done = 0
     while done < steps:
@@ -55,7 +66,7 @@ def batches(samples: int, batch: int, steps: int, seed: int) -> Iterator[NDArray
             done += 1
 
 
-def shard(batch: NDArray[np.int64], rank: int, ranks: int) -> NDArray[np.int64]:
-    """This rank's equal, contiguous part of a batch."""
-    size = len(batch) // ranks
+def shard(batch: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
+    """Return this rank's contiguous part of a batch; all parts have the same size."""
+    size = len(batch) // world_size
     return batch[rank * size : (rank + 1) * size]

@@ -1,4 +1,4 @@
-"""What the ranks tell the process that shows it."""
+"""Define the messages that the ranks send to the parent process."""
 
 from __future__ import annotations
 
@@ -6,50 +6,60 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """A point of the curves: after `step` steps."""
+class CurvePoint:
+    """A point of the curves.
+
+    loss: mean over all ranks and the steps since the last point. accuracy: on the test set, 0 to 1.
+    """
 
     step: int
-    loss: float  # mean over all ranks and the steps since the last point
-    accuracy: float  # on the test set, 0..1
+    loss: float
+    accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
+    """The progress of a run. step_seconds: median of the recent steps."""
+
     run: str
     title: str
     step: int
     steps: int
-    step_seconds: float  # median so far
-    latest: Point | None
+    step_seconds: float
+    latest: CurvePoint | None
     new_point: bool
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
-    """A run has ended."""
+class RunResult:
+    """The result of a run that has ended. step_seconds: median of all steps."""
 
     run: str
     title: str
     dtype: str
-    points: list[Point]
-    step_seconds: float  # median
+    points: list[CurvePoint]
+    step_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Largest absolute difference of syncnorm from the single process, after `step` steps."""
+    """The largest absolute differences between syncnorm and the single process after `step` steps.
+
+    statistics: of the running means and variances.
+    """
 
     dtype: str
     step: int
     parameters: float
-    statistics: float  # running means and variances
+    statistics: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
+    """The error that ended a rank."""
+
     rank: int
     traceback: str
 
 
-Message = Progress | Finished | Difference | Failure
+Message = Progress | RunResult | Difference | Failure

@@ -1,4 +1,4 @@
-"""The network of the demo."""
+"""Build the network of the demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import syncnorm.torch
 
 
 def build_network(norm: str, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Three convolutions and two linear layers; the same parameters for every norm and dtype."""
+    """Build three convolutions and two linear layers, each but the last followed by batch norm.
+
+    Args:
+        norm: "torch" or "syncnorm".
+        seed: Seed of the parameters, which are the same for every norm and dtype.
+        dtype: Dtype of the parameters.
+        device: Device of the parameters.
+    """
     torch.manual_seed(seed)
     network: nn.Module = nn.Sequential(
         *_convolution(1, 16, stride=1),

@@ -1,4 +1,4 @@
-"""The curves of the three runs."""
+"""Plot the curves of the three runs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .report import Results
+from .results import Results
 
-# The single process lies under syncnorm where both agree: a wide pale line and a thin dark one.
+# The curves of syncnorm and of the single process coincide: a thin dark line over a wide pale one.
 _LINES = {
-    "local": {"color": "#c44e52", "linewidth": 1.6},
     "single": {"color": "#a9c8e8", "linewidth": 5.0},
+    "local": {"color": "#c44e52", "linewidth": 1.6},
     "syncnorm": {"color": "#1f4e79", "linewidth": 1.6},
 }
-_BELOW_TO_ABOVE = ("single", "local", "syncnorm")
 
 
-def write_curves(results: Results, path: Path) -> None:
+def write_plot(results: Results, path: Path) -> None:
+    """Write the plot of `results` as a PNG file to `path`."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     loss, accuracy = figure.subplots(1, 2)
-    runs = {run.run: run for run in results.curves}
-    for name in _BELOW_TO_ABOVE:
-        run, style = runs[name], _LINES[name]
+    runs = {run.run: run for run in results.full_runs}
+    for name, style in _LINES.items():
+        run = runs[name]
         steps = [point.step for point in run.points]
         loss.plot(steps, [point.loss for point in run.points], label=run.title, **style)
         accuracy.plot(steps, [100 * point.accuracy for point in run.points], **style)
@@ -33,8 +33,8 @@ def write_curves(results: Results, path: Path) -> None:
     loss.legend()
     for axes in (loss, accuracy):
         axes.grid(alpha=0.3)
-    settings = results.settings
+    config = results.config
     figure.suptitle(
-        f"Handwritten digits, {settings.ranks} ranks with {settings.batch_per_rank} samples each"
+        f"Handwritten digits, {config.ranks} ranks with {config.batch_per_rank} samples each"
     )
     figure.savefig(path, dpi=130)

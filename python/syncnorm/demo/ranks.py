@@ -1,4 +1,4 @@
-"""Starts the ranks, passes on what they say, and leaves none behind."""
+"""Start the rank processes, yield their messages, and end every process."""
 
 from __future__ import annotations
 
@@ -11,59 +11,70 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from .config import DemoConfig
 from .data import Digits
 from .messages import Failure, Message
-from .settings import Settings
-from .worker import DIGITS_FILE, work
+from .worker import DIGITS_FILE, run_rank
 
-_GRACE = 3.0  # seconds in which further ranks may report the same failure
+_GRACE_SECONDS = 3.0  # for further failure reports, and for a process to end
 
 
 class RankFailure(RuntimeError):
-    """A rank failed, died or fell silent; the text says which and why."""
+    """A rank raised an error, died or timed out; the message names the rank and the cause."""
 
 
-def messages_of_ranks(settings: Settings, digits: Digits) -> Iterator[Message]:
-    """Run the demo's ranks; yields what they say and ends when all have finished.
+def run_ranks(config: DemoConfig, digits: Digits) -> Iterator[Message]:
+    """Run all ranks of the demo.
 
-    Raises RankFailure; whichever way it ends, no process stays behind.
+    No process is left running when the iterator ends, raises or is closed.
+
+    Args:
+        config: The demo's configuration.
+        digits: The data set.
+
+    Yields:
+        The messages of all ranks, until every rank has finished.
+
+    Raises:
+        RankFailure: A rank raised an error, died, or sent no message within the timeout.
     """
     with tempfile.TemporaryDirectory(prefix="syncnorm-demo-") as folder:
-        # Through a file: what a process is started with must fit a pipe, or a rank that dies while
-        # it starts would leave this process writing for ever.
+        # Pass the digits in a file: process arguments go through a pipe, and a rank that dies at
+        # startup would block this process forever if they exceeded the pipe's buffer.
         digits.save(Path(folder) / DIGITS_FILE)
-        group = _RankGroup(settings, Path(folder))
+        processes = _RankProcesses(config, Path(folder))
         try:
-            yield from group.messages(settings.timeout)
+            yield from processes.messages(config.timeout)
         finally:
-            group.end()
+            processes.end()
 
 
-class _RankGroup:
-    def __init__(self, settings: Settings, folder: Path) -> None:
+class _RankProcesses:
+    def __init__(self, config: DemoConfig, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._processes: list[BaseProcess] = []
         self._open: dict[Connection, int] = {}
         try:
-            for rank in range(settings.ranks):
-                ours, theirs = context.Pipe(duplex=False)
-                arguments = (rank, settings, folder, theirs)
-                process = context.Process(target=work, args=arguments, daemon=True)
+            for rank in range(config.ranks):
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (rank, config, folder, sender)
+                process = context.Process(target=run_rank, args=arguments, daemon=True)
                 process.start()
-                theirs.close()
+                sender.close()
                 self._processes.append(process)
-                self._open[ours] = rank
+                self._open[receiver] = rank
         except BaseException:
             self.end()
             raise
 
     def messages(self, timeout: float) -> Iterator[Message]:
+        """Yield messages until all ranks have closed their connections."""
         while self._open:
             ready = self._ready(timeout)
             if not ready:
                 raise RankFailure(
-                    f"no sign of life for {timeout:g} s from ranks {sorted(self._open.values())}; "
-                    "a longer wait: --timeout"
+                    f"got no message from ranks {sorted(self._open.values())} for {timeout:g} s; "
+                    "if they are only slow, use a longer --timeout"
                 )
             for connection in ready:
                 message = self._receive(connection)
@@ -73,24 +84,24 @@ class _RankGroup:
                     yield message
 
     def _ready(self, timeout: float) -> list[Connection]:
-        """Those with news; empty when none came within the timeout."""
+        """Wait for connections with data, in the order of the ranks; empty after a timeout."""
         ready = wait(list(self._open), timeout)
         return [connection for connection in self._open if connection in ready]
 
     def _receive(self, connection: Connection) -> Message | None:
-        """The next message, a Failure where a rank died without one; None: it is done."""
+        """Return the next message, a Failure if the rank died, or None if it has finished."""
         try:
             message: Message = connection.recv()
-        except (EOFError, OSError):  # at the end of a message, or within
-            return self._ended(connection)
+        except (EOFError, OSError):  # between messages, or within one
+            return self._exit_failure(connection)
         if isinstance(message, Failure):
             self._close(connection)
         return message
 
-    def _ended(self, connection: Connection) -> Failure | None:
+    def _exit_failure(self, connection: Connection) -> Failure | None:
         rank = self._close(connection)
         process = self._processes[rank]
-        process.join(_GRACE)
+        process.join(_GRACE_SECONDS)
         if process.exitcode == 0:
             return None
         return Failure(rank, f"the process ended with {_exit_text(process.exitcode)}")
@@ -100,8 +111,8 @@ class _RankGroup:
         return self._open.pop(connection)
 
     def _more_failures(self) -> list[str]:
-        """What the other ranks say about it: the cause may be among them."""
-        texts, deadline = [], time.monotonic() + _GRACE
+        """Collect the failures of the other ranks, which may include the cause."""
+        texts, deadline = [], time.monotonic() + _GRACE_SECONDS
         while self._open and (left := deadline - time.monotonic()) > 0:
             for connection in self._ready(left):
                 message = self._receive(connection)
@@ -110,12 +121,12 @@ class _RankGroup:
         return texts
 
     def end(self) -> None:
-        """Stop what still runs."""
+        """Terminate the processes that still run, and close all connections."""
         for process in self._processes:
             if process.is_alive():
                 process.terminate()
         for process in self._processes:
-            process.join(_GRACE)
+            process.join(_GRACE_SECONDS)
             if process.is_alive():
                 process.kill()
                 process.join()

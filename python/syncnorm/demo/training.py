@@ -1,4 +1,4 @@
-"""One training run, as a rank of a group sees it."""
+"""Train the network once, on one rank or in a single process."""
 
 from __future__ import annotations
 
@@ -7,66 +7,72 @@ import inspect
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .config import DemoConfig
 from .data import Digits, batches, shard
-from .messages import Finished, Message, Point, Progress
+from .differences import State
+from .messages import CurvePoint, Message, Progress, RunResult
 from .network import build_network
-from .settings import Run, Settings
+from .run_plan import Run
 
-State = dict[str, torch.Tensor]
-_SIGN_OF_LIFE = 0.5  # seconds between two messages to the screen
+_PROGRESS_SECONDS = 0.5  # between two progress messages
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a run happens: a rank of a group, or a process of its own."""
+class RankInfo:
+    """The rank and world size of a run, 0 and 1 in a single process, and the rank's device."""
 
     rank: int
-    ranks: int
+    world_size: int
     device: torch.device
 
 
-def train(
-    run: Run, settings: Settings, digits: Digits, place: Place, tell: Callable[[Message], None]
-) -> dict[int, State]:
-    """Train one network; returns its state after each of the run's snapshot steps."""
-    return _Training(run, settings, digits, place, tell).all_steps()
+class Training:
+    """One training run. Rank 0 sends progress messages and the result.
 
+    Args:
+        run: The run.
+        config: The demo's configuration.
+        digits: The data set.
+        rank_info: The place of this process in the run.
+        send: Sends a message to the parent process.
+    """
 
-class _Training:
     def __init__(
         self,
         run: Run,
-        settings: Settings,
+        config: DemoConfig,
         digits: Digits,
-        place: Place,
-        tell: Callable[[Message], None],
+        rank_info: RankInfo,
+        send: Callable[[Message], None],
     ) -> None:
-        self._run, self._settings, self._place, self._tell = run, settings, place, tell
+        self._run, self._config, self._send = run, config, send
+        self._rank, self._world_size = rank_info.rank, rank_info.world_size
+        self._device = rank_info.device
         dtype = getattr(torch, run.dtype)
-        self._images = torch.from_numpy(digits.train_images).to(place.device, dtype)
-        self._labels = torch.from_numpy(digits.train_labels).to(place.device)
-        self._test_images = torch.from_numpy(digits.test_images).to(place.device, dtype)
-        self._test_labels = torch.from_numpy(digits.test_labels).to(place.device)
-        self._network = build_network(run.norm, settings.seed, dtype, place.device)
-        self._trained = self._network if run.single else _distributed(self._network)
+        self._images = torch.from_numpy(digits.train_images).to(self._device, dtype)
+        self._labels = torch.from_numpy(digits.train_labels).to(self._device)
+        self._test_images = torch.from_numpy(digits.test_images).to(self._device, dtype)
+        self._test_labels = torch.from_numpy(digits.test_labels).to(self._device)
+        self._network = build_network(run.norm, config.seed, dtype, self._device)
+        self._parallel = self._network if run.single else _data_parallel(self._network)
         self._optimizer = torch.optim.SGD(
-            self._network.parameters(), lr=settings.learning_rate, momentum=settings.momentum
+            self._network.parameters(), lr=config.learning_rate, momentum=config.momentum
         )
-        self._loss_sum = torch.zeros((), device=place.device, dtype=torch.float64)
-        self._points: list[Point] = []
+        self._loss_sum = torch.zeros((), device=self._device, dtype=torch.float64)
+        self._points: list[CurvePoint] = []
         self._seconds: list[float] = []
-        self._told_at = 0.0
+        self._last_progress = 0.0
 
-    def all_steps(self) -> dict[int, State]:
+    def run_steps(self) -> dict[int, State]:
+        """Train; return the network's state after each of the run's snapshot steps."""
         run, snapshots = self._run, {}
-        self._trained.train()
+        self._parallel.train()
         for step, samples in enumerate(self._samples(), start=1):
             self._timed_step(samples)
             if step in run.snapshots:
@@ -74,62 +80,67 @@ class _Training:
             new_point = run.is_point(step)
             if new_point:
                 self._add_point(step)
-            self._report(step, new_point)
-        if self._place.rank == 0:
+            self._send_progress(step, new_point)
+        if self._rank == 0:
             median = statistics.median(self._seconds)
-            self._tell(Finished(run.name, run.title, run.dtype, self._points, median))
+            self._send(RunResult(run.name, run.title, run.dtype, self._points, median))
         return snapshots
 
     def _samples(self) -> Iterator[torch.Tensor]:
-        whole, seed = self._settings.whole_batch, self._settings.seed
+        """Yield this rank's sample indices of every step."""
+        whole, seed = self._config.whole_batch, self._config.seed
         for batch in batches(len(self._images), whole, self._run.steps, seed):
-            samples = torch.from_numpy(shard(batch, self._place.rank, self._place.ranks))
-            yield samples.to(self._place.device)
+            samples = torch.from_numpy(shard(batch, self._rank, self._world_size))
+            yield samples.to(self._device)
 
     def _timed_step(self, samples: torch.Tensor) -> None:
         images, labels = self._images[samples], self._labels[samples]
         start = time.perf_counter()
         self._optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(self._trained(images), labels)
+        loss = nn.functional.cross_entropy(self._parallel(images), labels)
         torch.autograd.backward(loss)
         self._optimizer.step()
-        if self._place.device.type == "cuda":
-            torch.cuda.synchronize(self._place.device)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         self._seconds.append(time.perf_counter() - start)
         self._loss_sum += loss.detach()
 
     def _add_point(self, step: int) -> None:
-        """Every rank takes part: the loss is that of the whole batch."""
+        """Add a point of the curves; all ranks must call this, because it all-reduces the loss."""
         if not self._run.single:
             dist.all_reduce(self._loss_sum)
         steps = step - (self._points[-1].step if self._points else 0)
-        loss = self._loss_sum.item() / (steps * self._place.ranks)
+        loss = self._loss_sum.item() / (steps * self._world_size)
         self._loss_sum.zero_()
-        accuracy = self._test_accuracy() if self._place.rank == 0 else float("nan")
-        self._points.append(Point(step, loss, accuracy))
+        accuracy = self._test_accuracy() if self._rank == 0 else float("nan")
+        self._points.append(CurvePoint(step, loss, accuracy))
 
     @torch.no_grad()
     def _test_accuracy(self) -> float:
-        """With the running statistics of this rank."""
+        """Return the test accuracy with this rank's running statistics."""
         self._network.eval()
-        right = self._network(self._test_images).argmax(dim=1) == self._test_labels
+        correct = self._network(self._test_images).argmax(dim=1) == self._test_labels
         self._network.train()
-        return float(right.double().mean())
+        return float(correct.double().mean())
 
-    def _report(self, step: int, new_point: bool) -> None:
+    def _send_progress(self, step: int, new_point: bool) -> None:
         now = time.perf_counter()
-        if self._place.rank != 0 or not (new_point or now - self._told_at > _SIGN_OF_LIFE):
+        if self._rank != 0 or not (new_point or now - self._last_progress > _PROGRESS_SECONDS):
             return
-        self._told_at = now
+        self._last_progress = now
         run, median = self._run, statistics.median(self._seconds[-200:])
         latest = self._points[-1] if self._points else None
-        self._tell(Progress(run.name, run.title, step, run.steps, median, latest, new_point))
+        self._send(Progress(run.name, run.title, step, run.steps, median, latest, new_point))
 
 
-def _distributed(network: nn.Module) -> DistributedDataParallel:
-    """No broadcast of buffers: local BatchNorm keeps its own, syncnorm has the same everywhere."""
+def _data_parallel(network: nn.Module) -> DistributedDataParallel:
+    """Wrap `network` in DDP without broadcasting buffers.
+
+    Local BatchNorm keeps the running statistics of its rank; those of syncnorm are the same on all
+    ranks.
+    """
     parameters = inspect.signature(DistributedDataParallel.__init__).parameters
-    recent = "forward_sync_buffers" in parameters  # the other name is deprecated since then
-    option = "forward_sync_buffers" if recent else "broadcast_buffers"
-    options: dict[str, Any] = {option: False}
-    return DistributedDataParallel(network, **options)
+    # forward_sync_buffers replaces broadcast_buffers, which is then deprecated.
+    if "forward_sync_buffers" in parameters:
+        return DistributedDataParallel(network, forward_sync_buffers=False)
+    return DistributedDataParallel(network, broadcast_buffers=False)

@@ -1,4 +1,4 @@
-"""The process of one rank."""
+"""Run all training runs in the process of one rank."""
 
 from __future__ import annotations
 
@@ -13,74 +13,77 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from .config import DemoConfig
 from .data import Digits
-from .differences import compare
-from .messages import Failure, Message
-from .settings import Settings, plan_runs
-from .training import Place, State, train
+from .differences import State, compare_states
+from .messages import Failure
+from .run_plan import plan_runs
+from .training import RankInfo, Training
 
 DIGITS_FILE = "digits.npz"
-_MEETING_FILE = "meeting"
+_RENDEZVOUS_FILE = "rendezvous"
 
 
-def work(rank: int, settings: Settings, folder: Path, screen: Connection) -> None:
-    """Do all runs as rank `rank`; what happens is sent to `screen`, also a failure.
+def run_rank(rank: int, config: DemoConfig, folder: Path, connection: Connection) -> None:
+    """Run the demo as rank `rank`; exit the process if it fails.
 
-    folder: the ranks meet there, and find the digits there.
+    Args:
+        rank: This process's rank.
+        config: The demo's configuration.
+        folder: Contains `DIGITS_FILE`; the ranks rendezvous through a file there.
+        connection: Receives the messages, including the failure.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its ranks
     try:
-        _all_runs(rank, settings, folder, screen)
-    except BaseException:  # noqa: BLE001  whatever it is, the parent has to hear of it
+        _run_all(rank, config, folder, connection)
+    except BaseException:  # noqa: BLE001 - report every error to the parent
         try:
-            screen.send(Failure(rank, traceback.format_exc()))
+            connection.send(Failure(rank, traceback.format_exc()))
         finally:
-            os._exit(1)  # an orderly exit could wait for a collective that never ends
+            os._exit(1)  # a regular exit could wait for a collective that never completes
 
 
-def _all_runs(rank: int, settings: Settings, folder: Path, screen: Connection) -> None:
+def _run_all(rank: int, config: DemoConfig, folder: Path, connection: Connection) -> None:
     torch.set_num_threads(1)
     digits = Digits.load(folder / DIGITS_FILE)
-
-    def tell(message: Message) -> None:
-        screen.send(message)
-
-    runs = plan_runs(settings, len(digits.train_labels))
+    runs = plan_runs(config, len(digits.train_labels))
     states: dict[str, dict[int, State]] = {}
-    place = _join(rank, settings, folder / _MEETING_FILE)
+    rank_info = _init_process_group(rank, config, folder / _RENDEZVOUS_FILE)
     for run in runs:
         if not run.single:
-            states[run.name] = train(run, settings, digits, place, tell)
+            training = Training(run, config, digits, rank_info, connection.send)
+            states[run.name] = training.run_steps()
     dist.barrier()
     dist.destroy_process_group()
     if rank != 0:
         return
+    single = RankInfo(0, 1, rank_info.device)
     for run in runs:
         if run.single:
-            alone = Place(0, 1, place.device)
-            states[run.name] = train(run, settings, digits, alone, tell)
+            training = Training(run, config, digits, single, connection.send)
+            states[run.name] = training.run_steps()
     for dtype, name, reference in (
         ("float32", "syncnorm", "single"),
         ("float64", "syncnorm64", "single64"),
     ):
-        for difference in compare(dtype, states[name], states[reference]):
-            tell(difference)
+        for difference in compare_states(dtype, states[name], states[reference]):
+            connection.send(difference)
 
 
-def _join(rank: int, settings: Settings, meeting_file: Path) -> Place:
-    cuda = settings.device == "cuda"
+def _init_process_group(rank: int, config: DemoConfig, rendezvous_file: Path) -> RankInfo:
+    cuda = config.device == "cuda"
     device = torch.device("cuda", rank) if cuda else torch.device("cpu")
     if sys.platform.startswith("linux"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may lead nowhere
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host name may not resolve
     if cuda:
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
     dist.init_process_group(
         "nccl" if cuda else "gloo",
-        init_method=f"file://{meeting_file}",
+        init_method=f"file://{rendezvous_file}",
         rank=rank,
-        world_size=settings.ranks,
-        timeout=datetime.timedelta(seconds=settings.timeout),
+        world_size=config.ranks,
+        timeout=datetime.timedelta(seconds=config.timeout),
     )
-    return Place(rank, settings.ranks, device)
+    return RankInfo(rank, config.ranks, device)

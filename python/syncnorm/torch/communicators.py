@@ -4,41 +4,34 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from typing_extensions import Unpack
 
 from syncnorm import Communicator, InvalidArgumentError
 from syncnorm.comm import NcclOptions, from_callback, from_nccl_id
 from syncnorm.comm.nccl_id import broadcast_new_id
 
-from .group import TorchGroup
-from .resolve import required
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from .groups.process_group import TorchGroup
+from .groups.resolve import required
 
 _CPU = torch.device("cpu")
 
 
 def host_communicator(process_group: Any = None, timeout: float | None = None) -> Communicator:
-    """Return a communicator for CPU arrays that sums with a torch.distributed group.
+    """Return a communicator of the ranks of a torch.distributed group, for CPU arrays.
 
-    For code that calls syncnorm.numpy or the core directly. A layer of syncnorm.torch takes the
-    process group itself.
-
-    The sums are collectives of the group, in order with its other collectives. The communicator
-    cannot be split; create another group instead.
+    For code that calls syncnorm.numpy or the core directly; a layer of syncnorm.torch takes the
+    process group itself. The sums are collectives of the group, in order with its others. The
+    communicator cannot be split; create another group instead.
 
     Args:
         process_group: The group, a one-dimensional DeviceMesh such as mesh["dp"], or None for the
             default group. Its backend must support CPU tensors, as gloo does.
         timeout: Seconds that a sum may take, if the backend supports timeouts per call. None uses
             the timeout of the group.
-
-    Returns:
-        A communicator with the rank and size of the group.
 
     Raises:
         InvalidArgumentError: The group cannot sum CPU tensors, or timeout is out of range.
@@ -51,7 +44,7 @@ def host_communicator(process_group: Any = None, timeout: float | None = None) -
     torch_group.check_device(_CPU)
 
     def sum(src: memoryview, dst: memoryview) -> None:
-        (total,) = torch_group.sum_each([_tensor(bytearray(src))])
+        (total,) = torch_group.all_reduce([_tensor(bytearray(src))])
         _tensor(dst).copy_(total)
 
     return from_callback(rank, size, sum)
@@ -62,11 +55,11 @@ def nccl_communicator(
     device: torch.device | str | int | None = None,
     **options: Unpack[NcclOptions],
 ) -> Communicator:
-    """Return a new NCCL communicator with the ranks of a torch.distributed group.
+    """Return a new NCCL communicator of the ranks of a torch.distributed group.
 
-    Collective over the group. The group, of any backend (gloo, nccl, ...), only broadcasts the NCCL
-    id. A layer of syncnorm.torch takes the communicator as its process_group. It then sums on the
-    stream of the layer, and CUDA graphs can capture the sums.
+    Collective over the group, which, with any backend, only broadcasts the NCCL id. A layer of
+    syncnorm.torch takes the communicator as its process_group: it then sums on the stream of the
+    layer, and CUDA graphs can capture the sums.
 
     Args:
         process_group: The group, a one-dimensional DeviceMesh such as mesh["dp"], or None for the
@@ -74,14 +67,10 @@ def nccl_communicator(
         device: CUDA device of this rank. None or "cuda" uses torch's current device.
         **options: NcclOptions.
 
-    Returns:
-        A communicator with the rank and size of the group.
-
     Raises:
         InvalidArgumentError: device is not a CUDA device.
         ArgumentTypeError: process_group is not a torch.distributed group.
-        Error: As raised by syncnorm.comm.from_nccl_id. If the first rank of the group cannot create
-            an id, every rank raises its error.
+        Error: As syncnorm.comm.from_nccl_id; on all ranks if the first one cannot create an id.
     """
     group = required(process_group)
     rank, size, index = dist.get_rank(group), dist.get_world_size(group), _device_index(device)
@@ -99,12 +88,8 @@ def nccl_communicator(
 def job_group(timeout: float | None) -> dist.ProcessGroup:
     """Return a group of all ranks that sums CPU tensors. Collective.
 
-    Args:
-        timeout: Seconds, for a group that this call creates. None uses torch's default.
-
-    Returns:
-        The default group, initialized with gloo if necessary. A new gloo group if the default group
-        supports CUDA tensors only.
+    It is the default group, initialized with gloo if necessary; or a new gloo group, if the default
+    group supports CUDA tensors only. timeout: seconds, for a group that this call creates.
     """
     delta = None if timeout is None else timedelta(seconds=timeout)
     if not dist.is_initialized():
@@ -129,9 +114,7 @@ def _device_index(device: torch.device | str | int | None) -> int:
         return device
     chosen = torch.device("cuda" if device is None else device)
     if chosen.type != "cuda":
-        raise InvalidArgumentError(
-            f"device: got {chosen}, expected a CUDA device, such as 'cuda:0'"
-        )
+        raise InvalidArgumentError(f"device: got {chosen}, expected a CUDA device, as 'cuda:0'")
     if chosen != torch.device("cuda"):  # which has no index
         return chosen.index
     # Without a usable device the core reports the reason for device 0.

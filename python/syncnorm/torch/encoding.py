@@ -1,4 +1,4 @@
-"""Batch normalization of PyTorch-Encoding: its layers, functions and data parallelism."""
+"""The layers, functions and data parallelism of PyTorch-Encoding."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .conversion.registry import register_own
-from .dialects.states import TakesArrays
-from .entry import batch_norm
-from .module import SyncBatchNorm
-from .options import Settings
-from .thread_replicas import device_of
+from syncnorm import ArgumentTypeError, InvalidArgumentError
+from syncnorm.settings import Settings
+
+from .call import Affine, Call
+from .dialects import LoadsArrays
+from .dispatch import batch_norm
+from .groups.thread_replicas import device_of
+from .layer import SyncBatchNorm
+from .ops.kernels import Running
+from .ops.layout import check_input, check_tensor
 
 __all__ = [
     "BatchNorm1d",
@@ -25,10 +29,8 @@ __all__ = [
 ]
 
 
-class _BatchNorm(TakesArrays, SyncBatchNorm):
-    # Of the input: how many it may have, and how the refusal names them.
-    dimensions: ClassVar[tuple[int, ...]]
-    dimensions_in_words: ClassVar[str]
+class _BatchNorm(LoadsArrays, SyncBatchNorm):
+    dimensions: ClassVar[tuple[int, ...]]  # numbers of dimensions that an input may have
 
     def __init__(
         self,
@@ -43,100 +45,79 @@ class _BatchNorm(TakesArrays, SyncBatchNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(
-            num_features,
-            eps,
-            momentum,
-            affine,
-            process_group=process_group,
-            name=name,
-            timeout=timeout,
-            device=device,
-            dtype=dtype,
-        )
+        arguments = (num_features, eps, momentum, affine, True, process_group, device, dtype)
+        super().__init__(*arguments, name=name, timeout=timeout)
 
     def _check_input_dim(self, input: Tensor) -> None:
+        check_tensor(input)
         if input.dim() not in self.dimensions:
-            raise ValueError(f"expected {self.dimensions_in_words} (got {input.dim()}D input)")
+            expected = " or ".join(f"{dimension}D" for dimension in self.dimensions)
+            raise InvalidArgumentError(f"expected {expected} input (got {input.dim()}D input)")
         super()._check_input_dim(input)
 
 
 class BatchNorm1d(_BatchNorm):
     """encoding.nn.BatchNorm1d: batch normalization of (N, C) or (N, C, L) over all devices.
 
-    The input is one tensor, or a list with one for each device, which gives a list: see
-    SelfDataParallel. The statistics are those of the whole batch, each value counting alike;
-    running_var gets the unbiased variance of the batch.
+    The input is one tensor, or a list with one per device, which gives a list: see
+    SelfDataParallel. Every value of the batch counts equally; running_var gets the unbiased
+    variance. Unlike in the original a list may have any number of tensors, also empty ones, and the
+    variance, summed in float64, cannot become negative.
 
-    num_features, eps, momentum, affine: as in torch.nn.BatchNorm1d. process_group, name, timeout,
-    device, dtype: as in syncnorm.torch.SyncBatchNorm, for ranks that are processes.
-
-    A list is one autograd function. The sums of the original, in float32 and by a thread for each
-    device that all had to come, are not reproduced: any number of tensors makes a list, also empty
-    ones, and the variance cannot become negative.
+    Args:
+        num_features, eps, momentum, affine: As in torch.nn.BatchNorm1d.
+        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm, for ranks
+            that are processes.
     """
 
     dimensions = (2, 3)
-    dimensions_in_words = "2D or 3D input"
 
 
 class BatchNorm2d(_BatchNorm):
-    """encoding.nn.BatchNorm2d: batch normalization of (N, C, H, W) over all devices.
-
-    Everything else is as in BatchNorm1d.
-    """
+    """encoding.nn.BatchNorm2d: as BatchNorm1d, for inputs (N, C, H, W)."""
 
     dimensions = (4,)
-    dimensions_in_words = "4D input"
-
-
-register_own(BatchNorm1d)
-register_own(BatchNorm2d)
 
 
 def batchnormtrain(input: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """encoding.functions.batchnormtrain: (input - mean) / std * gamma + beta.
+    """Compute encoding.functions.batchnormtrain: (input - mean) / std * gamma + beta.
 
-    input: (N, C, ...). gamma, beta, mean, std: (C,); std contains eps already. All five may require
-    gradients: with dy the gradient of the result, those of mean and std are
+    All arguments may require gradients: with dy that of the result, those of mean and std are
     -gamma/std * sum(dy) and -gamma/std^2 * sum(dy*(input - mean)).
+
+    Args:
+        input: (N, C, ...).
+        gamma, beta, mean, std: (C,); std already contains eps.
     """
+    check_input(input)
     scale = gamma / std
-    # The mean as the core takes it is a constant: it has its gradient, and no value, in the shift.
+    # The core takes the mean as a constant. This term is 0 and has the gradient of the mean.
     shift = beta - (mean - mean.detach()) * scale
-    return batch_norm(
-        Settings(eps=0.0),
-        input,
-        training=False,
-        running_mean=mean.detach(),
-        running_var=torch.ones_like(mean, requires_grad=False),
-        weight=scale,
-        bias=shift,
-    )
+    running = Running(mean.detach(), torch.ones_like(mean, requires_grad=False))
+    return batch_norm(input, Call(Settings(eps=0.0), False, Affine(scale, shift), running))
 
 
-def batchnormeval(input: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """encoding.functions.batchnormeval: batchnormtrain with the running mean and deviation.
-
-    Those that require a gradient get it here too; the original has zeros for them.
-    """
-    return batchnormtrain(input, gamma, beta, mean, std)
+# That of encoding returns zeros as the gradients of mean and std.
+batchnormeval = batchnormtrain
 
 
 class SelfDataParallel(nn.Module):
-    """encoding.parallel.SelfDataParallel: a batch divided over devices, for a module of lists.
+    """encoding.parallel.SelfDataParallel: divide a batch over devices, for a module of lists.
 
-    In training every input is divided along dim, a part goes to each device, and module is called
-    with lists: of every layer in it the tensors of all devices are arguments at once, which is what
-    BatchNorm1d and BatchNorm2d need. Other layers are made to take lists by SelfParallel. In
-    evaluation nothing has to be synchronized, and the module is called for the parts one by one,
-    as a replica on their device. The result is a list, with a result for each part, either way.
+    In training module is called with a list for each input: its parts along dim, one per device.
+    BatchNorm1d and BatchNorm2d take lists, and SelfParallel makes other layers take them. In
+    evaluation the module is called for each part, as a replica on its device. Both return a list
+    with one result per part.
 
-    device_ids: a device for each part, as torch.device takes it; None: all CUDA devices. A batch of
-    fewer samples than devices is divided over as many as it fills.
-    output_device: accepted as in the original, which does not use it either.
+    Args:
+        module: Takes lists in training.
+        device_ids: One device per part, as torch.device takes it; None: all CUDA devices. A batch
+            with fewer samples than devices uses as many devices as it has samples.
+        output_device: Accepted and unused, as in the original.
+        dim: The dimension to divide.
 
-    Raises ValueError without a device.
+    Raises:
+        InvalidArgumentError: No device.
     """
 
     def __init__(
@@ -147,36 +128,37 @@ class SelfDataParallel(nn.Module):
         dim: int = 0,
     ) -> None:
         super().__init__()
-        if device_ids is None:
-            device_ids = range(torch.cuda.device_count())
-        self.device_ids = [device_of(each) for each in device_ids]
+        ids = range(torch.cuda.device_count()) if device_ids is None else device_ids
+        self.device_ids = [device_of(each) for each in ids]
         if not self.device_ids:
-            raise ValueError(
-                "device_ids: got no device, expected one or more; the default, all CUDA devices, is"
-                " none on this machine"
+            raise InvalidArgumentError(
+                "device_ids: got no device, expected one or more; the default is all CUDA devices"
             )
         self.output_device = self.device_ids[0] if output_device is None else output_device
         self.dim = dim
         self.module = module.to(self.device_ids[0])
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        """kwargs are handed to every call of the module as they are."""
-        parts = [_scattered(input, self.device_ids, self.dim) for input in inputs]
+        """Call the module; it gets kwargs unchanged."""
+        parts = []
+        for input in inputs:
+            if not isinstance(input, Tensor):
+                got = type(input).__name__
+                raise ArgumentTypeError(f"input: got {got}, expected a tensor to divide")
+            chunks = zip(input.chunk(len(self.device_ids), self.dim), self.device_ids, strict=False)
+            parts.append([chunk.to(device) for chunk, device in chunks])
         if self.training:
             return self.module(*parts, **kwargs)
         replicas = _replicas(self.module, [part.device for part in parts[0]])
-        return [
-            replica(*arguments, **kwargs)
-            for replica, *arguments in zip(replicas, *parts, strict=True)
-        ]
+        calls = zip(replicas, *parts, strict=True)
+        return [replica(*arguments, **kwargs) for replica, *arguments in calls]
 
 
 class SelfParallel(nn.Module):
-    """Lets a layer take lists: it is applied to each tensor, as a replica on the tensor's device.
+    """Apply a layer to each tensor of a list, as a replica on the tensor's device.
 
-    For everything between the normalizations in a SelfDataParallel, as encoding.nn.Conv2d, ReLU and
-    others were. A tensor that is not in a list is given to the layer itself. The state dict is that
-    of the layer.
+    For the other layers in a SelfDataParallel, as encoding.nn.Conv2d, ReLU and others. A tensor
+    goes to the layer itself. The state dict is that of the layer.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -203,15 +185,8 @@ def _leave_module_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any)
         state[prefix + key.removeprefix(before)] = state.pop(key)
 
 
-def _scattered(input: Tensor, devices: Sequence[torch.device], dim: int) -> list[Tensor]:
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input: got {type(input).__name__}, expected a tensor to divide")
-    parts = input.chunk(len(devices), dim)
-    return [part.to(device) for part, device in zip(parts, devices, strict=False)]
-
-
 def _replicas(module: nn.Module, devices: Sequence[torch.device]) -> Sequence[nn.Module]:
-    """The module on each of these devices, so that gradients come to its own parameters."""
+    """Return the module on each of these devices; gradients flow to its own parameters."""
     if len(set(devices)) <= 1:
         return [module] * len(devices)
     replicas: Sequence[nn.Module] = nn.parallel.replicate(module, devices)

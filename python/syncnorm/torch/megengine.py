@@ -1,4 +1,4 @@
-"""megengine.module.SyncBatchNorm and megengine.functional's sync_batch_norm, over the core."""
+"""megengine.module.SyncBatchNorm and megengine.functional.nn.sync_batch_norm."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from .dialects.layer import DialectLayer
-from .dialects.refusals import RefusedArgument
-from .entry import batch_norm
-from .options import Settings
-from .tensors import check_channels
+from syncnorm import InvalidArgumentError
+from syncnorm.settings import Settings
+
+from .call import Affine, Call
+from .dialects import AssertedArgumentError, DialectLayer
+from .dispatch import batch_norm
+from .ops.kernels import Running
+from .ops.layout import check_channels, check_input, check_tensor
 
 __all__ = ["WORLD", "SyncBatchNorm", "sync_batch_norm"]
 
@@ -22,25 +25,24 @@ _EPS_MODES = {"additive": "add", "max": "max"}
 
 
 class SyncBatchNorm(DialectLayer):
-    """megengine.module.SyncBatchNorm: its arguments, defaults, conventions and state dict.
+    """megengine.module.SyncBatchNorm, with its arguments, defaults, conventions and state dict.
 
-    Input is (N, C), (N, C, L) or (N, C, H, W). weight, bias, running_mean and running_var have the
-    shape (1, C, 1, 1); state dicts with (C,), as older versions have for weight and bias, are
-    loaded too.
+    The input is (N, C), (N, C, L) or (N, C, H, W). weight, bias, running_mean and running_var are
+    (1, C, 1, 1); state dicts with (C,), as of older versions, are loaded too. Where megengine is
+    wrong, a frozen layer keeps the shape of (N, C) and (N, C, L), and the variance is accurate.
 
-    momentum: running = momentum*running + (1 - momentum)*batch; running_var gets the unbiased
-    variance of the batch. track_running_stats=False: no running statistics, and an evaluation uses
-    those of the batch over the group as well, so that every rank takes part in it.
-    freeze: the running statistics are used, and not updated, in training too; weight and bias get
-    no gradient.
-    group: a process group or a list of global ranks; WORLD: all ranks. All that SyncBatchNorm of
-    syncnorm.torch takes as process_group is possible too.
-    name, timeout, device, dtype: as in syncnorm.torch.SyncBatchNorm; megengine does not have them.
+    Args:
+        momentum: running = momentum*running + (1 - momentum)*batch, with the unbiased variance.
+        track_running_stats: False: an evaluation uses the statistics of the batch over the group,
+            so that every rank takes part in it. May be set at any time.
+        freeze: Use the running statistics in training too and do not update them; weight and bias
+            get no gradient.
+        group: A process group, a list of global ranks, or another process_group of
+            syncnorm.torch.SyncBatchNorm; WORLD: all ranks.
+        name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
 
-    Differences, where megengine is wrong: a frozen layer keeps the shape of (N, C) and (N, C, L);
-    the variance does not come from the difference of two sums in float32.
-
-    Raises ValueError, which is an AssertionError too, for freeze without running statistics.
+    Raises:
+        InvalidArgumentError: freeze without running statistics. It is an AssertionError, too.
     """
 
     def __init__(
@@ -60,9 +62,8 @@ class SyncBatchNorm(DialectLayer):
     ) -> None:
         super().__init__(group, name, timeout)
         if freeze and not track_running_stats:
-            raise RefusedArgument(
-                "track_running_stats must be initialized to True if freeze is True"
-            )
+            text = "track_running_stats must be initialized to True if freeze is True"
+            raise AssertedArgumentError(text)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -85,7 +86,7 @@ class SyncBatchNorm(DialectLayer):
 
     @property
     def group(self) -> Any:
-        """The process group, or WORLD; a list of ranks until they talk."""
+        """The process group, or WORLD; a list of ranks until the first call."""
         return self.process_group
 
     @group.setter
@@ -93,39 +94,31 @@ class SyncBatchNorm(DialectLayer):
         self.process_group = group
 
     def reset_running_stats(self) -> None:
-        """Mean 0, variance 1."""
+        """Set the mean to 0 and the variance to 1."""
         if self.running_mean is not None and self.running_var is not None:
             nn.init.zeros_(self.running_mean)
             nn.init.ones_(self.running_var)
 
     def reset_parameters(self) -> None:
-        """Weight 1, bias 0, and reset_running_stats()."""
+        """Set weight to 1, bias to 0 and reset the running statistics."""
         self.reset_running_stats()
         if self.weight is not None and self.bias is not None:
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
 
     def forward(self, inp: Tensor) -> Tensor:
+        check_tensor(inp)
         if inp.dim() not in (2, 3, 4):
-            raise ValueError(f"expected 2D, 3D or 4D input (got {inp.dim()}D input)")
+            raise InvalidArgumentError(f"expected 2D, 3D or 4D input (got {inp.dim()}D input)")
         check_channels(inp, self.num_features)
-        weight: Tensor | None = self.weight
-        bias: Tensor | None = self.bias
-        if self.freeze:
-            weight = None if weight is None else weight.detach()
-            bias = None if bias is None else bias.detach()
-        uses_batch = self.running_mean is None or (self.training and not self.freeze)
-        y: Tensor = self._batch_norm(
-            _settings(self.momentum, self.eps, "additive"),
-            inp,
-            training=uses_batch,
-            **_flat(
-                running_mean=self.running_mean,
-                running_var=self.running_var,
-                weight=weight,
-                bias=bias,
-            ),
-        )
+        affine = Affine(_flat(self.weight, self.freeze), _flat(self.bias, self.freeze))
+        tracked = self.running_mean is not None and self.track_running_stats
+        uses_batch = not tracked or (self.training and not self.freeze)
+        running = Running()
+        if tracked:
+            running = Running(_flat(self.running_mean), _flat(self.running_var))
+        settings = _settings(self.momentum, self.eps, "additive")
+        y: Tensor = self._batch_norm(settings, inp, uses_batch, affine=affine, running=running)
         return y
 
     def _loaded(self, value: Tensor) -> Tensor:
@@ -150,28 +143,35 @@ def sync_batch_norm(
     eps_mode: str = "additive",
     group: Any = WORLD,
 ) -> Tensor:
-    """megengine.functional.nn.sync_batch_norm.
+    """Compute megengine.functional.nn.sync_batch_norm.
 
-    inp: (N, C, ...). running_mean, running_var, weight, bias: C values, of shape (1, C, 1, 1) or
-    (C,). In training the statistics of the batch over the group are used, and the running
-    statistics, if given, are updated in place: momentum*running + (1 - momentum)*batch, with the
-    unbiased variance. Else the running statistics are used.
-    eps_mode: "additive", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
-    group: as in SyncBatchNorm.
+    Args:
+        inp: (N, C, ...).
+        running_mean, running_var, weight, bias: C values, of shape (1, C, 1, 1) or (C,).
+        training: Use the statistics of the batch over the group and update the running statistics,
+            if given, in place: momentum*running + (1 - momentum)*batch, with the unbiased variance.
+            Otherwise the running statistics are used.
+        eps_mode: "additive", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
+        group: As in SyncBatchNorm.
 
-    Raises ValueError, which is an AssertionError too, for another eps_mode.
+    Raises:
+        InvalidArgumentError: Another eps_mode. It is an AssertionError, too.
     """
-    vectors = _flat(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_input(inp)
+    affine = Affine(_flat(weight), _flat(bias))
+    running = Running(_flat(running_mean), _flat(running_var))
     settings = _settings(momentum, eps, eps_mode)
-    return batch_norm(settings, inp, training=training, process_group=group, **vectors)
+    return batch_norm(inp, Call(settings, training, affine, running, group=group))
 
 
 def _settings(momentum: float, eps: float, eps_mode: str) -> Settings:
     if eps_mode.lower() not in _EPS_MODES:
-        raise RefusedArgument(f"unknown eps_mode: {eps_mode}, expected 'additive' or 'max'")
+        raise AssertedArgumentError(f"unknown eps_mode: {eps_mode}, expected 'additive' or 'max'")
     return Settings(eps, 1 - momentum, eps_mode=_EPS_MODES[eps_mode.lower()])
 
 
-def _flat(**vectors: Tensor | None) -> dict[str, Any]:
-    """Vectors of shape (1, C, 1, 1) as entry.batch_norm takes them, over the same memory."""
-    return {name: None if vector is None else vector.view(-1) for name, vector in vectors.items()}
+def _flat(vector: Tensor | None, constant: bool = False) -> Tensor | None:
+    """Return a view (C,) of a vector (1, C, 1, 1), without a gradient if it is `constant`."""
+    if vector is None:
+        return None
+    return (vector.detach() if constant else vector).view(-1)

@@ -1,4 +1,4 @@
-"""mmcv.ops.SyncBatchNorm, over the core."""
+"""mmcv.ops.SyncBatchNorm."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ import torch.distributed as dist
 from torch import nn
 
 from .conversion.convert import revert_sync_batchnorm
-from .conversion.registry import register_own
-from .dialects.refusals import RefusedArgument
-from .dialects.states import TakesArrays
-from .module import SyncBatchNorm as _SyncBatchNorm
-from .resolve import resolve
+from .dialects import AssertedArgumentError, LoadsArrays
+from .groups.resolve import resolve
+from .layer import SyncBatchNorm as _SyncBatchNorm
 
 __all__ = ["SyncBatchNorm", "revert_sync_batchnorm"]
 
 _WEIGHTING = {"default": "equal", "N": "batch"}
 
 
-class SyncBatchNorm(TakesArrays, _SyncBatchNorm):
-    """mmcv.ops.SyncBatchNorm: its arguments, defaults, conventions and state dict.
-
-    num_features, eps, momentum, affine, track_running_stats: as in torch.nn.BatchNorm2d, but weight
-    is drawn from U(0, 1). Without running statistics an evaluation uses those of the batch over the
-    group as well, so that every rank takes part in it.
-    group: a process group or a list of global ranks; None: all ranks. All that SyncBatchNorm of
-    syncnorm.torch takes as process_group is possible too.
-    stats_mode: "default", every rank's statistics count alike, or "N", by its number of samples.
-    name, timeout, device, dtype: as in syncnorm.torch.SyncBatchNorm; mmcv does not have them.
+class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
+    """mmcv.ops.SyncBatchNorm, with its arguments, defaults, conventions and state dict.
 
     running_var gets the variance times m/(m-1), where m is this rank's number of values times the
-    number of ranks; times 1 where m is 0 or 1. The gradients of weight and bias are the means over
-    the group.
+    number of ranks. The gradients of weight and bias are the means over the group.
 
-    Differences, where mmcv is wrong or fails: with "N" and unequal batches the gradient of the
-    input is exact; a rank without data does not count in "default" (mmcv takes its mean as 0);
-    num_batches_tracked does not count a batch that is empty on all ranks; running_var stays finite
-    where m is 1; affine=False works.
+    Differences where mmcv is wrong or fails: with "N" and unequal batches the gradient of the input
+    is exact; a rank without data does not count in "default" (mmcv takes its mean as 0), nor in
+    num_batches_tracked a batch that is empty on all ranks; m/(m-1) is 1 if m is 0 or 1;
+    affine=False works.
 
-    Raises ValueError, which is an AssertionError too, for another stats_mode.
+    Args:
+        num_features, eps, momentum, affine, track_running_stats: As in torch.nn.BatchNorm2d, except
+            that weight is drawn from U(0, 1). Without running statistics an evaluation uses those
+            of the batch over the group, so that every rank takes part in it.
+        group: A process group, a list of global ranks, or another process_group of
+            syncnorm.torch.SyncBatchNorm; None: all ranks.
+        stats_mode: "default": every rank counts equally; "N": by its number of samples.
+        name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+
+    Raises:
+        InvalidArgumentError: Another stats_mode. It is an AssertionError, too.
     """
 
     def __init__(
@@ -57,15 +56,9 @@ class SyncBatchNorm(TakesArrays, _SyncBatchNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
+        arguments = (num_features, eps, momentum, affine, track_running_stats, group, device, dtype)
         super().__init__(
-            num_features,
-            eps,
-            momentum,
-            affine,
-            track_running_stats,
-            group,
-            device,
-            dtype,
+            *arguments,
             weighting=_weighting(stats_mode),
             variance_factor="unbiased_local",
             grad_reduction="mean",
@@ -84,7 +77,7 @@ class SyncBatchNorm(TakesArrays, _SyncBatchNorm):
 
     @property
     def group(self) -> Any:
-        """The process group; of all ranks where none was given; a list of ranks until they talk."""
+        """The process group, the default group if None; a list of ranks until the first call."""
         group = self.process_group
         return dist.group.WORLD if group is None and dist.is_available() else group
 
@@ -94,19 +87,18 @@ class SyncBatchNorm(TakesArrays, _SyncBatchNorm):
 
     @property
     def group_size(self) -> int:
-        """The number of ranks in the group; 1 where torch.distributed is not initialized."""
+        """The number of ranks in the group; 1 if torch.distributed is not initialized."""
         if isinstance(self.process_group, list | tuple):
             return len(self.process_group)
-        group = resolve(self.current_group())
-        return 1 if group is None else group.size
+        return resolve(self.current_group()).size
 
     def reset_parameters(self) -> None:
-        """Weight from U(0, 1), bias 0, and reset_running_stats()."""
+        """Draw weight from U(0, 1), set bias to 0 and reset the running statistics."""
         super().reset_parameters()
         if self.weight is not None:
             nn.init.uniform_(self.weight)
 
-    def _joins(self) -> bool:
+    def _communicates(self) -> bool:
         return self.training or not self.track_running_stats
 
     def extra_repr(self) -> str:
@@ -118,8 +110,6 @@ class SyncBatchNorm(TakesArrays, _SyncBatchNorm):
 
 def _weighting(stats_mode: str) -> str:
     if stats_mode not in _WEIGHTING:
-        raise RefusedArgument(f'"stats_mode" only accepts "default" and "N", got "{stats_mode}"')
+        text = f'"stats_mode" only accepts "default" and "N", got "{stats_mode}"'
+        raise AssertedArgumentError(text)
     return _WEIGHTING[stats_mode]
-
-
-register_own(SyncBatchNorm)

@@ -1,35 +1,32 @@
-"""Checkpoints with batch normalization, from one system to another."""
+"""Convert checkpoints with batch normalization from one system to another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .dialects.states import tensor_of
+from syncnorm import InvalidArgumentError
+
+from .dialects import tensor_of
 
 __all__ = ["SYSTEMS", "convert"]
 
 
 class System(NamedTuple):
-    """How a system writes a batch normalization into a checkpoint.
+    """The format of a batch normalization in a system's checkpoints."""
 
-    weight, bias, running_mean, running_var: its names; all are read, the first is written.
-    counts: whether it has num_batches_tracked. constants: whether weight and bias are written also
-    where they are not trained. shape: of a vector, with -1 for C. marks: what may stand before a
-    key and means nothing.
-    """
-
+    # Names, of which all are read and the first is written.
     weight: tuple[str, ...] = ("weight",)
     bias: tuple[str, ...] = ("bias",)
     running_mean: tuple[str, ...] = ("running_mean",)
     running_var: tuple[str, ...] = ("running_var",)
-    counts: bool = False
-    constants: bool = False
-    shape: tuple[int, ...] = (-1,)
-    marks: tuple[str, ...] = ()
+    counts: bool = False  # has num_batches_tracked
+    constants: bool = False  # has weight and bias also if they are not trained
+    shape: tuple[int, ...] = (-1,)  # of a vector, with -1 for C
+    marks: tuple[str, ...] = ()  # prefixes of keys that are ignored
 
 
 SYSTEMS = {
@@ -55,105 +52,86 @@ _COUNT = "num_batches_tracked"
 def convert(
     state: Mapping[str, Any], source: str, target: str = "torch", *, numpy: bool = False
 ) -> dict[str, Any]:
-    """The checkpoint of a network of the system source as one of the system target.
+    """Convert the checkpoint of a network from one system to another.
 
-    state: from names to tensors or arrays, for instance what numpy.load gives for an .npz file.
-    source, target: "torch", "mxnet", "paddle", "encoding", "mmcv" or "megengine".
-    numpy: whether the values become NumPy's arrays, float32 for bfloat16; else they become tensors.
+    A batch normalization is recognized by its running mean and variance with any prefix:
+    `stem.bn._mean`, `batchnorm0_running_mean`. Its entries get the names and shapes of the target.
+    Entries that only the target has are added: num_batches_tracked 0, weight 1, bias 0. All other
+    entries keep their names. eps and momentum are not part of a checkpoint.
 
-    A batch normalization is recognized by its running mean and variance, whatever stands before
-    their names: `stem.bn._mean`, `batchnorm0_running_mean`. Its entries get the names and shapes of
-    the target, and those that the target has and the source has not: num_batches_tracked is 0,
-    weight 1 and bias 0. All other entries keep their names. The numbers are those of the source: a
-    layer's eps and momentum are not in a checkpoint.
+    Args:
+        state: Names to tensors or arrays, for instance from numpy.load of an .npz file.
+        source, target: "torch", "mxnet", "paddle", "encoding", "mmcv" or "megengine".
+        numpy: Return NumPy arrays, float32 for bfloat16, instead of tensors.
 
-    Raises ValueError for another system, where no batch normalization is found, and where two
-    entries would get one name.
+    Raises:
+        InvalidArgumentError: Unknown system, no batch normalization, or two entries with one name.
     """
-    old, new = _system(source, "source"), _system(target, "target")
+    for argument, name in (("source", source), ("target", target)):
+        if name not in SYSTEMS:
+            expected = ", ".join(SYSTEMS)
+            raise InvalidArgumentError(f"{argument}: got {name!r}, expected one of {expected}")
+    old, new = SYSTEMS[source], SYSTEMS[target]
     entries: dict[str, Any] = {}
     for key, value in state.items():
-        _put(entries, _without_mark(key, old), _taken(value))
-    layers = [_layer_at(prefix, entries, old) for prefix in dict.fromkeys(_prefixes(entries, old))]
+        mark = next((mark for mark in old.marks if key.startswith(mark)), "")
+        _put(entries, key.removeprefix(mark), _as_tensor(value))
+    layers = _take_layers(entries, old)
     if not layers:
-        raise ValueError(
+        more = f" and {len(state) - 4} more" if len(state) > 4 else ""
+        raise InvalidArgumentError(
             f"state: found no batch normalization of {source}, expected keys that end in"
-            f" {old.running_mean[0]} and {old.running_var[0]}; got {_some(list(state))}"
+            f" {old.running_mean[0]} and {old.running_var[0]}; got {', '.join([*state][:4])}{more}"
         )
-    converted = entries.copy()
-    for layer in layers:
-        for key in layer.keys.values():
-            del converted[key]
-    for layer in layers:
-        for name, value in _written(layer, entries, new).items():
-            _put(converted, name, value)
-    return {key: _array(value) for key, value in converted.items()} if numpy else converted
-
-
-def _system(name: str, argument: str) -> System:
-    if name not in SYSTEMS:
-        raise ValueError(f"{argument}: got {name!r}, expected one of {', '.join(SYSTEMS)}")
-    return SYSTEMS[name]
+    for prefix, parts in layers.items():
+        for name, value in _written(parts, new).items():
+            _put(entries, prefix + name, value)
+    return {key: _array(value) for key, value in entries.items()} if numpy else entries
 
 
 def _put(entries: dict[str, Any], name: str, value: Any) -> None:
     if name in entries:
-        raise ValueError(f"state: two entries would be called {name}")
+        raise InvalidArgumentError(f"state: two entries would be called {name}")
     entries[name] = value
 
 
-def _without_mark(key: str, system: System) -> str:
-    mark = next((mark for mark in system.marks if key.startswith(mark)), "")
-    return key.removeprefix(mark)
-
-
-def _prefixes(entries: Mapping[str, Any], system: System) -> Iterator[str]:
-    """What stands before the names of each batch normalization."""
+def _take_layers(entries: dict[str, Any], system: System) -> dict[str, dict[str, Tensor]]:
+    """Remove the batch normalizations from entries; return their values by prefix and part."""
+    names = {part: getattr(system, part) for part in _PARTS} | {_COUNT: (_COUNT,)}
+    prefixes = []
     for key, value in entries.items():
         for mean, var in zip(system.running_mean, system.running_var, strict=True):
             prefix = key.removesuffix(mean)
-            if key.endswith(mean) and (not prefix or prefix[-1] in "._/"):
+            if key.endswith(mean) and prefix[-1:] in ("", ".", "_", "/"):
                 other = entries.get(prefix + var)
                 if isinstance(value, Tensor) and isinstance(other, Tensor):
-                    yield prefix
-
-
-class _Layer(NamedTuple):
-    """The keys of a batch normalization, by what they are: weight, bias, ..."""
-
-    prefix: str
-    keys: dict[str, str]
-
-
-def _layer_at(prefix: str, entries: Mapping[str, Any], system: System) -> _Layer:
-    names = {part: getattr(system, part) for part in _PARTS} | {_COUNT: (_COUNT,)}
-    return _Layer(
-        prefix,
-        {
+                    prefixes.append(prefix)
+    layers = {}
+    for prefix in dict.fromkeys(prefixes):
+        keys = {
             part: prefix + name
-            for part, all_names in names.items()
-            for name in all_names
+            for part, known in names.items()
+            for name in known
             if prefix + name in entries
-        },
-    )
+        }
+        layers[prefix] = {part: entries.pop(key) for part, key in keys.items()}
+    return layers
 
 
-def _written(layer: _Layer, entries: Mapping[str, Any], system: System) -> dict[str, Tensor]:
-    """The entries of a layer, as the system has them."""
-    parts = {part: entries[key] for part, key in layer.keys.items()}
+def _written(parts: dict[str, Tensor], system: System) -> dict[str, Tensor]:
+    """Return the entries of a layer in the format of the system."""
     count = parts.pop(_COUNT, torch.zeros((), dtype=torch.int64))
     if system.constants:
         mean = parts["running_mean"]
         parts = {"weight": torch.ones_like(mean), "bias": torch.zeros_like(mean), **parts}
-    written = {
-        layer.prefix + getattr(system, part)[0]: value.reshape(system.shape)
-        for part, value in parts.items()
-    }
-    return {**written, layer.prefix + _COUNT: count} if system.counts else written
+    written = {}
+    for part, value in parts.items():
+        written[getattr(system, part)[0]] = value.reshape(system.shape)
+    return {**written, _COUNT: count} if system.counts else written
 
 
-def _taken(value: Any) -> Any:
-    """Arrays as tensors; what is neither array nor tensor, or holds no numbers, as it is."""
+def _as_tensor(value: Any) -> Any:
+    """Return an array of numbers as a tensor, and anything else unchanged."""
     if not hasattr(value, "dtype"):
         return value
     try:
@@ -167,7 +145,3 @@ def _array(value: Any) -> Any:
         return value
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

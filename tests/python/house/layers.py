@@ -15,13 +15,9 @@ from pathlib import Path, PurePosixPath
 
 FOLDERS = ("core", "bindings", "python", "tests", "examples", "benchmarks", "tools", "cmake")
 CXX_SUFFIXES = {".h", ".hpp", ".c", ".cpp", ".inl", ".cu", ".cuh"}
-LINES_LIMIT = 300
 COLUMNS_LIMIT = 100
-
-# Longer than LINES_LIMIT, each for its reason.
-LONG_FILES = {
-    "core/include/syncnorm/syncnorm.h": "the contract of the C ABI in one piece, mostly comment",
-}
+# Files in a chain of imports, from what users import to the last helper.
+CHAIN_LIMIT = 10
 
 # ----------------------------------------------------------------------------------- C and C++
 
@@ -175,6 +171,10 @@ def include_cycles(root: Path) -> list[str]:
     for name, _, target in _includes(root):
         if target is not None:
             graph.setdefault(name, []).append(target)
+    return _cycles(graph)
+
+
+def _cycles(graph: dict[str, list[str]]) -> list[str]:
     found: list[str] = []
     done: set[str] = set()
 
@@ -252,18 +252,69 @@ def import_violations(root: Path) -> list[str]:
     return found
 
 
+def _module_file(root: Path, module: str) -> str | None:
+    """Find a module's file; that of a package is its __init__.py, of an extension its stub."""
+    path = module.replace(".", "/")
+    names = (f"python/{path}.py", f"python/{path}/__init__.py", f"python/{path}.pyi")
+    return next((name for name in names if (root / name).is_file()), None)
+
+
+def _import_graph(root: Path, folder: str) -> dict[str, list[str]]:
+    """Return which files in this folder each of them imports, also in functions and for types.
+
+    An imported name is a module, or else an attribute of the module before it.
+    """
+    graph = {}
+    for name, path in files(root, {".py"}):
+        if not name.startswith(folder):
+            continue
+        package = list(PurePosixPath(name).relative_to("python").parent.parts)
+        targets = (
+            _module_file(root, module) or _module_file(root, module.rpartition(".")[0])
+            for module in _imported(ast.parse(path.read_text(encoding="utf-8")), package)
+            if module.partition(".")[0] == "syncnorm"
+        )
+        graph[name] = sorted({to for to in targets if to and to.startswith(folder)})
+    return graph
+
+
+def import_cycles(root: Path) -> list[str]:
+    """Find files of the package that import each other, over any number of steps."""
+    return _cycles(_import_graph(root, "python/syncnorm/"))
+
+
+def longest_chain(root: Path, folder: str = "python/syncnorm/torch/") -> list[str]:
+    """Return the longest chain of files in a folder that import one another; without cycles.
+
+    An __init__.py that only runs because a module of its package is imported does not count.
+    """
+    graph, longest = _import_graph(root, folder), {}
+
+    def chain(name: str) -> list[str]:
+        if name not in longest:
+            longest[name] = []  # ends a cycle, which import_cycles reports
+            rest = max((chain(to) for to in graph.get(name, [])), key=len, default=[])
+            longest[name] = [name, *rest]
+        return longest[name]
+
+    starts = (name for name in graph if PurePosixPath(name).name != "__init__.py")
+    return max((chain(name) for name in starts), key=len, default=[])
+
+
+def chain_violations(root: Path) -> list[str]:
+    chain = longest_chain(root)
+    if len(chain) <= CHAIN_LIMIT:
+        return []
+    return [f"{' -> '.join(chain)}: {len(chain)} files, expected at most {CHAIN_LIMIT}"]
+
+
 # ---------------------------------------------------------------------------------------- size
 
 
 def size_violations(root: Path) -> list[str]:
-    found = []
-    for name, path in files(root, {*CXX_SUFFIXES, ".py", ".cmake", ".txt"}):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if len(lines) > LINES_LIMIT and name not in LONG_FILES:
-            found.append(f"{name}: {len(lines)} lines, expected at most {LINES_LIMIT}")
-        found += [
-            f"{name}:{number}: {len(line)} columns, expected at most {COLUMNS_LIMIT}"
-            for number, line in enumerate(lines, 1)
-            if len(line) > COLUMNS_LIMIT
-        ]
-    return found
+    return [
+        f"{name}:{number}: {len(line)} columns, expected at most {COLUMNS_LIMIT}"
+        for name, path in files(root, {*CXX_SUFFIXES, ".py", ".cmake", ".txt"})
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > COLUMNS_LIMIT
+    ]

@@ -25,6 +25,8 @@ def plant(root: Path, name: str, text: str) -> None:
         layers.include_violations,
         layers.include_cycles,
         layers.import_violations,
+        layers.import_cycles,
+        layers.chain_violations,
         layers.size_violations,
     ],
     ids=lambda rule: rule.__name__,
@@ -39,12 +41,6 @@ def test_the_rules_see_the_project():
     assert "core/include/syncnorm/syncnorm.h" in names
     assert "python/syncnorm/__init__.py" in names
     assert any(target for _, _, target in layers._includes(ROOT))
-
-
-def test_exceptions_are_still_needed():
-    for name in layers.LONG_FILES:
-        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-        assert len(lines) > layers.LINES_LIMIT, f"{name} is no longer long: remove its exception"
 
 
 @pytest.mark.parametrize(
@@ -123,10 +119,68 @@ def test_a_permitted_import_is_not_reported(tmp_path):
     assert layers.import_violations(tmp_path) == []
 
 
-def test_long_files_and_long_lines_are_found(tmp_path):
-    plant(tmp_path, "core/src/ops/long.cpp", "\n" * (layers.LINES_LIMIT + 1))
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("from .b import f", "from .a import g"),
+        ("from . import b", "from syncnorm.torch import a"),
+        ("import syncnorm.torch.b", "def late():\n    from . import a"),
+        ("if TYPE_CHECKING:\n    from .b import f", "from syncnorm.torch.a import g"),
+    ],
+)
+def test_a_cycle_of_imports_is_found(tmp_path, first, second):
+    plant(tmp_path, "python/syncnorm/torch/__init__.py", "")
+    plant(tmp_path, "python/syncnorm/torch/a.py", first + "\n")
+    plant(tmp_path, "python/syncnorm/torch/b.py", second + "\n")
+    (found,) = layers.import_cycles(tmp_path)
+    assert found.count("torch/a.py") == 2
+    assert "torch/b.py" in found
+
+
+def test_a_cycle_through_a_package_is_found(tmp_path):
+    plant(tmp_path, "python/syncnorm/__init__.py", "from .a import f\n")
+    plant(tmp_path, "python/syncnorm/a.py", "from . import Options, _core\n")
+    plant(tmp_path, "python/syncnorm/_core.pyi", "")
+    (found,) = layers.import_cycles(tmp_path)
+    assert found.count("python/syncnorm/__init__.py") == 2
+    assert "_core" not in found
+    plant(tmp_path, "python/syncnorm/a.py", "from . import _core\nfrom ._core import Options\n")
+    assert layers.import_cycles(tmp_path) == []
+
+
+def plant_chain(root, length):
+    for index in range(length):
+        below = f"from ..room{index + 1} import part\n" if index + 1 < length else ""
+        plant(root, f"python/syncnorm/torch/room{index}/__init__.py", "from . import part\n")
+        plant(root, f"python/syncnorm/torch/room{index}/part.py", below)
+
+
+def test_a_long_chain_of_imports_is_found(tmp_path):
+    plant_chain(tmp_path, layers.CHAIN_LIMIT)
+    assert layers.chain_violations(tmp_path) == []
+    plant_chain(tmp_path, layers.CHAIN_LIMIT + 1)
+    (found,) = layers.chain_violations(tmp_path)
+    assert found.startswith("python/syncnorm/torch/room0/part.py -> ")
+    assert found.endswith(f"{layers.CHAIN_LIMIT + 1} files, expected at most {layers.CHAIN_LIMIT}")
+
+
+def test_a_package_that_is_imported_is_part_of_a_chain(tmp_path):
+    plant(tmp_path, "python/syncnorm/torch/a.py", "from .room import f\n")
+    plant(tmp_path, "python/syncnorm/torch/room/__init__.py", "from .b import f\n")
+    plant(tmp_path, "python/syncnorm/torch/room/b.py", "import syncnorm.numpy\n")
+    plant(tmp_path, "python/syncnorm/numpy/__init__.py", "")
+    assert [Path(name).name for name in layers.longest_chain(tmp_path)] == [
+        "a.py",
+        "__init__.py",
+        "b.py",
+    ]
+
+
+def test_long_lines_are_found_and_long_files_are_not(tmp_path):
+    plant(tmp_path, "core/src/ops/long.cpp", "\n" * 1000)
     plant(tmp_path, "core/src/ops/wide.cpp", "x" * (layers.COLUMNS_LIMIT + 1))
-    assert len(layers.size_violations(tmp_path)) == 2
+    (found,) = layers.size_violations(tmp_path)
+    assert found.startswith("core/src/ops/wide.cpp:1: ")
 
 
 def test_import_syncnorm_imports_no_framework():

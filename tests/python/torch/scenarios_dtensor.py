@@ -27,7 +27,8 @@ from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
 from syncnorm.comm import from_callback
-from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm, dtensor, sync_batch_norm
+from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm, sync_batch_norm
+from syncnorm.torch.groups import dtensor
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

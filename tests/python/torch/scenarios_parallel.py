@@ -26,7 +26,7 @@ from worlds import Scenario
 
 from support.scenarios import scenario_of
 from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
-from syncnorm.torch.kept_groups import keep
+from syncnorm.torch.groups.pickling import keep
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

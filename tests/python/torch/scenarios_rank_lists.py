@@ -14,8 +14,8 @@ from worlds import Scenario, destroy
 
 from support.scenarios import error_of, scenario_of
 from syncnorm.torch import SyncBatchNorm, megengine, mmcv, sync_batch_norm
-from syncnorm.torch.kept_groups import KeptGroup
-from syncnorm.torch.rank_groups import groups_of
+from syncnorm.torch.groups.pickling import KeptGroup
+from syncnorm.torch.groups.rank_lists import groups_of
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)

@@ -94,7 +94,7 @@ def test_distributed_data_parallel(world: World) -> None:
         assert result["graphs"] > 1  # divided where a bucket ends
 
 
-def test_ranks_in_different_layers_are_told(world: World) -> None:
+def test_ranks_in_different_layers_raise(world: World) -> None:
     for error in world["different_layers"]:
         assert error.startswith("DesyncError: ")
 
@@ -125,7 +125,7 @@ def step_of_thread(
     return results[0], results[1]
 
 
-def test_a_rank_that_is_not_compiled_is_told_of(world: World) -> None:
+def test_a_rank_that_is_not_compiled_raises(world: World) -> None:
     for error in world["the_first_rank_is_not_compiled"]:
         assert error.startswith("DesyncError: ")
 
@@ -136,8 +136,8 @@ def test_communicators_of_threads_sum_in_order() -> None:
     results = run_ranks(2, lambda rank, comm: step_of_thread(rank, comm, inspector))
     for expected, got in results:
         assert_same(got, expected)
-    assert inspector.forward == [["moments", "sum", "update_running", "normalize"] * 2] * 2
-    assert inspector.backward == [["grad_moments", "sum", "grad_input"] * 2] * 2
+    assert inspector.forward == [["moments", "all_reduce", "update_running", "normalize"] * 2] * 2
+    assert inspector.backward == [["grad_moments", "all_reduce", "grad_input"] * 2] * 2
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own

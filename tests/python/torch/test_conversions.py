@@ -27,7 +27,7 @@ from syncnorm.torch import (
     register_conversion,
     revert_sync_batchnorm,
 )
-from syncnorm.torch.conversion.registry import _registered
+from syncnorm.torch.conversion.registry import _rules
 
 
 class ScaledBatchNorm(nn.BatchNorm1d):
@@ -61,10 +61,10 @@ class DocumentedBatchNorm(ScaledBatchNorm):
 
 @pytest.fixture
 def registry() -> Iterator[dict]:
-    before = dict(_registered)
-    yield _registered
-    _registered.clear()
-    _registered.update(before)
+    before = dict(_rules)
+    yield _rules
+    _rules.clear()
+    _rules.update(before)
 
 
 def to_scaled(old: ScaledBatchNorm, **choices: Any) -> SyncBatchNorm:

@@ -15,11 +15,18 @@ from syncnorm.comm import thread_group
 from syncnorm.torch import (
     BatchNorm,
     SyncBatchNorm,
+    SyncBatchNorm1d,
+    SyncBatchNorm2d,
+    SyncBatchNorm3d,
     convert_sync_batchnorm,
     revert_sync_batchnorm,
 )
 
-KINDS = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d]
+KINDS = {
+    nn.BatchNorm1d: SyncBatchNorm1d,
+    nn.BatchNorm2d: SyncBatchNorm2d,
+    nn.BatchNorm3d: SyncBatchNorm3d,
+}
 
 
 class RenamedBatchNorm(nn.BatchNorm2d):
@@ -50,25 +57,30 @@ def trained(layer: nn.Module) -> nn.Module:
     ],
 )
 def test_a_layer_goes_there_and_back(kind: type[nn.Module], arguments: dict) -> None:
-    old = trained(kind(4, **arguments)).train(bool(arguments))
-    old.qconfig = "quantised like this"
-    if old.weight is not None:
-        old.weight.requires_grad_(False)
-    state = copy.deepcopy(old.state_dict())
-    parameters = [id(p) for p in old.parameters()]
+    layer = trained(kind(4, **arguments)).train(bool(arguments))
+    layer.qconfig = "quantised like this"
+    if layer.weight is not None:
+        layer.weight.requires_grad_(False)
+    old = copy.deepcopy(layer)
+    state = old.state_dict()
+    tensors = [id(tensor) for tensor in [*layer.parameters(), *layer.buffers()]]
 
-    new = convert_sync_batchnorm(old, weighting="equal")
-    assert type(new) is SyncBatchNorm
-    assert new.weighting == "equal"
-    back = revert_sync_batchnorm(new)
-    assert type(back) is kind
-    assert repr(back) == repr(old)
-    for layer in [new, back]:
+    def assert_kept() -> None:
         torch.testing.assert_close(layer.state_dict(), state, rtol=0, atol=0)
-        assert [id(p) for p in layer.parameters()] == parameters
+        assert [id(tensor) for tensor in [*layer.parameters(), *layer.buffers()]] == tensors
         assert (layer.eps, layer.momentum, layer.affine) == (old.eps, old.momentum, old.affine)
         assert (layer.training, layer.qconfig) == (old.training, old.qconfig)
-    assert not any(hasattr(back, name) for name in ("process_group", "weighting"))
+
+    assert convert_sync_batchnorm(layer, weighting="equal") is layer
+    assert type(layer) is KINDS[kind]
+    assert layer.weighting == "equal"
+    assert_kept()
+    assert revert_sync_batchnorm(layer) is layer
+    assert type(layer) is kind
+    assert repr(layer) == repr(old)
+    assert_kept()
+    assert vars(layer).keys() == vars(old).keys()
+    assert not any(hasattr(layer, name) for name in ("process_group", "weighting"))
 
 
 def test_a_model_computes_the_same_and_keeps_its_structure() -> None:
@@ -80,8 +92,8 @@ def test_a_model_computes_the_same_and_keeps_its_structure() -> None:
     original = copy.deepcopy(model)
     converted = SyncBatchNorm.convert_sync_batchnorm(model)
     assert converted is model
-    assert type(model[1]) is SyncBatchNorm
-    assert type(model[2]["norm"]) is SyncBatchNorm
+    assert type(model[1]) is SyncBatchNorm2d
+    assert type(model[2]["norm"]) is SyncBatchNorm2d
     assert type(model[2]["other"]) is nn.InstanceNorm2d
     assert list(model.state_dict()) == list(original.state_dict())
     for mode in [True, False]:
@@ -105,7 +117,7 @@ def test_a_layer_under_two_names_stays_one_layer() -> None:
     inner = nn.Sequential(shared)
     model = nn.Sequential(shared, nn.ReLU(), shared, inner, inner)
     convert_sync_batchnorm(model)
-    assert type(model[0]) is SyncBatchNorm
+    assert type(model[0]) is SyncBatchNorm1d
     assert model[0] is model[2] is model[3][0]
     assert model[3] is model[4]
     revert_sync_batchnorm(model)
@@ -116,13 +128,13 @@ def test_a_layer_under_two_names_stays_one_layer() -> None:
 def test_a_lazy_layer_is_converted_once_it_has_seen_a_batch() -> None:
     model = nn.Sequential(nn.LazyBatchNorm2d())
     model(torch.randn(2, 4, 3, 3))
-    assert type(convert_sync_batchnorm(model)[0]) is SyncBatchNorm
+    assert type(convert_sync_batchnorm(model)[0]) is SyncBatchNorm2d
     assert type(revert_sync_batchnorm(model)[0]) is nn.BatchNorm2d
 
 
 def test_a_subclass_without_behaviour_of_its_own_goes_there_and_back() -> None:
     new = convert_sync_batchnorm(RenamedBatchNorm(4))
-    assert type(new) is SyncBatchNorm
+    assert type(new) is SyncBatchNorm2d
     assert new.note == "kept"
     back = revert_sync_batchnorm(new)
     assert type(back) is RenamedBatchNorm
@@ -164,11 +176,13 @@ def test_unknown_options_are_refused_before_anything_is_replaced() -> None:
     assert type(model[0]) is nn.BatchNorm1d
 
 
-def test_the_converted_layer_stands_apart_from_the_old_one() -> None:
-    old = nn.BatchNorm1d(4)
-    new = convert_sync_batchnorm(old)
-    new.weight = nn.Parameter(torch.zeros(4))
-    assert (old.weight == 1).all()
+def test_a_copy_made_before_conversion_stays_what_it_was() -> None:
+    layer = nn.BatchNorm1d(4)
+    before = copy.copy(layer), copy.deepcopy(layer)
+    convert_sync_batchnorm(layer)
+    layer.weighting = "equal"
+    assert [type(each) for each in before] == [nn.BatchNorm1d] * 2
+    assert not any(hasattr(each, "weighting") for each in before)
 
 
 def test_a_converted_layer_knows_its_path() -> None:
@@ -184,12 +198,47 @@ def test_a_converted_layer_knows_its_path() -> None:
     assert not hasattr(model[0], "layer_name")
 
 
-def test_converting_twice_changes_nothing_more() -> None:
+def test_a_second_conversion_applies_what_is_given_and_keeps_the_rest() -> None:
     model = nn.Sequential(nn.BatchNorm1d(4), nn.ModuleList([nn.BatchNorm2d(4)]))
-    once = list(convert_sync_batchnorm(model).modules())
-    twice = list(convert_sync_batchnorm(model, weighting="equal").modules())
-    assert once == twice
-    assert model[0].weighting == "count"
+    first, second = thread_group(2)
+    convert_sync_batchnorm(model, first, weighting="equal", timeout=3.0)
+    once = list(model.modules())
+    convert_sync_batchnorm(model)
+    assert (model[0].weighting, model[0].eps_mode, model[0].timeout) == ("equal", "add", 3.0)
+    assert model[0].process_group is first
+    convert_sync_batchnorm(model, second, eps_mode="max", timeout=None)
+    assert list(model.modules()) == once
+    for layer in (model[0], model[1][0]):
+        assert (layer.weighting, layer.eps_mode, layer.timeout) == ("equal", "max", None)
+        assert layer.process_group is second
+    assert [model[0].layer_name, model[1][0].layer_name] == ["0", "1.0"]
+
+
+def test_an_unknown_option_of_a_second_conversion_changes_nothing() -> None:
+    layer = SyncBatchNorm(4, weighting="equal")
+    with pytest.raises(syncnorm.InvalidArgumentError, match="eps_mode"):
+        convert_sync_batchnorm(layer, weighting="batch", eps_mode="plus")
+    assert (layer.weighting, layer.eps_mode) == ("equal", "add")
+
+
+def test_a_layer_is_converted_again_after_it_was_used_and_reverted() -> None:
+    layer = nn.BatchNorm1d(4)
+    attributes = vars(layer).keys() | set()
+    x = torch.randn(5, 4)
+    convert_sync_batchnorm(layer, eps_mode="add")(x)
+    revert_sync_batchnorm(layer)
+    assert vars(layer).keys() == attributes
+    layer.eps, layer.momentum = 0.5, None
+    convert_sync_batchnorm(layer, eps_mode="max")
+    layer.reset_running_stats()
+    again = SyncBatchNorm(4, eps=0.5, momentum=None, eps_mode="max")
+    torch.testing.assert_close(layer(x), again(x))
+    torch.testing.assert_close(layer.state_dict(), again.state_dict())
+
+
+def test_reverting_twice_changes_nothing_more() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.ModuleList([nn.BatchNorm2d(4)]))
+    convert_sync_batchnorm(model)
     revert_sync_batchnorm(model)
     kinds = [type(module) for module in revert_sync_batchnorm(model).modules()]
     assert kinds == [nn.Sequential, nn.BatchNorm1d, nn.ModuleList, nn.BatchNorm2d]

@@ -14,6 +14,8 @@ from syncnorm.torch import (
     BatchNorm,
     LazySyncBatchNorm,
     SyncBatchNorm,
+    SyncBatchNorm1d,
+    SyncBatchNorm2d,
     convert_sync_batchnorm,
     revert_sync_batchnorm,
 )
@@ -83,11 +85,13 @@ def with_an_attribute_of_ours() -> nn.Module:
 def test_layers_with_more_to_them_are_left_alone_and_named(make: Any, reason: str) -> None:
     model = nn.Sequential(nn.ModuleDict({"norm": make()}), nn.BatchNorm2d(4))
     kept = model[0]["norm"]
+    kind = type(kept)
     expected = rf"convert_sync_batchnorm left these as they are: 0\.norm {reason}$"
     with pytest.warns(UserWarning, match=expected):
         convert_sync_batchnorm(model)
     assert model[0]["norm"] is kept
-    assert type(model[1]) is SyncBatchNorm
+    assert type(kept) is kind
+    assert type(model[1]) is SyncBatchNorm2d
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -95,7 +99,7 @@ def test_a_scripted_layer_is_left_alone_and_named() -> None:
     model = nn.Sequential(torch.jit.script(nn.Sequential(nn.BatchNorm2d(4))), nn.BatchNorm2d(4))
     with pytest.warns(UserWarning, match=r": 0\.0 \(RecursiveScriptModule\) is scripted"):
         convert_sync_batchnorm(model)
-    assert type(model[1]) is SyncBatchNorm
+    assert type(model[1]) is SyncBatchNorm2d
     assert revert_sync_batchnorm(model) is model
 
 
@@ -134,10 +138,11 @@ def test_what_torch_cannot_compute_is_not_reverted(
     layer = SyncBatchNorm(4, **option)
     if converted:
         layer = convert_sync_batchnorm(nn.BatchNorm1d(4), **option)
+    kind = SyncBatchNorm1d if converted else SyncBatchNorm
     model = nn.Sequential(layer, SyncBatchNorm(4))
-    with pytest.warns(UserWarning, match=rf"0 \(SyncBatchNorm\) has {reason}"):
+    with pytest.warns(UserWarning, match=rf"0 \({kind.__name__}\) has {reason}"):
         revert_sync_batchnorm(model)
-    assert type(model[0]) is SyncBatchNorm
+    assert type(model[0]) is kind
     assert type(model[1]) is BatchNorm
 
 
@@ -175,7 +180,7 @@ def test_hooks_stay_and_can_still_be_removed(way: str) -> None:
         return lambda *_, **__: calls.append(name)
 
     def note_module(module: nn.Module, *_: Any) -> None:
-        calls.append("load_pre" if module is new else "load_pre of a module that was replaced")
+        calls.append("load_pre" if module is layer else "load_pre of another module")
 
     handles = [
         layer.register_forward_pre_hook(note("forward_pre")),
@@ -189,15 +194,15 @@ def test_hooks_stay_and_can_still_be_removed(way: str) -> None:
         layer.register_load_state_dict_pre_hook(note_module),
         layer.register_load_state_dict_post_hook(note("load_post")),
     ]
-    replace = convert_sync_batchnorm if way == "convert" else revert_sync_batchnorm
-    new = replace(layer)
-    assert type(new) is not type(layer)
-    del layer
+    before = type(layer)
+    change = convert_sync_batchnorm if way == "convert" else revert_sync_batchnorm
+    assert change(layer) is layer
+    assert type(layer) is not before
 
     def use() -> list[str]:
         calls.clear()
-        new(torch.randn(3, 4, requires_grad=True)).sum().backward()
-        new.load_state_dict(new.state_dict())
+        layer(torch.randn(3, 4, requires_grad=True)).sum().backward()
+        layer.load_state_dict(layer.state_dict())
         return calls
 
     assert sorted(use()) == [
@@ -241,7 +246,7 @@ def test_weight_norm_and_pruning_stay() -> None:
         x = torch.randn(6, 4)
         expected = layer(x)
         new = convert_sync_batchnorm(layer)
-        assert type(new) is SyncBatchNorm
+        assert type(new) is SyncBatchNorm1d
         assert [name for name, _ in new.named_parameters()] == names
         torch.testing.assert_close(new(x), expected)
         for parameter in new.parameters():

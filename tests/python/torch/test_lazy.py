@@ -9,7 +9,17 @@ import torch
 from torch import nn
 
 from syncnorm.comm import thread_group
-from syncnorm.torch import LazySyncBatchNorm, SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch import (
+    LazySyncBatchNorm,
+    LazySyncBatchNorm1d,
+    LazySyncBatchNorm2d,
+    LazySyncBatchNorm3d,
+    SyncBatchNorm,
+    SyncBatchNorm1d,
+    SyncBatchNorm2d,
+    SyncBatchNorm3d,
+    convert_sync_batchnorm,
+)
 
 OPTIONS = {
     "weighting": "equal",
@@ -104,18 +114,28 @@ def test_a_layer_without_parameters_and_buffers_learns_its_channels() -> None:
     assert lazy.num_features == 5
 
 
-@pytest.mark.parametrize("kind", [nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d])
-def test_the_lazy_layers_of_torch_are_converted(kind: type[nn.Module]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "lazy", "becomes", "shape"),
+    [
+        (nn.LazyBatchNorm1d, LazySyncBatchNorm1d, SyncBatchNorm1d, (3, 5)),
+        (nn.LazyBatchNorm2d, LazySyncBatchNorm2d, SyncBatchNorm2d, (3, 5, 2, 2)),
+        (nn.LazyBatchNorm3d, LazySyncBatchNorm3d, SyncBatchNorm3d, (3, 5, 2, 2, 2)),
+    ],
+)
+def test_the_lazy_layers_of_torch_are_converted(
+    kind: type[nn.Module], lazy: type, becomes: type, shape: tuple
+) -> None:
     calls: list[nn.Module] = []
     model = nn.Sequential(kind(eps=1e-3, momentum=None, bias=False))
-    handle = model[0].register_forward_pre_hook(lambda module, _: calls.append(module))
-    convert_sync_batchnorm(model, activation="relu")
     layer = model[0]
-    assert type(layer) is LazySyncBatchNorm
+    handle = layer.register_forward_pre_hook(lambda module, _: calls.append(module))
+    convert_sync_batchnorm(model, activation="relu")
+    assert model[0] is layer
+    assert type(layer) is lazy
     assert layer.has_uninitialized_params()
-    y = model(torch.randn(3, 5, 2, 2))
+    y = model(torch.randn(shape))
     assert (y >= 0).all()
-    assert type(layer) is SyncBatchNorm
+    assert type(layer) is becomes
     assert (layer.eps, layer.momentum, layer.bias) == (1e-3, None, None)
     assert calls == [layer]
     handle.remove()
@@ -127,4 +147,7 @@ def test_a_converted_lazy_layer_takes_its_shape_from_a_state_dict() -> None:
     model = convert_sync_batchnorm(nn.Sequential(nn.LazyBatchNorm2d()))
     model.load_state_dict(nn.Sequential(nn.BatchNorm2d(5)).state_dict(), strict=True)
     assert model[0].running_var.shape == (5,)
-    assert model(torch.randn(3, 5)).shape == (3, 5)
+    with pytest.raises(ValueError, match=r"expected 4D input \(got 2D input\)"):
+        model(torch.randn(3, 5))
+    assert model(torch.randn(3, 5, 2, 2)).shape == (3, 5, 2, 2)
+    assert type(model[0]) is SyncBatchNorm2d

@@ -13,6 +13,7 @@ from syncnorm.torch import (
     BatchNormAct,
     SyncBatchNorm,
     SyncBatchNormAct,
+    SyncBatchNormAct2d,
     convert_sync_batchnorm,
     revert_sync_batchnorm,
 )
@@ -57,7 +58,8 @@ def test_timms_layer_keeps_its_activation_and_drop(act: object, drop: object) ->
     state = list(old.state_dict())
     model = nn.Sequential(old)
     convert_sync_batchnorm(model)
-    assert type(model[0]) is SyncBatchNormAct
+    assert type(model[0]) is SyncBatchNormAct2d
+    assert isinstance(model[0], nn.BatchNorm2d)
     assert model[0].act is act_module
     assert model[0].drop is drop_module
     assert list(model[0].state_dict()) == state

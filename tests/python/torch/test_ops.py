@@ -13,10 +13,11 @@ from torch.library import opcheck
 
 from syncnorm import InvalidArgumentError, Options
 from syncnorm.comm import from_callback
-from syncnorm.torch.operators import grad_ops, ops, sums
-from syncnorm.torch.operators.encoding import decoded, encoded
-from syncnorm.torch.options import Settings, core_options
-from syncnorm.torch.tensors import dense
+from syncnorm.settings import Settings, core_options
+from syncnorm.torch.ops import all_reduce
+from syncnorm.torch.ops import library as ops
+from syncnorm.torch.ops.layout import dense
+from syncnorm.torch.ops.library import decoded, encoded
 
 TAG = 7
 OPERATORS = {
@@ -27,9 +28,9 @@ OPERATORS = {
         ops.normalize,
         ops.update_running,
         ops.infer,
-        grad_ops.grad_moments,
-        grad_ops.grad_input,
-        grad_ops.infer_backward,
+        ops.grad_moments,
+        ops.grad_input,
+        ops.infer_backward,
     )
 }
 PHASES = [name for name in OPERATORS if name != "center"]
@@ -64,7 +65,7 @@ def arguments(
     affine_residual = (weight, bias, residual)
     y, saved = ops.normalize(x, settings, *totals, *affine_residual, mask, None, 1, "", TAG)
     read = y if with_residual and decoded(settings).activation != "identity" else None
-    grad_wire = grad_ops.grad_moments(x, settings, dy, saved, weight, bias, read, TAG)
+    grad_wire = ops.grad_moments(x, settings, dy, saved, weight, bias, read, TAG)
     wanted = [True, affine, False, read is not None]
     to_differentiate = x.clone().requires_grad_(requires_grad)
     if affine and requires_grad:
@@ -118,13 +119,15 @@ def test_the_checker_of_torch_finds_nothing_in_the_sum_of_a_communicator() -> No
 
     communicator = from_callback(0, 2, double)
     wire = torch.randn(6, dtype=torch.float64)
-    opcheck(sums.sum_wire, (wire, sums.name_of(communicator)))
-    assert torch.equal(sums.summed(wire, sums.name_of(communicator)), 2 * wire)
+    opcheck(all_reduce.all_reduce_over_communicator, (wire, all_reduce.group_name(communicator)))
+    assert torch.equal(all_reduce.all_reduce(wire, all_reduce.group_name(communicator)), 2 * wire)
 
 
 def test_a_communicator_keeps_its_name() -> None:
     first, second = (from_callback(0, 2, lambda *_: None) for _ in range(2))
-    assert sums.name_of(first) == sums.name_of(first) != sums.name_of(second)
+    name = all_reduce.group_name(first)
+    assert all_reduce.group_name(first) == name
+    assert all_reduce.group_name(second) != name
 
 
 def strides(results: Any) -> list[tuple[Any, ...]]:

@@ -43,7 +43,7 @@ from torch_suite_trainings import TRAININGS, Training, numbers
 from training_runs import part
 from worlds import World
 
-from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
+from syncnorm.torch import SyncBatchNorm1d, convert_sync_batchnorm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -203,7 +203,7 @@ def test_conversion_keeps_the_state() -> None:
     module = nn.Sequential(nn.BatchNorm1d(100), nn.InstanceNorm1d(100))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     converted = convert_sync_batchnorm(module)
-    assert [type(child) for child in converted] == [SyncBatchNorm, nn.InstanceNorm1d]
+    assert [type(child) for child in converted] == [SyncBatchNorm1d, nn.InstanceNorm1d]
     torch.testing.assert_close(dict(converted.state_dict()), before, rtol=0, atol=0)
 
 

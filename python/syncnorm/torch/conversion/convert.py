@@ -1,189 +1,254 @@
-"""From torch's batch normalization to SyncBatchNorm and back, module by module."""
+"""Convert batch normalization layers to SyncBatchNorm and back, in place.
+
+The class of a layer is swapped, as torch's lazy modules and parametrizations do: its state, hooks
+and all references to it survive.
+"""
 
 from __future__ import annotations
 
-import types
+import re
 import warnings
-import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from torch import nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
+from typing_extensions import Unpack
 
-from syncnorm.torch.lazy import LazySyncBatchNorm
-from syncnorm.torch.module import OWN_ATTRIBUTES, SyncBatchNorm
-from syncnorm.torch.options import LayerChoices
+from syncnorm import ArgumentTypeError
+from syncnorm.torch.call import LayerChoices
+from syncnorm.torch.layer import (
+    OWN_ATTRIBUTES,
+    SyncBatchNorm,
+    SyncBatchNorm1d,
+    SyncBatchNorm2d,
+    SyncBatchNorm3d,
+)
+from syncnorm.torch.lazy import LazySyncBatchNorm1d, LazySyncBatchNorm2d, LazySyncBatchNorm3d
 
-from .foreign import register_known_kinds
+from .norm_act import BatchNorm, BatchNormAct, SyncBatchNormAct, SyncBatchNormAct2d
 from .registry import (
     NotConvertible,
+    ToSync,
     conversion_of,
-    on_one_rank,
-    registered,
+    register_conversion,
+    require_plain,
     restored,
+    rule_for,
 )
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-Layer = TypeVar("Layer", bound=nn.Module)
-
-register_known_kinds()
-
-# Where a module keeps its hooks, by their handles' numbers.
-_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
-
-# What a module does not inherit from the one that it replaces: the options of a SyncBatchNorm, and
-# what was compiled for the old module.
-_NOT_TAKEN = (*OWN_ATTRIBUTES, "_converted_from", "_compiled_call_impl")
-
-# How torch.jit.ScriptModule calls the batch normalizations in it.
-_SCRIPTED = {kind.__name__ for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)}
-
-# From a module and its path below the root to the module that is to stand there.
-Replacement = Callable[[nn.Module, str], nn.Module]
+# In which class torch's own classes and their subclasses are converted, and back.
+_PAIRS: list[tuple[type[nn.Module], type[SyncBatchNorm]]] = [
+    (nn.LazyBatchNorm1d, LazySyncBatchNorm1d),
+    (nn.LazyBatchNorm2d, LazySyncBatchNorm2d),
+    (nn.LazyBatchNorm3d, LazySyncBatchNorm3d),
+    (nn.BatchNorm1d, SyncBatchNorm1d),
+    (nn.BatchNorm2d, SyncBatchNorm2d),
+    (nn.BatchNorm3d, SyncBatchNorm3d),
+]
 
 
 def convert_sync_batchnorm(
     module: nn.Module,
     process_group: Any = None,
     *,
-    layer: type[SyncBatchNorm] = SyncBatchNorm,
+    layer: type[SyncBatchNorm] | None = None,
     **choices: Unpack[LayerChoices],
 ) -> nn.Module:
-    """Replace every batch normalization in module, in place, by a SyncBatchNorm.
+    """Make every batch normalization in module a SyncBatchNorm, in place, and return module.
 
-    Returns module, or its replacement if it is such a layer itself. Parameters, buffers, hooks and
-    everything else that was set on a layer are kept, and so is a layer that is used under several
-    names. Layers that compute something of their own are converted as register_conversion has been
-    told, or left as they are, with a warning.
+    BatchNorm1d, 2d and 3d become SyncBatchNorm1d, 2d and 3d, which are subclasses of them. The
+    layers stay the same objects, with their parameters, buffers, hooks and other attributes. Layers
+    that compute something of their own are converted by a rule of register_conversion, or left as
+    they are, with a warning. Layers that are synchronized already take the arguments given.
 
-    layer: what to make of torch's own batch normalizations. choices: keyword arguments for it.
+    Args:
+        module: A model, or a layer itself.
+        process_group: As in SyncBatchNorm; None: the group that a layer has, or the default group.
+        layer: The class to make of torch's own batch normalizations.
+        choices: Options of SyncBatchNorm.
     """
 
-    def replacement(old: nn.Module, path: str) -> nn.Module:
+    def convert(old: nn.Module, path: str) -> None:
         if isinstance(old, SyncBatchNorm):
-            return old
-        if isinstance(old, ScriptModule) and old.original_name in _SCRIPTED:
+            old.set_options(dict(choices))
+            if process_group is not None:
+                old.process_group = process_group
+            return
+        if isinstance(old, ScriptModule) and re.fullmatch("BatchNorm[123]d", old.original_name):
             raise NotConvertible("is scripted: convert before torch.jit.script")
-        conversion = conversion_of(old)
-        if conversion is None and not isinstance(old, _BatchNorm):
-            return old
-        to_sync = _to_plain(layer) if conversion is None else conversion.to_sync
+        rule = conversion_of(old)
+        if rule is None and not isinstance(old, _BatchNorm):
+            return
+        new = _template(layer, old, choices) if rule is None else rule.to_sync(old, **choices)
+        origin = type(old)
         group = getattr(old, "process_group", None) if process_group is None else process_group
-        return take_over(
-            to_sync(old, **choices),
-            old,
-            process_group=group,
-            layer_name=path or None,
-            _converted_from=type(old),
-        )
+        swap(old, new)
+        vars(old).update(process_group=group, layer_name=path or None, _converted_from=origin)
 
-    return replace_modules(module, replacement, "convert_sync_batchnorm")
+    return for_each_layer(module, convert, "convert_sync_batchnorm")
 
 
 def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace every SyncBatchNorm, syncnorm's or torch's, in module, in place, for use on one rank.
+    """Make every SyncBatchNorm, syncnorm's or torch's, in module a layer for one rank, in place.
 
-    Layers that were converted become what they were; others become a BatchNorm, or a BatchNormAct
-    if they have an activation. A layer that computes what torch does not have is left as it is,
-    with a warning.
+    A layer that was converted becomes what it was. Others become an nn.BatchNorm1d, 2d or 3d, a
+    syncnorm.torch.BatchNorm, or a BatchNormAct if they have an activation. A layer that computes
+    what torch's layers cannot is left as it is, with a warning. Returns module.
     """
 
-    def replacement(old: nn.Module, _: str) -> nn.Module:
-        if isinstance(old, nn.SyncBatchNorm):
-            conversion = conversion_of(old)
-            to_sync = _to_plain(SyncBatchNorm) if conversion is None else conversion.to_sync
-            old = take_over(to_sync(old), old, _converted_from=type(old))
-        if not isinstance(old, SyncBatchNorm):
-            return old
-        return take_over(_reverted(old), old)
+    def revert(old: nn.Module, _: str) -> None:
+        if isinstance(old, SyncBatchNorm):
+            swap(old, _reverted(old))
+        elif isinstance(old, nn.SyncBatchNorm):
+            rule = conversion_of(old)
+            if rule is None:
+                swap(old, _on_one_rank(_meta_layer(SyncBatchNorm, old)))
+            else:
+                swap(old, rule.from_sync(rule.to_sync(old), type(old)))
 
-    return replace_modules(module, replacement, "revert_sync_batchnorm")
+    return for_each_layer(module, revert, "revert_sync_batchnorm")
 
 
-def _to_plain(layer: type[SyncBatchNorm]) -> Callable[..., SyncBatchNorm]:
-    """How torch's own batch normalizations are converted to this class."""
-
-    def to_sync(old: Any, **choices: Any) -> SyncBatchNorm:
-        clashes = [name for name in OWN_ATTRIBUTES if name in vars(old) and name != "process_group"]
-        if clashes:
-            raise NotConvertible(f"has attributes {', '.join(clashes)} of its own")
-        if not isinstance(old, _LazyNormBase):
-            return layer(old.num_features, old.eps, old.momentum, device="meta", **choices)
-        if layer is not SyncBatchNorm:
-            raise NotConvertible("is lazy: run one batch through it first")
-        return LazySyncBatchNorm(old.eps, old.momentum, device="meta", **choices)
-
-    return to_sync
+def _template(
+    layer: type[SyncBatchNorm] | None, old: nn.Module, choices: LayerChoices
+) -> SyncBatchNorm:
+    """Return a template for one of torch's own batch normalizations."""
+    clashes = [name for name in OWN_ATTRIBUTES if name in vars(old) and name != "process_group"]
+    if clashes:
+        raise NotConvertible(f"has attributes {', '.join(clashes)} of its own")
+    kind: Any = next((ours for theirs, ours in _PAIRS if isinstance(old, theirs)), SyncBatchNorm)
+    if not isinstance(old, _LazyNormBase):
+        return _meta_layer(layer or kind, old, **choices)
+    if layer is not None:
+        raise NotConvertible("is lazy: run one batch through it first")
+    lazy: SyncBatchNorm = kind(old.eps, old.momentum, device="meta", **choices)
+    return lazy
 
 
 def _reverted(layer: SyncBatchNorm) -> nn.Module:
-    origin = vars(layer).get("_converted_from")
-    if origin is not None and (conversion := registered(origin)):
-        return conversion.from_sync(layer, origin)
+    """Return the template of what a layer becomes on one rank."""
+    origin: Any = vars(layer).get("_converted_from")
+    if origin is not None and (rule := rule_for(origin)):
+        return rule.from_sync(layer, origin)
     conversion_of(layer)  # raises for what a subclass has added
+    if origin is None:
+        origin = next((theirs for theirs, ours in _PAIRS if isinstance(layer, ours)), None)
+    is_lazy = isinstance(layer, _LazyNormBase)
     if origin is None or issubclass(origin, nn.SyncBatchNorm) or layer.activation != "identity":
-        if isinstance(layer, _LazyNormBase):
+        if is_lazy:
             raise NotConvertible("is lazy: run one batch through it first")
-        return on_one_rank(layer)
-    if issubclass(origin, _LazyNormBase) and not isinstance(layer, _LazyNormBase):
+        return _on_one_rank(layer)
+    if issubclass(origin, _LazyNormBase) and not is_lazy:
         origin = origin.cls_to_become
     return restored(layer, origin)
 
 
-def take_over(new: Layer, old: nn.Module, **attributes: Any) -> Layer:
-    """Give new everything that old is made of: parameters, buffers, hooks, mode, attributes."""
-    state = {name: value for name, value in vars(old).items() if name not in _NOT_TAKEN}
-    for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
-        state[name] = state[name].copy()
-    state["_modules"] = {**vars(new).get("_modules", {}), **state["_modules"]}
-    vars(new).update(state, **attributes)
-    for name in _HOOKS:
-        _rebind(state[name], new, old)
+def _meta_layer(layer: type[SyncBatchNorm], old: Any, **choices: Any) -> SyncBatchNorm:
+    return layer(old.num_features, old.eps, old.momentum, device="meta", **choices)
+
+
+def _on_one_rank(layer: SyncBatchNorm, _: type[nn.Module] | None = None) -> nn.Module:
+    """Return a BatchNorm as the template, or a BatchNormAct if the layer has an activation."""
+    if isinstance(layer, SyncBatchNormAct):
+        return restored(layer, BatchNormAct)
+    if layer.activation == "identity":
+        return restored(layer, BatchNorm)
+    require_plain(layer)
+    modules = {"relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(layer.negative_slope), "elu": nn.ELU()}
+    act = modules[layer.activation]
+    return BatchNormAct(0, act=act, device="meta").train(layer.training)
+
+
+def swap(old: nn.Module, new: nn.Module) -> None:
+    """Give old the class of new, its options, and its submodules and attributes that old lacks."""
+    state, added = vars(old), vars(new)
+    try:
+        old.__class__ = new.__class__
+    except TypeError as error:  # classes with another memory layout
+        raise NotConvertible(f"cannot become a {type(new).__name__}: {error}") from error
+    for name in (*OWN_ATTRIBUTES, "_settings", "_converted_from", "_compiled_call_impl"):
+        state.pop(name, None)
+    state["_modules"] = {**added.get("_modules", {}), **state["_modules"]}
+    state.update({name: value for name, value in added.items() if name not in state})
+    state.pop("_compiled_call_impl", None)  # compiled for the class that it was
+
+
+def for_each_layer(
+    root: nn.Module, convert: Callable[[nn.Module, str], None], caller: str
+) -> nn.Module:
+    """Call convert(module, path) once for every module, and warn of those that it leaves alone."""
+    if not isinstance(root, nn.Module):
+        raise ArgumentTypeError(f"module: got {type(root).__name__}, expected a torch.nn.Module")
+    left: list[str] = []
+    for path, module in list(root.named_modules()):
+        try:
+            convert(module, path)
+        except NotConvertible as reason:
+            left.append(f"{path or 'the module itself'} ({type(module).__name__}) {reason}")
+    if left:
+        warnings.warn(f"{caller} left these as they are: {'; '.join(left)}", stacklevel=3)
+    return root
+
+
+SyncBatchNorm.converter = staticmethod(convert_sync_batchnorm)
+
+
+# Rules for layers of other libraries, which are recognized by name and not imported.
+
+
+def _refusal(reason: str) -> ToSync:
+    def to_sync(_: Any, **__: Any) -> SyncBatchNorm:
+        raise NotConvertible(reason)
+
+    return to_sync
+
+
+def _act_to_sync(old: Any, **choices: Any) -> SyncBatchNorm:
+    submodules = sorted(vars(old)["_modules"])
+    if submodules != ["act", "drop"]:
+        raise NotConvertible(f"has the submodules {submodules}, expected act and drop")
+    layer = SyncBatchNormAct2d if isinstance(old, nn.BatchNorm2d) else SyncBatchNormAct
+    return _meta_layer(layer, old, **choices)
+
+
+def _apex_to_sync(old: Any, **choices: Any) -> SyncBatchNorm:
+    # apex' implementation in Python has neither attribute.
+    if getattr(old, "channel_last", False):
+        raise NotConvertible(_CHANNELS_LAST)
+    if getattr(old, "fuse_relu", False):
+        choices["activation"] = "relu"
+    return _meta_layer(SyncBatchNorm, old, **choices)
+
+
+def _abn_to_sync(old: Any, **choices: Any) -> SyncBatchNorm:
+    parameter = old.activation_param
+    if old.activation == "elu" and parameter != 1:
+        raise NotConvertible(f"has an elu with alpha={parameter}")
+    if old.activation == "leaky_relu":
+        choices["negative_slope"] = parameter
+    return _meta_layer(SyncBatchNorm, old, **{**choices, "activation": old.activation})
+
+
+def _sync_to_abn(layer: SyncBatchNorm, kind: type[nn.Module]) -> nn.Module:
+    require_plain(layer)
+    new = kind.__new__(kind)
+    vars(new)["activation"] = layer.activation
+    vars(new)["activation_param"] = 1.0 if layer.activation == "elu" else layer.negative_slope
     return new
 
 
-def _rebind(hooks: dict[int, Any], new: nn.Module, old: nn.Module) -> None:
-    """Make hooks that belong to old belong to new; the dict itself stays, for hooks' handles."""
-    for key, hook in hooks.items():
-        if getattr(hook, "with_module", False):  # in a wrapper that holds the module
-            hook.module = weakref.ref(new)
-        inner = getattr(hook, "hook", hook)  # a method of the module, such as lazy modules have
-        if getattr(inner, "__self__", None) is old:
-            bound = types.MethodType(inner.__func__, new)
-            if inner is hook:
-                hooks[key] = bound
-            else:
-                hook.hook = bound
+_CHANNELS_LAST = "takes its channels in the last dimension"
+_APEX = "apex.contrib.groupbn.batch_norm.BatchNorm2d_NHWC"
 
-
-def replace_modules(root: nn.Module, replacement: Replacement, caller: str) -> nn.Module:
-    """Replace modules everywhere below root, each object once, and warn of those left alone."""
-    done: dict[nn.Module, nn.Module] = {}
-    left: list[str] = []
-
-    def visit(old: nn.Module, path: str) -> nn.Module:
-        if old in done:
-            return done[old]
-        try:
-            new = replacement(old, path)
-        except NotConvertible as reason:
-            new = old
-            left.append(f"{path or 'the module itself'} ({type(old).__name__}) {reason}")
-        done[old] = done[new] = new
-        children = vars(new)["_modules"]  # with every name of a shared child, and names without one
-        for name, child in children.items():
-            if child is None:
-                continue
-            new_child = visit(child, f"{path}.{name}" if path else name)
-            if new_child is not child:  # a scripted module refuses any assignment
-                children[name] = new_child
-        return new
-
-    result = visit(root, "")
-    if left:
-        warnings.warn(f"{caller} left these as they are: {'; '.join(left)}", stacklevel=3)
-    return result
+register_conversion(BatchNormAct, _act_to_sync)
+register_conversion("timm.layers.norm_act.BatchNormAct2d", _act_to_sync)
+register_conversion("timm.layers.norm_act.SyncBatchNormAct", _act_to_sync, _on_one_rank)
+for name in ("sync_batchnorm.SyncBatchNorm", "optimized_sync_batchnorm.SyncBatchNorm"):
+    register_conversion(f"apex.parallel.{name}", _apex_to_sync, _on_one_rank)
+register_conversion(_APEX, _refusal(_CHANNELS_LAST))
+register_conversion("inplace_abn.abn.ABN", _abn_to_sync, _sync_to_abn)
+for name in ("InPlaceABN", "InPlaceABNSync"):
+    reason = "multiplies by |weight| + eps instead of weight"
+    register_conversion(f"inplace_abn.abn.{name}", _refusal(reason))

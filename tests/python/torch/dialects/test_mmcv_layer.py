@@ -149,7 +149,7 @@ def test_it_is_not_converted_again() -> None:
     mmcvs = model[0]
     syncnorm.torch.convert_sync_batchnorm(model)
     assert model[0] is mmcvs
-    assert type(model[1]) is syncnorm.torch.SyncBatchNorm
+    assert type(model[1]) is syncnorm.torch.SyncBatchNorm1d
 
 
 def test_batch_norms_become_mmcv_s_and_go_back() -> None:

@@ -44,17 +44,21 @@ def trained(layer: nn.Module) -> nn.Module:
     "kind", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, Renamed]
 )
 def test_parameters_and_buffers_stay(kind: type, training: bool, convert: Convert) -> None:
-    old = trained(kind(3, eps=0.1, momentum=0.25)).train(training)
-    old.weight.requires_grad_(False)
-    new = convert(old)
-    assert type(new) is SyncBatchNorm
-    assert new.weight is old.weight
-    assert new.bias is old.bias
-    assert new._mean is old.running_mean
-    assert new._variance is old.running_var
-    assert new.training is training
-    assert repr(new) == "SyncBatchNorm(num_features=3, momentum=0.75, epsilon=0.1)"
-    assert list(new.state_dict()) == ["weight", "bias", "_mean", "_variance"]
+    layer = trained(kind(3, eps=0.1, momentum=0.25)).train(training)
+    layer.weight.requires_grad_(False)
+    weight, bias, mean, var = layer.weight, layer.bias, layer.running_mean, layer.running_var
+    assert convert(layer) is layer
+    assert type(layer) is SyncBatchNorm
+    assert layer.weight is weight
+    assert layer.bias is bias
+    assert layer._mean is mean
+    assert layer._variance is var
+    assert not layer.weight.requires_grad
+    assert layer.training is training
+    torchs = ("running_mean", "running_var", "num_batches_tracked", "num_features", "momentum")
+    assert not any(hasattr(layer, name) for name in torchs)
+    assert repr(layer) == "SyncBatchNorm(num_features=3, momentum=0.75, epsilon=0.1)"
+    assert list(layer.state_dict()) == ["weight", "bias", "_mean", "_variance"]
 
 
 @BOTH

@@ -125,7 +125,8 @@ def test_devices_that_are_no_group_are_refused(devices: list) -> None:
 
 
 def test_cuda_devices_make_a_group_over_nccl() -> None:
-    module = sys.modules["syncnorm.torch.thread_replicas"]  # where the package has its function
+    # Not an attribute of the package: syncnorm.torch has the function under that name.
+    module = sys.modules["syncnorm.torch.groups.thread_replicas"]
     with (
         mock.patch.object(module, "nccl_group", side_effect=KeyError) as nccl_group,
         pytest.raises(KeyError),

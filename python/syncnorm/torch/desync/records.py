@@ -1,0 +1,127 @@
+"""What this rank did last in a process group, and how other ranks read it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from syncnorm import Error, Options
+
+_CALLS_KEPT = 16
+_CALLS_PUBLISHED = 4
+# Options in which ranks may differ.
+_FREE_OPTIONS = ("momentum", "variance_factor")
+
+# States of a position. The last three are final: the rank publishes nothing newer for that
+# all-reduce.
+IN_CALL = "in call"
+OUTSIDE = "outside"
+FAILED = "failed"  # the group cannot continue
+GAVE_UP = "gave up"  # the rank's timeout expired
+NOTICED = "noticed"  # a device reported a disagreement some calls later
+
+
+class CallRecord(NamedTuple):
+    """One pass of a layer. part: which of its all-reduces, from 1; 0 before the first."""
+
+    layer: str | None
+    phase: str
+    tag: int
+    shape: tuple[int, ...]
+    dtype: str
+    options: dict[str, Any]
+    part: int = 0
+
+
+class Record:
+    """The last calls of this rank in one process group, and its state there."""
+
+    def __init__(self) -> None:
+        # Tuples, which are interpreted after an error only: every call appends one.
+        self._calls: deque[tuple[Any, ...]] = deque(maxlen=_CALLS_KEPT)
+        self.tags = itertools.count(1)  # of this rank's forward passes
+        self.sums = 0  # all-reduces begun; the number identifies an all-reduce on all ranks
+        self.reports = 0  # disagreements that a device reported
+        self.in_call = self.in_sum = False
+        # The error after which the group is unusable; itself it would keep tensors alive.
+        self.lost: tuple[type[Error], str] | None = None
+        self.devices: set[torch.device] = set()  # that the group's backends reduce
+        self.changed = time.monotonic()  # the last begin or end of a call
+        self.watched = False  # by the watchdog
+        self.published = 0.0  # the value of `changed` that the watchdog published last
+        self.patience = 5.0  # seconds without a change before it publishes the position
+
+    def begin(self, layer: str | None, phase: str, tag: int, options: Options, x: Tensor) -> None:
+        """Record the begin of a pass over x."""
+        self._calls.append((layer, phase, tag, options, x.dtype, x.shape, self.sums))
+        self.in_call = True
+        self.changed = time.monotonic()
+
+    def end(self) -> None:
+        """Record the end of the pass, with or without an error."""
+        self.in_call = self.in_sum = False
+        self.changed = time.monotonic()
+
+    def last(self) -> list[CallRecord]:
+        """Return the recorded calls, newest first."""
+        calls: list[CallRecord] = []
+        for layer, phase, tag, options, dtype, shape, sums in reversed(self._calls.copy()):
+            shared = options.__getstate__()
+            for free in _FREE_OPTIONS:
+                shared.pop(free)
+            part = self.sums - sums if self.in_call and not calls else 0
+            name = str(dtype).removeprefix("torch.")
+            calls.append(CallRecord(layer, phase, tag, tuple(shape), name, shared, part))
+        return calls
+
+
+class Position(NamedTuple):
+    """Where a rank is, since when, and when it published that (wall-clock time, time.time())."""
+
+    sum: int  # the number of the all-reduce that the rank is in, or of its next one
+    state: str
+    since: float
+    published: float
+    calls: tuple[CallRecord, ...]  # newest first
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the rank publishes nothing newer for this all-reduce."""
+        return self.state in (FAILED, GAVE_UP, NOTICED)
+
+    def to_json(self) -> str:
+        return json.dumps(self)
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Position:
+        number, state, since, published, calls = json.loads(text)
+        records = [CallRecord(*call)._replace(shape=tuple(call[3])) for call in calls]
+        return cls(number, state, since, published, tuple(records))
+
+
+def position_of(
+    record: Record, final_state: str | None = None, report: int | None = None
+) -> Position:
+    """Return this rank's position in the record's group.
+
+    final_state: FAILED or GAVE_UP in the last all-reduce that began, or NOTICED; report: with
+    NOTICED, the number of the device's report, in place of that of the all-reduce.
+    """
+    begun = record.in_sum or final_state is not None
+    number = report or (record.sums if begun else record.sums + 1)
+    state = final_state or (IN_CALL if record.in_call else OUTSIDE)
+    now = time.time()
+    since = now - (time.monotonic() - record.changed)
+    return Position(number, state, since, now, tuple(record.last()[:_CALLS_PUBLISHED]))
+
+
+def publish(process_group: Any, position: Position, topic: str = "where") -> None:
+    """Write this rank's position, or raise RuntimeError if the group's store cannot be reached."""
+    key = f"syncnorm/{topic}/{process_group.rank()}"
+    process_group.get_group_store().set(key, position.to_json())

@@ -1,0 +1,93 @@
+"""The common parts of mxnet.py, paddle.py, encoding.py, mmcv.py and megengine.py.
+
+Each of these has the signatures, names and conventions of another system, and computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from syncnorm import InvalidArgumentError
+from syncnorm.settings import Settings
+
+from .call import Call
+from .dispatch import batch_norm, batch_norm_list
+from .groups.pickling import HasProcessGroup
+from .groups.process_group import check_timeout
+
+Initializer = str | float | Callable[[Tensor], Any]
+
+# The names and numbers of mxnet.initializer that make sense for vectors.
+_NAMED: dict[str, Callable[[Tensor], Any]] = {
+    "zeros": nn.init.zeros_,
+    "ones": nn.init.ones_,
+    "uniform": partial(nn.init.uniform_, a=-0.07, b=0.07),
+    "normal": partial(nn.init.normal_, std=0.01),
+}
+
+
+class AssertedArgumentError(InvalidArgumentError, AssertionError):
+    """An InvalidArgumentError where the other system raises an AssertionError."""
+
+
+class LoadsArrays(nn.Module):
+    """A layer that loads state dicts of NumPy arrays as well as of tensors."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        names = {prefix + name for name in (*self._parameters, *self._buffers)}
+        own = {key: self._loaded(tensor_of(state_dict[key])) for key in names & state_dict.keys()}
+        super()._load_from_state_dict({**state_dict, **own}, prefix, *args)
+
+    def _loaded(self, value: Tensor) -> Tensor:
+        """Return the value of a state dict as a parameter or buffer takes it."""
+        return value
+
+
+class DialectLayer(LoadsArrays, HasProcessGroup):
+    """A layer with other names than torch's; the arguments are as in SyncBatchNorm."""
+
+    def __init__(self, process_group: Any, name: str | None, timeout: float | None) -> None:
+        super().__init__()
+        check_timeout(timeout)
+        self.process_group = process_group
+        self.layer_name = name
+        self.timeout = timeout
+
+    def _batch_norm(
+        self, settings: Settings, input: Tensor | Sequence[Tensor], training: bool, **call: Any
+    ) -> Any:
+        """Normalize a tensor or a list over this layer's group; call: other fields of Call."""
+        layer = {"group": self.current_group(), "name": self.layer_name, "timeout": self.timeout}
+        normalize: Any = batch_norm if isinstance(input, Tensor) else batch_norm_list
+        return normalize(input, Call(settings, training, **layer, **call))
+
+
+def tensor_of(value: Any) -> Tensor:
+    """Return a tensor, or a copy of an array as one; also of bfloat16, which NumPy lacks."""
+    if isinstance(value, Tensor):
+        return value
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and dtype.name in ("bfloat16", "void16"):  # of ml_dtypes; from a file
+        return torch.tensor(value.view("int16")).view(torch.bfloat16)
+    if hasattr(value, "astype"):  # torch takes neither another byte order nor negative strides
+        value = value.astype(value.dtype.newbyteorder("="), order="C")
+    return torch.tensor(value)
+
+
+def filler(initializer: Initializer, argument: str) -> Callable[[Tensor], Any]:
+    """Return a function that fills a tensor in place; argument: its name for the error."""
+    if callable(initializer):
+        return initializer
+    if isinstance(initializer, str) and initializer in _NAMED:
+        return _NAMED[initializer]
+    if isinstance(initializer, int | float):
+        return partial(nn.init.constant_, val=initializer)
+    raise InvalidArgumentError(
+        f"{argument}: got {initializer!r}, expected one of {', '.join(_NAMED)}, a number, or a"
+        " function that fills a tensor in place, such as torch.nn.init.ones_"
+    )

@@ -1,0 +1,192 @@
+"""Choose which path computes a call: eager, operators (compilers, fake tensors), or DTensor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+# Private, but there is no fast public way, and torch's own code uses them.
+from torch._C import _len_torch_dispatch_stack
+from torch.compiler import is_dynamo_compiling
+from torch.overrides import (
+    handle_torch_function,
+    has_torch_function,
+    has_torch_function_unary,
+)
+
+from syncnorm import ArgumentTypeError, InvalidArgumentError
+
+from .call import Affine, Call
+from .eager import batch_norm as eager
+from .eager.autograd import may_transform, refuse_transforms
+from .groups.process_group import Group
+from .groups.resolve import ALONE, resolve
+from .ops.kernels import Running
+from .ops.layout import (
+    canonical_mask,
+    check_input,
+    check_tensor,
+    dense,
+    on_device_of,
+    residual_like,
+)
+
+_PLAIN = {Tensor, nn.Parameter, type(None)}
+
+
+def batch_norm(input: Tensor, call: Call) -> Tensor:
+    """Return activation(batch_norm(input) + residual), of input's shape, dtype and layout."""
+    (weight, bias), (mean, var, _) = call.affine, call.running
+    if not call.training and (mean is None or var is None):
+        raise InvalidArgumentError(
+            "running_mean and running_var: got None, needed where training is False"
+        )
+    if not (type(input) in _PLAIN and type(weight) in _PLAIN and type(mean) in _PLAIN):
+        result = _batch_norm_of_subclass(input, call)
+        if result is not None:
+            return result
+    if (
+        is_dynamo_compiling()
+        or not (input.is_cpu or input.is_cuda)
+        or (_len_torch_dispatch_stack() > 0 and _make_fx_traces())
+    ):
+        return _batch_norm_of_operators(input, call)
+    if may_transform():
+        refuse_transforms(input, weight, bias, call.residual)
+    if type(input) not in _PLAIN:  # its methods may not be those of Tensor
+        input = input.as_subclass(Tensor)
+    x = input if input.is_contiguous() else dense(input)
+    residual, mask = call.residual, None
+    if residual is not None:
+        residual = residual_like(_plain(residual, "residual"), input, x)
+    if call.training and call.mask is not None:
+        mask = canonical_mask(_plain(call.mask, "mask"), x)
+    group = resolve(call.group if call.training else ALONE, call.name, call.timeout)
+    return eager.batch_norm((x,), (residual,), (mask,), call, group)[0]
+
+
+def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor | None:
+    """Return batch_norm if a subclass of Tensor needs a path of its own."""
+    if _any_dtensor(input, call.affine[0], call.running[0]):
+        # Importing DTensor takes seconds. Here the user has done so already.
+        from .groups import dtensor
+
+        local, local_call, wrap = dtensor.localize(input, call)
+        return wrap(batch_norm(local, local_call))
+    if has_torch_function_unary(input):
+        wrapped: Tensor = handle_torch_function(batch_norm, (input,), input, call)
+        return wrapped
+    if type(input).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # fake tensors
+        return _batch_norm_of_operators(input, call)
+    return None
+
+
+def batch_norm_list(
+    inputs: Sequence[Tensor], call: Call, residual: str = "residual", mask: str = "mask"
+) -> list[Tensor]:
+    """Return batch_norm for a list: in training one batch, with the statistics of all inputs.
+
+    Args:
+        inputs: Tensors (N, C, ...), which may be on different devices. In training the running
+            statistics are on the device of the first.
+        call: Its residual and mask are None or sequences with one item per input.
+        residual, mask: What errors call them.
+
+    Raises:
+        InvalidArgumentError: The inputs do not form a batch, or in training the group has more than
+            one rank.
+    """
+    if not isinstance(inputs, (list, tuple)):
+        raise ArgumentTypeError(f"inputs: got {type(inputs).__name__}, expected a list of tensors")
+    if has_torch_function(inputs):
+        wrapped: list[Tensor] = handle_torch_function(
+            batch_norm_list, inputs, inputs, call, residual, mask
+        )
+        return wrapped
+    _check_batch(inputs, {residual: call.residual, mask: call.mask})
+    nothing = [None] * len(inputs)
+    residuals = nothing if call.residual is None else call.residual
+    masks = nothing if call.mask is None else call.mask
+    if not call.training:
+        return [
+            batch_norm(
+                x,
+                call._replace(
+                    residual=each,
+                    mask=None,
+                    affine=Affine(*on_device_of(x, *call.affine)),
+                    running=Running(*on_device_of(x, *call.running[:2])),
+                ),
+            )
+            for x, each in zip(inputs, residuals, strict=True)
+        ]
+    if resolve(call.group, call.name, call.timeout).synchronized:
+        raise InvalidArgumentError(
+            f"input: got a list of {len(inputs)} tensors in training with a process group of more"
+            " than one rank; expected one tensor there (torch.cat joins those of one device), or a"
+            " list in a process that has no group"
+        )
+    if may_transform():
+        refuse_transforms(*inputs, *call.affine, *residuals)
+    settings = call.settings
+    if settings.grad_reduction == "local":  # one process has all gradients
+        settings = settings._replace(grad_reduction="sum")
+    affine = Affine(*on_device_of(inputs[0], *call.affine))
+    call = call._replace(settings=settings, affine=affine)
+    xs, added, canonical = [], [], []
+    for x, each, counted in zip(inputs, residuals, masks, strict=True):
+        xs.append(dense(_plain(x, "input")))
+        added.append(residual_like(_plain(each, residual), x, xs[-1]))
+        canonical.append(canonical_mask(on_device_of(x, _plain(counted, mask))[0], x))
+    return list(eager.batch_norm(xs, added, canonical, call, Group(len(xs))))
+
+
+def _plain(tensor: Any, name: str) -> Any:
+    """Return a subclass's tensor as a torch.Tensor, since it may have other methods; or None."""
+    if type(tensor) in _PLAIN:
+        return tensor
+    check_tensor(tensor, f"{name}: ")
+    return tensor.as_subclass(Tensor)
+
+
+def _check_batch(inputs: Sequence[Tensor], lists: dict[str, Any]) -> None:
+    """Raise InvalidArgumentError unless these can be the shards of one batch."""
+    if not inputs:
+        raise InvalidArgumentError("inputs: got no tensor, expected at least one")
+    for name, tensors in lists.items():
+        if isinstance(tensors, Tensor):
+            raise InvalidArgumentError(f"{name}: got one tensor, expected a list of {len(inputs)}")
+        if tensors is not None and len(tensors) != len(inputs):
+            raise InvalidArgumentError(
+                f"{name}: got {len(tensors)}, expected {len(inputs)}, one per input"
+            )
+    first = inputs[0]
+    for index, x in enumerate(inputs):
+        check_input(x, f"inputs[{index}]: ")
+        if x.shape[1] != first.shape[1] or x.dtype != first.dtype:
+            raise InvalidArgumentError(
+                f"inputs[{index}]: got shape {tuple(x.shape)} and {x.dtype}, expected"
+                f" {first.shape[1]} channels and {first.dtype} as in inputs[0]"
+            )
+
+
+def _any_dtensor(*tensors: Tensor | None) -> bool:
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
+
+
+def _batch_norm_of_operators(input: Tensor, call: Call) -> Tensor:
+    """Return batch_norm as dispatcher ops: for compilers, exporters, meta and fake tensors."""
+    # Importing torch's compiler takes long.
+    from .ops import compiled
+
+    return compiled.batch_norm(input, call)
+
+
+def _make_fx_traces() -> bool:
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode() is not None

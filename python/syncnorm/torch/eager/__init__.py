@@ -1,0 +1,1 @@
+"""Eager mode: autograd Functions that call the core directly."""

@@ -1,0 +1,154 @@
+"""What the autograd Functions share: what they save, and which uses of autograd they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
+
+from syncnorm import InvalidArgumentError, Options, UnsupportedError
+from syncnorm.torch.ops.kernels import Running
+from syncnorm.torch.ops.layout import dense, dense_like, on_device_of
+
+Optional = Tensor | None
+Tensors = tuple[Optional, ...]
+
+# Dummy input that keeps this rank in the backward all-reduce if none of its inputs requires a
+# gradient. On the CPU, so that importing this package initializes no device; created once, because
+# a compiler rejects such a tensor if it is created while tracing.
+GRAD_DUMMY = torch.empty(0, dtype=torch.float64, device="cpu", requires_grad=True)
+
+
+# One call as its autograd Function sees it, besides tensors: options, Group, whether it uses the
+# running statistics (nothing then goes through the statistics in backward), the running statistics
+# to use or update, and a mask per shard. A NamedTuple is slower.
+Pass = tuple[Options, Any, bool, Running, Sequence[Optional]]
+
+# The inputs of the backward pass of one shard: x, dy, saved, weight, bias, y, mask, curved.
+# y: if the core reads it; without a residual it computes y again. curved: y if the slope of the
+# activation depends on more than its sign, for the second derivative. A NamedTuple is slower.
+Shard = tuple[Tensor, Tensor, Tensor, Optional, Optional, Optional, Optional, Optional]
+
+
+def save(
+    ctx: Any,
+    this: Pass,
+    weight: Optional,
+    bias: Optional,
+    xs: Sequence[Tensor],
+    ys: Sequence[Tensor],
+    residuals: Sequence[Optional],
+    saved: Sequence[Optional],
+) -> None:
+    """Save the tensors of a forward pass on ctx, in the order in which `shards_of` reads them."""
+    options, masks = this[0], this[4]
+    activation = options.activation
+    if options.in_place:
+        ctx.mark_dirty(*xs)
+        xs = ys
+    if activation == "identity" and masks == (None,):
+        ctx.save_for_backward(weight, bias, *xs, *saved)
+        return
+    nothing = [None] * len(xs)
+    read: list[Optional] = []
+    for y, residual in zip(ys, residuals, strict=True):
+        # Detached: the second derivative goes through `curved` only.
+        read.append(None if residual is None or activation == "identity" else y.detach())
+    curved = ys if activation == "elu" and not options.in_place else nothing
+    ctx.save_for_backward(weight, bias, *xs, *saved, *masks, *read, *curved)
+
+
+def shards_of(this: Pass, tensors: Sequence[Any]) -> list[Shard]:
+    """Return the shards of a backward pass from dy of each shard, followed by the saved tensors.
+
+    A hook on saved tensors may have changed the layout of x; the others follow it.
+    """
+    count = len(this[4])
+    if len(tensors) == 5:  # one shard, and nothing beside x and saved
+        dy, weight, bias, x, saved = tensors
+        if x.is_contiguous():
+            dy = dy.contiguous()
+        else:
+            x = dense(x)
+            dy = dense_like(dy, x)
+        return [(x, dy, saved, weight, bias, None, None, None)]
+    weight, bias = tensors[count : count + 2]
+    columns = tensors[count + 2 :]
+    shards: list[Shard] = []
+    for index in range(count):
+        x, saved, mask, y, curved = columns[index::count]
+        x = dense(x)
+        if index > 0:
+            weight, bias, mask = on_device_of(x, weight, bias, mask)
+        y = None if y is None else dense_like(y, x)
+        shards.append((x, dense_like(tensors[index], x), saved, weight, bias, y, mask, curved))
+    return shards
+
+
+def wants_gradient(*tensors: Optional) -> bool:
+    """Return whether one of the tensors requires a gradient."""
+    for tensor in tensors:  # noqa: SIM110 - any() of a generator costs more than its body
+        if tensor is not None and tensor.requires_grad:
+            return True
+    return False
+
+
+def in_backward_pass() -> bool:
+    """Return whether autograd runs a backward pass in this thread."""
+    # Private, but torch's module tracker and FSDP use it as well.
+    return torch._C._current_graph_task_id() != -1  # noqa: SLF001
+
+
+def may_transform() -> bool:
+    """Return whether forward-mode differentiation or a torch.func transform is active.
+
+    The private functions of torch are several times faster than the public ones.
+    """
+    active: bool = torch._C._are_functorch_transforms_active()  # noqa: SLF001
+    return active or forward_ad._current_level >= 0  # noqa: SLF001
+
+
+def refuse_transforms(*tensors: Optional) -> None:
+    """Raise UnsupportedError for tangents and transforms: the kernels would silently lose them."""
+    if torch._C._are_functorch_transforms_active():  # noqa: SLF001
+        raise _refused("called inside a transform of torch.func (vmap, grad, jvp, hessian, ...)")
+    if any(map(_has_tangent, tensors)):
+        raise _refused("given a dual tensor of forward-mode automatic differentiation")
+
+
+def refuse_batched(*gradients: Optional) -> None:
+    """Raise UnsupportedError for gradients that a backward pass cannot differentiate through."""
+    if may_transform():
+        refuse_transforms(*gradients)
+    for gradient in gradients:
+        if gradient is not None and is_legacy_batchedtensor(gradient):
+            raise _refused("given a batch of gradients (is_grads_batched=True, vectorize=True)")
+
+
+def _refused(why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"syncnorm.torch's batch normalization was {why}; expected tensors that are neither batched"
+        " nor carry a tangent. Take derivatives, second ones too, with torch.autograd.grad, one"
+        " gradient at a time, or use the model that"
+        " syncnorm.torch.revert_sync_batchnorm(model) returns"
+    )
+
+
+def _has_tangent(tensor: Optional) -> bool:
+    if tensor is None:
+        return False
+    unpacked = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return unpacked.tangent is not None
+
+
+def refuse_leaves(xs: Sequence[Tensor]) -> None:
+    """Raise InvalidArgumentError for a leaf that requires a gradient and would be overwritten."""
+    if torch.is_grad_enabled() and any(x.is_leaf and x.requires_grad for x in xs):
+        raise InvalidArgumentError(
+            "input: got a leaf that requires a gradient, which a layer with in_place=True would"
+            " overwrite; expected the output of an operation, or a layer with in_place=False"
+        )

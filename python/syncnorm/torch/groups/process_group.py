@@ -1,0 +1,253 @@
+"""Who performs the all-reduce of the wires: a process group, a communicator, or this process."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from syncnorm import (
+    ArgumentTypeError,
+    Communicator,
+    CommunicatorTimeoutError,
+    DesyncError,
+    InvalidArgumentError,
+    Options,
+)
+from syncnorm.settings import constant_tag
+from syncnorm.torch.desync import errors, watchdog
+from syncnorm.torch.desync.errors import layer_text
+from syncnorm.torch.desync.records import Record
+from syncnorm.torch.ops.stream import is_capturing
+
+from .frames import FRAME, from_frame, same_length, to_frame
+
+_SHORTEST, _LONGEST = 0.001, 1e7  # seconds that backends can count
+
+_records: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
+# torch may keep a group until the very end, after the core's objects in its record must be gone.
+atexit.register(_records.clear)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise InvalidArgumentError for a timeout that backends cannot count."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)):
+        raise ArgumentTypeError(f"timeout: got {timeout!r}, expected seconds, or None")
+    if not _SHORTEST <= timeout <= _LONGEST:
+        raise InvalidArgumentError(
+            f"timeout: got {timeout}, expected seconds from {_SHORTEST} to {_LONGEST:g}, or None"
+            " for that of the group"
+        )
+
+
+class Group:
+    """The shards of a list in this process, each counting as a rank; of one shard: no group at all.
+
+    The base of the other groups, too. A pass of a layer calls `begin`, then either hands
+    `communicator` to the core or reduces its wires by `all_reduce`, and calls `end`, or `fail`
+    after an error.
+
+    Attributes:
+        size: Number of ranks.
+        communicator: With it the core performs the all-reduce itself, in one call for a pass.
+        synchronized: Other ranks take part, also in backward passes.
+    """
+
+    __slots__ = ("communicator", "name", "size", "synchronized")
+
+    def __init__(
+        self, size: int, communicator: Communicator | None = None, name: str | None = None
+    ) -> None:
+        self.size = size
+        self.communicator = communicator
+        self.name = name
+        self.synchronized = communicator is not None
+
+    def next_tag(self, x: Tensor) -> int:
+        """Return the tag of the next forward pass over x, and of its backward passes."""
+        # A communicator counts its calls itself, except in a graph that is captured once.
+        return constant_tag(self.name) if self.synchronized and is_capturing(x) else 0
+
+    def new_wire(self, x: Tensor, length: int) -> Tensor:
+        """Return a float64 vector for a wire of `length` values, or longer."""
+        return x.new_empty(length, dtype=torch.float64)
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise InvalidArgumentError unless the group reduces tensors on the device."""
+
+    def all_reduce(self, wires: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sum of the wires over the group, once for each shard.
+
+        Raises:
+            DesyncError: The ranks are in different calls, as far as the host can see.
+            RuntimeError: The backend failed.
+        """
+        if self.communicator is not None:
+            (wire,) = wires
+            total = torch.empty_like(wire)
+            stream = torch.cuda.current_stream(wire.device).cuda_stream if wire.is_cuda else 0
+            self.communicator.sum(wire, total, stream=stream)
+            return [total]
+        total = wires[0].clone()
+        for wire in wires[1:]:
+            total += wire.to(total.device)
+        return [total.to(wire.device) for wire in wires]
+
+    def disagreement(self, text: str) -> DesyncError:
+        """Return the error for a disagreement that a device reports some calls later."""
+        return DesyncError(text)
+
+    def begin(self, phase: str, tag: int, options: Options, x: Tensor) -> None:
+        """Record the begin of a pass over x."""
+
+    def end(self) -> None:
+        """Record the end of the pass."""
+
+    def fail(self, error: BaseException, phase: str, x: Tensor) -> None:
+        """Record the end of a pass that raised; raise an error that says more if there is one."""
+        if self.synchronized and isinstance(error, DesyncError | CommunicatorTimeoutError):
+            assert self.communicator is not None
+            shape = tuple(x.shape)
+            raise type(error)(
+                f"{error}:\n  rank {self.communicator.rank}: in {phase} of"
+                f" {layer_text(self.name)}, {shape[1]} channels, input {shape}"
+            ) from error
+
+
+class TorchGroup(Group):
+    """A torch.distributed group of more than one rank, for one layer.
+
+    Args:
+        process_group: The group.
+        size: Its number of ranks.
+        name: The layer's name in error messages.
+        timeout: Seconds that an all-reduce may take; None: the timeout of the group.
+
+    Raises:
+        InvalidArgumentError: A timeout that backends cannot count.
+    """
+
+    __slots__ = ("process_group", "record", "timeout")
+
+    def __init__(
+        self,
+        process_group: Any,
+        size: int,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        if timeout is not None:
+            check_timeout(timeout)
+        self.size = size
+        self.communicator = None
+        self.name = name
+        self.synchronized = True
+        self.process_group = process_group
+        self.timeout = timeout
+        self.record = record_of(process_group)
+
+    def next_tag(self, x: Tensor) -> int:
+        # Counts this rank's forward passes, so that ranks in different calls notice it.
+        capturing = x.is_cuda and is_capturing(x)
+        return constant_tag(self.name) if capturing else next(self.record.tags)
+
+    def new_wire(self, x: Tensor, length: int) -> Tensor:
+        # gloo reduces frames: a wire that is allocated as one needs no copy.
+        if x.is_cuda or length > FRAME - 2:
+            return super().new_wire(x, length)
+        return torch.zeros(FRAME, dtype=torch.float64)
+
+    def all_reduce(self, wires: Sequence[Tensor]) -> list[Tensor]:
+        record = self.record
+        totals = []
+        for wire in wires:
+            record.sums += 1
+            record.in_sum = True
+            if wire.is_cuda or wire.numel() == FRAME:
+                total = wire.clone()
+                self._all_reduce(total)
+            else:
+                total = self._all_reduce_framed(wire)
+            totals.append(total)
+            record.in_sum = False
+        return totals
+
+    def _all_reduce_framed(self, wire: Tensor) -> Tensor:
+        head, rest = to_frame(wire)
+        self._all_reduce(head)
+        if rest is not None:
+            # For a wire without a rest the core checks whether the ranks are in one call.
+            if not same_length(head, wire.numel(), self.size):
+                raise DesyncError(
+                    f"the {self.size} ranks of the group are not in the same call: they differ in"
+                    " the number of channels or in the operation"
+                )
+            self._all_reduce(rest)
+        return from_frame(head, rest, wire.numel())
+
+    def _all_reduce(self, total: Tensor) -> None:
+        # Not dist.all_reduce, which takes no timeout and is a third slower.
+        work = self.process_group.allreduce([total], _allreduce_options(self.timeout))
+        if work is not None:  # on a device there may be nothing to wait for
+            work.wait()
+
+    def check_device(self, device: torch.device) -> None:
+        if device in self.record.devices:
+            return
+        try:
+            self.process_group._get_backend(device)  # noqa: SLF001 - there is no public way
+        except RuntimeError as error:
+            raise InvalidArgumentError(
+                f"process_group: its backend '{dist.get_backend(self.process_group)}' cannot reduce"
+                f" tensors on {device}, where the input is; expected a group with a backend for"
+                f" that device, such as init_process_group('cpu:gloo,cuda:nccl')"
+            ) from error
+        self.record.devices.add(device)
+
+    def disagreement(self, text: str) -> DesyncError:
+        return errors.disagreement(self.process_group, self.record, text)
+
+    def begin(self, phase: str, tag: int, options: Options, x: Tensor) -> None:
+        record = self.record
+        if record.lost is not None:
+            errors.raise_lost(record.lost)
+        record.begin(self.name, phase, tag, options, x)
+        if self.timeout is not None:
+            watchdog.watch(self.process_group, record, self.timeout / 2)
+
+    def end(self) -> None:
+        self.record.end()
+
+    def fail(self, error: BaseException, _phase: str, _x: Tensor) -> None:
+        explained = errors.explain(self.process_group, self.record, error)
+        self.record.end()
+        if explained is not None:
+            raise explained from error
+
+
+def record_of(process_group: Any) -> Record:
+    """Return the record of this rank's calls in a torch.distributed group."""
+    record = _records.get(process_group)
+    if record is None:
+        record = _records.setdefault(process_group, Record())
+        if watchdog.watch_by_default():
+            watchdog.watch(process_group, record)
+    return record
+
+
+@lru_cache
+def _allreduce_options(timeout: float | None) -> dist.AllreduceOptions:
+    options = dist.AllreduceOptions()
+    options.asyncOp = False  # on a device: on the current stream
+    if timeout is not None:
+        options.timeout = timedelta(seconds=timeout)
+    return options

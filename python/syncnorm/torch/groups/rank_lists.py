@@ -1,0 +1,71 @@
+"""Find or create the torch.distributed group of a list of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+
+from syncnorm import ArgumentTypeError, InvalidArgumentError
+
+
+def is_initialized() -> bool:
+    """Return whether torch.distributed is available and initialized."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def groups_of(ranks: Sequence[int]) -> list[dist.ProcessGroup]:
+    """Return the groups of this process with these global ranks in this order, oldest first."""
+    if not is_initialized():
+        return []
+    # torch.distributed has no public list of its groups. An entry that is no ProcessGroup is a
+    # group without this rank.
+    registry = dist.distributed_c10d._world.pg_group_ranks  # noqa: SLF001
+    return [
+        group
+        for group, members in registry.items()
+        if isinstance(group, dist.ProcessGroup) and list(members) == list(ranks)
+    ]
+
+
+def of_ranks(ranks: Sequence[int]) -> Any:
+    """Return the group of these global ranks, created if this process has none; None for all ranks.
+
+    Collective over these ranks; other ranks need not call it.
+    """
+    if not all(isinstance(rank, int) for rank in ranks):
+        text = f"process_group: got {ranks!r}, expected a list of ranks, which are ints"
+        raise ArgumentTypeError(text)
+    world, this_rank = (dist.get_world_size(), dist.get_rank()) if is_initialized() else (1, 0)
+    in_order, got = sorted(set(ranks)), f"process_group: got the ranks {list(ranks)}"
+    if len(in_order) != len(ranks) or any(not 0 <= rank < world for rank in ranks):
+        raise InvalidArgumentError(f"{got}, expected different ranks from 0 to {world - 1}")
+    if this_rank not in ranks:
+        expected = "expected on every rank a list that contains it"
+        raise InvalidArgumentError(f"{got} on rank {this_rank}, {expected}")
+    if len(in_order) == world:
+        return None
+    existing = groups_of(in_order)
+    return existing[0] if existing else _new_group(in_order, this_rank)
+
+
+def _new_group(ranks: list[int], this_rank: int) -> Any:
+    """Create a group of these ranks; only they call this.
+
+    torch names the group by its ranks and the number of groups of a process. Ranks with different
+    numbers would wait for each other, and the name of a destroyed group leads to stale addresses.
+    So the ranks agree on a number through the default group's store, and a rank with fewer groups
+    first creates groups that contain only itself.
+    """
+    names = dist.distributed_c10d._world.pg_names  # noqa: SLF001
+    store = dist.distributed_c10d._get_default_store()  # noqa: SLF001
+    place = f"syncnorm/{'_'.join(map(str, ranks))}"
+    meeting = f"{place}/meeting {store.add(f'{place}/meetings of {this_rank}', 1)}"
+    unused = store.add(f"{place}/unused of {this_rank}", 0)
+    store.set(f"{meeting}/{this_rank}", str(max(unused, len(names))))
+    agreed = max(int(store.get(f"{meeting}/{rank}")) for rank in ranks)
+    store.add(f"{place}/unused of {this_rank}", agreed + 1 - unused)
+    while len(names) < agreed:
+        dist.new_group([this_rank], use_local_synchronization=True)
+    return dist.new_group(ranks, use_local_synchronization=True)

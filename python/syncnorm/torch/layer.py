@@ -1,0 +1,259 @@
+"""SyncBatchNorm, the layer, and its variants for inputs of 2 to 5 dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from syncnorm import InvalidArgumentError
+from syncnorm.settings import CHOICES, Settings, core_options
+
+from .call import Affine, Call, LayerChoices
+from .dispatch import batch_norm, batch_norm_list
+from .groups.pickling import HasProcessGroup
+from .groups.process_group import check_timeout
+from .groups.resolve import ALONE
+from .ops.kernels import NO_STATISTICS, Running
+from .ops.layout import check_channels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# The keyword-only options, with their defaults.
+OPTIONS: dict[str, Any] = {**CHOICES, "freeze": False, "timeout": None}
+
+# What SyncBatchNorm adds to the attributes of torch's batch normalization.
+OWN_ATTRIBUTES = (*OPTIONS, "layer_name", "process_group")
+
+
+class SyncBatchNorm(HasProcessGroup, _BatchNorm):
+    """Batch normalization with statistics over all ranks of a process group.
+
+    In training the ranks all-reduce one small vector in forward and one in backward; the result is
+    that of one big batch, however it is divided. In evaluation the running statistics are used and
+    no rank communicates. The state dict is that of torch's own batch normalization.
+
+    Args:
+        num_features: C, for inputs (N, C, ...).
+        eps, momentum, affine, track_running_stats, device, dtype, bias: As in torch.nn.BatchNorm2d.
+        process_group: A torch.distributed ProcessGroup, a DeviceMesh of one dimension such as
+            mesh["dp"], a list of global ranks, a syncnorm.Communicator, or None: the default group
+            of torch.distributed, or a world of one if that is not initialized.
+        name: Identifies the layer in error messages; the attribute is layer_name.
+        weighting: "count" (every value counts equally), "equal" (every rank) or "batch" (every
+            sample).
+        eps_mode: "add", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
+        variance_factor: Applied to the variance that enters running_var: "unbiased", "biased",
+            "unbiased_local" or "unbiased_rank".
+        grad_reduction: What the gradients of weight and bias contain: the "local" rank's part (for
+            DistributedDataParallel), or the "sum" or "mean" over the group.
+        centering: "auto", "on" or "off": a second all-reduce, after which the variance is as
+            accurate as if the mean were zero. "auto" is on for float64 input.
+        activation: "identity", "relu", "elu" or "leaky_relu" with negative_slope, on the output.
+        in_place: Overwrite the input with the output; backward then computes from the output. Not
+            with "relu" or a residual. docs/pytorch.md gives its cost in accuracy.
+        freeze: Use the running statistics in training too and do not update them; weight and bias
+            get no gradient and no rank communicates. May be set at any time, alike on all ranks.
+        timeout: Seconds that an all-reduce of a process group may take; None: the group's timeout.
+
+    Raises:
+        InvalidArgumentError: An option has a value that is not listed. It is a ValueError.
+    """
+
+    # Class attributes, so that modules load that were pickled before an option existed.
+    weighting: str = "count"
+    eps_mode: str = "add"
+    variance_factor: str = "unbiased"
+    grad_reduction: str = "local"
+    centering: str = "auto"
+    activation: str = "identity"
+    negative_slope: float = 0.01
+    in_place: bool = False
+    freeze: bool = False
+    layer_name: str | None = None
+    timeout: float | None = None
+
+    # convert_sync_batchnorm of .conversion, which stands above this module and sets it.
+    converter: ClassVar[Callable[..., nn.Module]]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+        name: str | None = None,
+        **choices: Unpack[LayerChoices],
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:  # the base class of torch 2.10 has no such argument
+            self.register_parameter("bias", None)
+        self.process_group = process_group
+        self.layer_name = name
+        self.set_options({**OPTIONS, **choices})
+
+    def set_options(self, choices: dict[str, Any]) -> None:
+        """Set these options; raise for one that is unknown or has a value that is not allowed."""
+        if unknown := choices.keys() - OPTIONS.keys():
+            raise TypeError(
+                f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}"
+            )
+        options = {name: getattr(self, name) for name in OPTIONS} | choices
+        check_timeout(options["timeout"])
+        chosen = {name: options[name] for name in CHOICES}
+        core_options(Settings(self.eps, self.momentum, **chosen))
+        if options["freeze"] and not self.track_running_stats:
+            raise InvalidArgumentError("freeze: got True, which needs track_running_stats=True")
+        vars(self).update(options)
+        vars(self).pop("_settings", None)
+
+    def reset_parameters(self) -> None:
+        """Set weight to 1, bias to 0 and reset the running statistics."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in Settings._fields:
+            vars(self).pop("_settings", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_settings", None)  # a later version may have other fields
+        return state
+
+    def _current_settings(self) -> Settings:
+        """Return the settings; cached until an attribute is set, except while compiling."""
+        settings = Settings(*[getattr(self, name) for name in Settings._fields])
+        if not is_dynamo_compiling():
+            vars(self)["_settings"] = settings
+        return settings
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Raise unless input is (N, num_features, ...)."""
+        if not isinstance(input, Tensor) or input.dim() < 2 or input.size(1) != self.num_features:
+            check_channels(input, self.num_features)
+
+    def forward(
+        self,
+        input: Tensor | Sequence[Tensor],
+        residual: Tensor | Sequence[Tensor | None] | None = None,
+        mask: Tensor | Sequence[Tensor | None] | None = None,
+    ) -> Any:
+        """Return activation(batch_norm(input) + residual), of the shape and dtype of input.
+
+        Args:
+            input: (N, C, ...). A list, also of tensors on different devices, is one batch and gives
+                a list; residual and mask are then lists too. In training a list is refused if the
+                group has more than one rank.
+            residual: Of input's shape and dtype.
+            mask: bool or uint8, (N, *spatial) or (N, 1, *spatial). Positions with 0 are normalized
+                but do not count in the statistics of the batch.
+        """
+        normalize: Callable[..., Any] = batch_norm
+        if isinstance(input, (list, tuple)):
+            normalize = batch_norm_list
+            for each in input:
+                self._check_input_dim(each)
+        else:
+            self._check_input_dim(input)  # type: ignore[arg-type]  # no list, hence a tensor
+        settings = None if is_dynamo_compiling() else vars(self).get("_settings")
+        if settings is None:
+            settings = self._current_settings()
+        # nn.Module looks parameters and buffers up slowly: read each once, directly where possible.
+        parameters: dict[str, Any] = self._parameters
+        buffers: dict[str, Any] = self._buffers
+        weight = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
+        bias = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
+        mean, var = buffers["running_mean"], buffers["running_var"]
+        uses_batch = self.training or mean is None or var is None
+        if self.freeze:
+            if mean is None or var is None:
+                raise InvalidArgumentError(
+                    "freeze: the layer has no running statistics; expected freeze=False, or a layer"
+                    " created with track_running_stats=True"
+                )
+            weight = None if weight is None else weight.detach()
+            bias = None if bias is None else bias.detach()
+            uses_batch = False
+        running = NO_STATISTICS
+        if not uses_batch or (self.training and self.track_running_stats):
+            running = Running(mean, var, buffers["num_batches_tracked"])
+        call = Call(
+            settings,
+            uses_batch,
+            Affine(weight, bias),
+            running,
+            residual,
+            mask,
+            self.current_group() if self._communicates() else ALONE,
+            self.layer_name,
+            self.timeout,
+        )
+        return normalize(input, call)
+
+    def _communicates(self) -> bool:
+        """Return whether the other ranks of the group take part in a call.
+
+        As in torch only in training: without running statistics an evaluation uses those of this
+        rank's batch.
+        """
+        return self.training
+
+    def extra_repr(self) -> str:
+        chosen = [
+            f"{name}={getattr(self, name)!r}"
+            for name, default in OPTIONS.items()
+            if getattr(self, name) != default
+        ]
+        return ", ".join([super().extra_repr(), *chosen])  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def convert_sync_batchnorm(
+        cls, module: nn.Module, process_group: Any = None, **choices: Unpack[LayerChoices]
+    ) -> nn.Module:
+        """Return syncnorm.torch.convert_sync_batchnorm(module, ...) with layers of this class."""
+        layer = None if cls is SyncBatchNorm else cls
+        return SyncBatchNorm.converter(module, process_group, layer=layer, **choices)
+
+
+class SyncBatchNorm1d(SyncBatchNorm, nn.BatchNorm1d):
+    """SyncBatchNorm that is also an nn.BatchNorm1d, for inputs (N, C) or (N, C, L)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_input_dim(nn.BatchNorm1d, self, input)
+
+
+class SyncBatchNorm2d(SyncBatchNorm, nn.BatchNorm2d):
+    """SyncBatchNorm that is also an nn.BatchNorm2d, for inputs (N, C, H, W)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_input_dim(nn.BatchNorm2d, self, input)
+
+
+class SyncBatchNorm3d(SyncBatchNorm, nn.BatchNorm3d):
+    """SyncBatchNorm that is also an nn.BatchNorm3d, for inputs (N, C, D, H, W)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_input_dim(nn.BatchNorm3d, self, input)
+
+
+def _check_input_dim(kind: Any, layer: SyncBatchNorm, input: Tensor) -> None:
+    SyncBatchNorm._check_input_dim(layer, input)  # noqa: SLF001
+    try:
+        kind._check_input_dim(layer, input)  # noqa: SLF001
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from None

@@ -1,0 +1,1 @@
+"""The phases: kernels.py over the core, library.py as torch operators."""

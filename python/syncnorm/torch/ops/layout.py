@@ -1,0 +1,123 @@
+"""Tensors in the layouts that the core reads: dense inputs, contiguous vectors and masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from syncnorm import ArgumentTypeError, InvalidArgumentError
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Return whether the tensor is dense with its channels innermost, for any number of axes."""
+    if tensor.dim() == 4:
+        return tensor.is_contiguous(memory_format=torch.channels_last)
+    if tensor.dim() == 5:
+        return tensor.is_contiguous(memory_format=torch.channels_last_3d)
+    return tensor.detach().movedim(1, -1).is_contiguous()
+
+
+def check_tensor(value: object, name: str = "") -> None:
+    """Raise ArgumentTypeError unless value is a tensor; name: prefix of the error."""
+    if not isinstance(value, Tensor):
+        raise _not_a_tensor(value, name)
+
+
+def check_input(input: Tensor, name: str = "") -> None:
+    """Raise unless input is a CPU, CUDA or meta tensor (N, C, ...); name: prefix of the error."""
+    if not isinstance(input, Tensor):
+        raise _not_a_tensor(input, name)
+    if input.dim() < 2:
+        raise InvalidArgumentError(f"{name}expected at least 2D input (got {input.dim()}D input)")
+    if not (input.is_cpu or input.is_cuda or input.is_meta):
+        raise InvalidArgumentError(
+            f"{name or 'input: '}got a tensor on {input.device}, expected one on cpu or cuda"
+        )
+
+
+def _not_a_tensor(value: object, name: str) -> ArgumentTypeError:
+    got = type(value).__name__
+    return ArgumentTypeError(f"{name or 'input: '}got {got}, expected a torch.Tensor")
+
+
+def check_channels(input: Tensor, expected: int, dimension: int = 1) -> None:
+    """Raise unless input is as check_input asks and has `expected` channels."""
+    check_input(input)
+    if input.shape[dimension] != expected:
+        raise InvalidArgumentError(
+            f"expected {expected} channels in dimension {dimension} (got {input.shape[dimension]}"
+            f" in an input of shape {tuple(input.shape)})"
+        )
+
+
+def residual_like(residual: Tensor | None, input: Tensor, x: Tensor) -> Tensor | None:
+    """Return the residual of `input` in the layout of x, the dense input."""
+    if residual is None:
+        return None
+    got = (tuple(residual.shape), residual.dtype, residual.device)
+    expected = (tuple(input.shape), input.dtype, input.device)
+    if got != expected:
+        raise InvalidArgumentError(
+            "residual: got shape {}, {} on {}, expected the input's shape {}, {} on {}".format(
+                *got, *expected
+            )
+        )
+    return dense_like(residual, x)
+
+
+def contiguous(parameter: Tensor | None) -> Tensor | None:
+    return None if parameter is None else parameter.contiguous()
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """Return the tensor if it is dense, else a dense copy in the layout its strides suggest."""
+    if tensor.is_contiguous() or is_channels_last(tensor):
+        return tensor
+    channels_innermost = tensor.stride(1) == min(tensor.stride())
+    return _to_channels_last(tensor) if channels_innermost else tensor.contiguous()
+
+
+def dense_like(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return the tensor in the layout of model, which is dense; copy only if they differ."""
+    if model.is_contiguous():
+        return tensor.contiguous()
+    return tensor if is_channels_last(tensor) else _to_channels_last(tensor)
+
+
+def _to_channels_last(tensor: Tensor) -> Tensor:
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def canonical_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """Return a mask (N, *spatial) or (N, 1, *spatial) as a contiguous one (N, *spatial)."""
+    if mask is None:
+        return None
+    expected = (x.shape[0], *x.shape[2:])
+    got = tuple(mask.shape)
+    if mask.dim() == x.dim() and got[1] == 1:
+        mask = mask.squeeze(1)
+    if tuple(mask.shape) != expected:
+        with_channel = (expected[0], 1, *expected[1:])
+        raise InvalidArgumentError(
+            f"mask: got shape {got}, expected {expected} or {with_channel}"
+            f" for an input of shape {tuple(x.shape)}"
+        )
+    if mask.dtype not in (torch.bool, torch.uint8):
+        raise InvalidArgumentError(
+            f"mask: got dtype {mask.dtype}, expected torch.bool or torch.uint8"
+        )
+    return mask.contiguous()
+
+
+def on_device_of(x: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
+    """Return the tensors on x's device, as operations that autograd records."""
+    return [None if tensor is None else tensor.to(x.device) for tensor in tensors]
+
+
+def bump_versions(*tensors: Tensor | None) -> None:
+    """Bump the version counters of tensors that the core wrote through their pointers."""
+    written = []
+    for tensor in tensors:
+        if tensor is not None:
+            written.append(tensor)  # noqa: PERF401 - on the hot path
+    torch.autograd.graph.increment_version(written)
