@@ -7,6 +7,7 @@ which is a TypeError, too. Where the system of a dialect raises an AssertionErro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
