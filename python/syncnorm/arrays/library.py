@@ -70,7 +70,7 @@ class ArrayLibrary(ABC, Generic[A]):
     def placement(
         self, x: A, workspace_size: int, threads: int | None, comm: Communicator | None
     ) -> dict[str, Any]:
-        """Return the keyword arguments that tell the core where to run a call on x.
+        """Return the keyword arguments that say where the core runs a call on x.
 
         Args:
             x: The input of the call.

@@ -61,7 +61,7 @@ class Operands(Generic[A]):
     def placement(
         self, num_threads: int | None, comm: Communicator | None = None, *, status: bool = True
     ) -> dict[str, Any]:
-        """Return the keyword arguments that tell the core where to run a call.
+        """Return the keyword arguments that say where the core runs a call.
 
         status: whether ranks can disagree, so that a device needs its status word.
         """

@@ -69,7 +69,7 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
 
 
 def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor | None:
-    """Return batch_norm if a subclass of Tensor needs a path of its own."""
+    """Return batch_norm if a subclass of Tensor needs a separate path."""
     if _any_dtensor(input, call.affine[0], call.running[0]):
         # Importing DTensor takes seconds. Here the user has done so already.
         from .groups import dtensor

@@ -77,7 +77,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
     layer_name: str | None = None
     timeout: float | None = None
 
-    # convert_sync_batchnorm of .conversion, which stands above this module and sets it.
+    # convert_sync_batchnorm; set by .conversion, which imports this module.
     converter: ClassVar[Callable[..., nn.Module]]
 
     def __init__(
@@ -104,14 +104,8 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
 
     def set_options(self, choices: dict[str, Any]) -> None:
         """Set these options; raise for one that is unknown or has a value that is not allowed."""
-        if unknown := choices.keys() - OPTIONS.keys():
-            raise TypeError(
-                f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}"
-            )
         options = {name: getattr(self, name) for name in OPTIONS} | choices
-        check_timeout(options["timeout"])
-        chosen = {name: options[name] for name in CHOICES}
-        core_options(Settings(self.eps, self.momentum, **chosen))
+        check_options(options, self.eps, self.momentum)
         if options["freeze"] and not self.track_running_stats:
             raise InvalidArgumentError("freeze: got True, which needs track_running_stats=True")
         vars(self).update(options)
@@ -228,6 +222,15 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         """Return syncnorm.torch.convert_sync_batchnorm(module, ...) with layers of this class."""
         layer = None if cls is SyncBatchNorm else cls
         return SyncBatchNorm.converter(module, process_group, layer=layer, **choices)
+
+
+def check_options(options: dict[str, Any], eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+    """Raise for an option that is unknown or has a value that is not allowed."""
+    if unknown := options.keys() - OPTIONS.keys():
+        raise TypeError(f"SyncBatchNorm got an unexpected keyword argument {min(unknown)!r}")
+    check_timeout(options.get("timeout"))
+    chosen = {name: options[name] for name in CHOICES if name in options}
+    core_options(Settings(eps, momentum, **chosen))
 
 
 class SyncBatchNorm1d(SyncBatchNorm, nn.BatchNorm1d):

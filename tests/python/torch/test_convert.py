@@ -297,3 +297,23 @@ def test_a_pickle_from_before_an_option_existed_loads() -> None:
     layer = SyncBatchNorm.__new__(SyncBatchNorm)
     layer.__setstate__(state)
     assert layer(torch.randn(3, 4)).shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"weighting": "median"}, syncnorm.InvalidArgumentError, "weighting"),
+        ({"timeout": -1.0}, syncnorm.InvalidArgumentError, "timeout"),
+        ({"layer": nn.BatchNorm1d}, syncnorm.InvalidArgumentError, "expected a subclass of Sync"),
+        ({"momentum": 0.5}, TypeError, "unexpected keyword argument 'momentum'"),
+        ({"name": "norm"}, TypeError, "unexpected keyword argument 'name'"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_layer_is_converted(
+    arguments: dict, error: type[Exception], message: str
+) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4))
+    for module in (model, nn.Linear(3, 3)):
+        with pytest.raises(error, match=message):
+            convert_sync_batchnorm(module, **arguments)
+    assert type(model[0]) is nn.BatchNorm1d

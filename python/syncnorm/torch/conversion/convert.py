@@ -16,7 +16,7 @@ from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from typing_extensions import Unpack
 
-from syncnorm import ArgumentTypeError
+from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.torch.call import LayerChoices
 from syncnorm.torch.layer import (
     OWN_ATTRIBUTES,
@@ -24,6 +24,7 @@ from syncnorm.torch.layer import (
     SyncBatchNorm1d,
     SyncBatchNorm2d,
     SyncBatchNorm3d,
+    check_options,
 )
 from syncnorm.torch.lazy import LazySyncBatchNorm1d, LazySyncBatchNorm2d, LazySyncBatchNorm3d
 
@@ -69,6 +70,12 @@ def convert_sync_batchnorm(
         layer: The class to make of torch's own batch normalizations.
         choices: Options of SyncBatchNorm.
     """
+
+    check_options(dict(choices))
+    if layer is not None and not issubclass(layer, SyncBatchNorm):
+        raise InvalidArgumentError(
+            f"layer: got {layer.__name__}, expected a subclass of SyncBatchNorm, or None"
+        )
 
     def convert(old: nn.Module, path: str) -> None:
         if isinstance(old, SyncBatchNorm):

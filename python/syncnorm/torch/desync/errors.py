@@ -90,7 +90,7 @@ def _exchange(
 
 
 def exchange(process_group: Any, mine: Position, topic: str = "where") -> dict[int, Position]:
-    """Publish this rank's position; return all for this all-reduce that come in time, by rank."""
+    """Publish this rank's position; return those of all ranks that arrive in time, by rank."""
     publish(process_group, mine, topic)
     store, size = process_group.get_group_store(), process_group.size()
     found = {process_group.rank(): mine}

@@ -178,9 +178,9 @@ def _forward_phases(
             weight, bias = on_device_of(x, weight, bias)
             running = NO_STATISTICS
         y = x if options.in_place else torch.empty_like(x)
-        given: Any = (wires[index], totals[index], centers[index])
-        given += (weight, bias, residuals[index], size, tag, running, y, keep)
-        saved.append(kernels.normalize(options, x, *given))
+        given = (centers[index], weight, bias, residuals[index])
+        sums = (wires[index], totals[index])
+        saved.append(kernels.normalize(options, x, *sums, *given, size, tag, running, y, keep))
         ys.append(y)
     return ys, saved
 

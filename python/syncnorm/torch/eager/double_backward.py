@@ -87,8 +87,8 @@ def _second(this: Pass, tag: int, cotangents: Tensors, tensors: Tensors) -> Tens
     options, group, *_ = this
     if options.in_place:
         raise UnsupportedError(
-            "the second derivative of a batch normalization with in_place=True was requested, whose"
-            " input is overwritten; expected first derivatives only, or in_place=False"
+            "the second derivative of a batch normalization with in_place=True was requested, which"
+            " overwrites its input; expected first derivatives only, or in_place=False"
         )
     shards = shards_of(this, tensors)
     count, x = len(shards), shards[0][0]
@@ -207,7 +207,7 @@ class _Part:
         return by_dz
 
     def by_r(self, part: _Sums, group: _Sums) -> Tensor:
-        """Return the derivative by r of `part`, as if each rank had weights of its own."""
+        """Return the derivative by r of `part`, as if each rank had its own weights."""
         through_sums: Tensor = group.b * part.sb + self.gate * group.g * part.sg
         return part.a - through_sums
 

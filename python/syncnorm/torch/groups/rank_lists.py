@@ -40,7 +40,10 @@ def of_ranks(ranks: Sequence[int]) -> Any:
     world, this_rank = (dist.get_world_size(), dist.get_rank()) if is_initialized() else (1, 0)
     in_order, got = sorted(set(ranks)), f"process_group: got the ranks {list(ranks)}"
     if len(in_order) != len(ranks) or any(not 0 <= rank < world for rank in ranks):
-        raise InvalidArgumentError(f"{got}, expected different ranks from 0 to {world - 1}")
+        expected = f"expected different ranks from 0 to {world - 1}"
+        if not is_initialized():
+            expected += "; torch.distributed is not initialized: call init_process_group first"
+        raise InvalidArgumentError(f"{got}, {expected}")
     if this_rank not in ranks:
         expected = "expected on every rank a list that contains it"
         raise InvalidArgumentError(f"{got} on rank {this_rank}, {expected}")

@@ -59,7 +59,7 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
 
 
 def _group_of(process_group: Any) -> tuple[str, int]:
-    """Return the name by which all_reduce finds the group, and its size; no name for one rank."""
+    """Return the group's name for all_reduce, and its size; no name for one rank."""
     if isinstance(process_group, Communicator):
         found: tuple[str, int] = _group_at(id(process_group))
         return found

@@ -73,7 +73,7 @@ def _empty_gradients(
     return dx, dweight, dbias, dresidual
 
 
-# The phases whose sums are all-reduced between them.
+# Phases, with an all-reduce between them.
 
 
 def moments(

@@ -155,4 +155,5 @@ def test_without_torch_distributed_there_is_rank_0_only() -> None:
             error = error_of(lambda layer=refused: layer(shard(0)))
             expected = f"InvalidArgumentError: process_group: got the ranks {ranks}, expected d"
             assert error.startswith(expected)
+            assert error.endswith("call init_process_group first")
             assert refused.eval()(shard(0)).shape == (3, 4)
