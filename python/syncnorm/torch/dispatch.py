@@ -44,7 +44,12 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         raise InvalidArgumentError(
             "running_mean and running_var: got None, needed where training is False"
         )
-    if not (type(input) in _PLAIN and type(weight) in _PLAIN and type(mean) in _PLAIN):
+    if not (
+        type(input) in _PLAIN
+        and type(weight) in _PLAIN
+        and type(bias) in _PLAIN
+        and type(mean) in _PLAIN
+    ):
         result = _batch_norm_of_subclass(input, call)
         if result is not None:
             return result
@@ -70,6 +75,10 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
 
 def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor | None:
     """Return batch_norm if a subclass of Tensor needs a separate path."""
+    names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    for name, tensor in zip(names, (*call.affine, *call.running), strict=True):
+        if tensor is not None:
+            check_tensor(tensor, f"{name}: ")
     if _any_dtensor(input, call.affine[0], call.running[0]):
         # Importing DTensor takes seconds. Here the user has done so already.
         from .groups import dtensor
@@ -134,6 +143,9 @@ def batch_norm_list(
     settings = call.settings
     if settings.grad_reduction == "local":  # one process has all gradients
         settings = settings._replace(grad_reduction="sum")
+    for name, parameter in zip(("weight", "bias"), call.affine, strict=True):
+        if parameter is not None:
+            check_tensor(parameter, f"{name}: ")
     affine = Affine(*on_device_of(inputs[0], *call.affine))
     call = call._replace(settings=settings, affine=affine)
     xs, added, canonical = [], [], []
@@ -159,6 +171,10 @@ def _check_batch(inputs: Sequence[Tensor], lists: dict[str, Any]) -> None:
     for name, tensors in lists.items():
         if isinstance(tensors, Tensor):
             raise InvalidArgumentError(f"{name}: got one tensor, expected a list of {len(inputs)}")
+        if tensors is not None and not isinstance(tensors, (list, tuple)):
+            raise ArgumentTypeError(
+                f"{name}: got {type(tensors).__name__}, expected a list of {len(inputs)}"
+            )
         if tensors is not None and len(tensors) != len(inputs):
             raise InvalidArgumentError(
                 f"{name}: got {len(tensors)}, expected {len(inputs)}, one per input"

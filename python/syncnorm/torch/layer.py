@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from syncnorm import InvalidArgumentError
+from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.settings import CHOICES, Settings, core_options
 
 from .call import Affine, Call, LayerChoices
@@ -124,6 +124,14 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         if name in Settings._fields:
             vars(self).pop("_settings", None)
 
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        vars(self).pop("_settings", None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        vars(self).pop("_settings", None)
+
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         state.pop("_settings", None)  # a later version may have other fields
@@ -172,7 +180,8 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         buffers: dict[str, Any] = self._buffers
         weight = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
         bias = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
-        mean, var = buffers["running_mean"], buffers["running_var"]
+        mean = buffers["running_mean"] if "running_mean" in buffers else self.running_mean  # noqa: SIM401
+        var = buffers["running_var"] if "running_var" in buffers else self.running_var  # noqa: SIM401
         uses_batch = self.training or mean is None or var is None
         if self.freeze:
             if mean is None or var is None:
@@ -185,7 +194,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             uses_batch = False
         running = NO_STATISTICS
         if not uses_batch or (self.training and self.track_running_stats):
-            running = Running(mean, var, buffers["num_batches_tracked"])
+            running = Running(mean, var, buffers.get("num_batches_tracked"))
         call = Call(
             settings,
             uses_batch,
@@ -220,7 +229,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         cls, module: nn.Module, process_group: Any = None, **choices: Unpack[LayerChoices]
     ) -> nn.Module:
         """Return syncnorm.torch.convert_sync_batchnorm(module, ...) with layers of this class."""
-        layer = None if cls is SyncBatchNorm else cls
+        layer = None if cls.__module__ == __name__ else cls  # None: by the layer's dimensions
         return SyncBatchNorm.converter(module, process_group, layer=layer, **choices)
 
 
@@ -230,7 +239,12 @@ def check_options(options: dict[str, Any], eps: float = 1e-5, momentum: float | 
         raise TypeError(f"SyncBatchNorm got an unexpected keyword argument {min(unknown)!r}")
     check_timeout(options.get("timeout"))
     chosen = {name: options[name] for name in CHOICES if name in options}
-    core_options(Settings(eps, momentum, **chosen))
+    settings = Settings(eps, momentum, **chosen)
+    try:
+        hash(settings)
+    except TypeError as error:
+        raise ArgumentTypeError(f"options: got {settings}, expected numbers and strings") from error
+    core_options(settings)
 
 
 class SyncBatchNorm1d(SyncBatchNorm, nn.BatchNorm1d):

@@ -14,6 +14,7 @@ import syncnorm
 from syncnorm.comm import thread_group
 from syncnorm.torch import (
     BatchNorm,
+    LazySyncBatchNorm,
     SyncBatchNorm,
     SyncBatchNorm1d,
     SyncBatchNorm2d,
@@ -305,6 +306,8 @@ def test_a_pickle_from_before_an_option_existed_loads() -> None:
         ({"weighting": "median"}, syncnorm.InvalidArgumentError, "weighting"),
         ({"timeout": -1.0}, syncnorm.InvalidArgumentError, "timeout"),
         ({"layer": nn.BatchNorm1d}, syncnorm.InvalidArgumentError, "expected a subclass of Sync"),
+        ({"layer": "norm"}, syncnorm.InvalidArgumentError, "expected a subclass of Sync"),
+        ({"layer": LazySyncBatchNorm}, syncnorm.InvalidArgumentError, "that is not lazy"),
         ({"momentum": 0.5}, TypeError, "unexpected keyword argument 'momentum'"),
         ({"name": "norm"}, TypeError, "unexpected keyword argument 'name'"),
     ],
@@ -317,3 +320,8 @@ def test_wrong_options_are_refused_before_any_layer_is_converted(
         with pytest.raises(error, match=message):
             convert_sync_batchnorm(module, **arguments)
     assert type(model[0]) is nn.BatchNorm1d
+
+
+def test_the_class_method_of_a_dimension_converts_every_dimension() -> None:
+    model = SyncBatchNorm2d.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm1d(4)))
+    assert model(torch.randn(3, 4)).shape == (3, 4)

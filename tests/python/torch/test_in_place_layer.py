@@ -218,3 +218,26 @@ def test_compiled_code_computes_the_same_in_memory_of_its_own(options: dict[str,
     y = compiled(leaf)
     got = [y.detach(), *torch.autograd.grad(y, [leaf, *layer.parameters()], dy)]
     torch.testing.assert_close(got, run(other, leaf.detach(), dy), **EXACT)
+
+
+@pytest.mark.parametrize("view", ["view", "slice"])
+def test_gradients_through_a_view_that_is_overwritten(view: str) -> None:
+    """Autograd takes the gradient of a Function's first tensor for that of the view."""
+
+    def step(in_place: bool) -> list[Tensor]:
+        torch.manual_seed(1)
+        linear, z = nn.Linear(3, 3).double(), torch.randn(2, 4, 3, dtype=torch.float64)
+        layer = SyncBatchNorm(3, in_place=in_place, activation="leaky_relu", dtype=torch.float64)
+        hidden = linear(z)
+        part = hidden.view(8, 3) if view == "view" else hidden.flatten(0, 1)[1:7]
+        y = layer(part)
+        loss = (y * torch.randn(y.shape, dtype=torch.float64)).sum()
+        return list(torch.autograd.grad(loss, [*linear.parameters(), *layer.parameters()]))
+
+    torch.testing.assert_close(step(True), step(False))
+
+
+def test_one_tensor_twice_is_not_overwritten_twice() -> None:
+    x = torch.randn(4, 3)
+    with pytest.raises(ValueError, match="got a tensor twice"):
+        sync_batch_norm_shards([x, x], in_place=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from closeness import assert_rounded
@@ -249,3 +252,43 @@ def test_functional_form_takes_the_arguments_of_torch() -> None:
         sync_batch_norm(x)
     with pytest.raises(ValueError, match="weight"):
         sync_batch_norm(x, weight=weight[:4], training=True)
+
+
+def test_an_option_that_is_deleted_has_its_default_again() -> None:
+    layer = SyncBatchNorm(3, activation="relu")
+    x = torch.randn(8, 3)
+    assert layer(x).min() == 0
+    del layer.activation
+    assert layer(x).min() < 0
+
+
+def test_a_state_that_is_set_brings_its_options() -> None:
+    layer, other = SyncBatchNorm(3, activation="relu"), SyncBatchNorm(3)
+    x = torch.randn(8, 3)
+    layer(x)
+    layer.__setstate__(other.__getstate__())
+    assert layer(x).min() < 0
+
+
+def test_statistics_that_are_no_buffers_any_more() -> None:
+    x = torch.randn(8, 3) + 5
+    parametrized = SyncBatchNorm(3).eval()
+    nn.utils.parametrize.register_parametrization(parametrized, "running_mean", nn.Identity())
+    torch.testing.assert_close(parametrized(x), SyncBatchNorm(3).eval()(x))
+    layer = SyncBatchNorm(3)
+    for name in ("running_mean", "running_var"):
+        delattr(layer, name)
+        setattr(layer, name, None)
+    torch.testing.assert_close(layer.eval()(x), SyncBatchNorm(3)(x))
+
+
+def test_copies_of_a_compiled_layer_are_not_compiled() -> None:
+    layer = SyncBatchNorm(3)
+    layer.compile(backend="eager")
+    x = torch.randn(8, 3)
+    layer(x)
+    for copied in (copy.deepcopy(layer), copy.copy(layer), pickle.loads(pickle.dumps(layer))):
+        with torch.no_grad():
+            copied.weight = nn.Parameter(torch.full((3,), 5.0))
+        assert copied(x).std() > 4
+    assert layer.num_batches_tracked == 1 + 1  # copy.copy shares the buffers

@@ -148,3 +148,14 @@ def test_without_modules_it_is_the_plain_layer() -> None:
     x = torch.randn(3, 4)
     torch.testing.assert_close(SyncBatchNormAct(4)(x), SyncBatchNorm(4)(x))
     assert type(revert_sync_batchnorm(SyncBatchNormAct(4))) is BatchNormAct
+
+
+def test_a_two_dimensional_layer_keeps_its_modules_on_the_way_back() -> None:
+    layer = SyncBatchNormAct2d(3, act=nn.ReLU())
+    x = torch.randn(4, 3, 2, 2)
+    expected = layer(x)
+    back = revert_sync_batchnorm(layer)
+    assert type(back) is BatchNormAct
+    torch.testing.assert_close(back(x), expected)
+    converted = convert_sync_batchnorm(nn.BatchNorm2d(3), layer=SyncBatchNormAct2d)
+    assert type(revert_sync_batchnorm(converted)) is BatchNormAct

@@ -72,9 +72,9 @@ def convert_sync_batchnorm(
     """
 
     check_options(dict(choices))
-    if layer is not None and not issubclass(layer, SyncBatchNorm):
+    if layer is not None and not _is_sync_class(layer):
         raise InvalidArgumentError(
-            f"layer: got {layer.__name__}, expected a subclass of SyncBatchNorm, or None"
+            f"layer: got {layer!r}, expected a subclass of SyncBatchNorm that is not lazy, or None"
         )
 
     def convert(old: nn.Module, path: str) -> None:
@@ -118,6 +118,11 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
     return for_each_layer(module, revert, "revert_sync_batchnorm")
 
 
+def _is_sync_class(layer: Any) -> bool:
+    is_sync = isinstance(layer, type) and issubclass(layer, SyncBatchNorm)
+    return is_sync and not issubclass(layer, _LazyNormBase)
+
+
 def _template(
     layer: type[SyncBatchNorm] | None, old: nn.Module, choices: LayerChoices
 ) -> SyncBatchNorm:
@@ -140,6 +145,8 @@ def _reverted(layer: SyncBatchNorm) -> nn.Module:
     if origin is not None and (rule := rule_for(origin)):
         return rule.from_sync(layer, origin)
     conversion_of(layer)  # raises for what a subclass has added
+    if isinstance(layer, SyncBatchNormAct):
+        return _on_one_rank(layer)
     if origin is None:
         origin = next((theirs for theirs, ours in _PAIRS if isinstance(layer, ours)), None)
     is_lazy = isinstance(layer, _LazyNormBase)

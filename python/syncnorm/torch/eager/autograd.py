@@ -145,10 +145,15 @@ def _has_tangent(tensor: Optional) -> bool:
     return unpacked.tangent is not None
 
 
-def refuse_leaves(xs: Sequence[Tensor]) -> None:
-    """Raise InvalidArgumentError for a leaf that requires a gradient and would be overwritten."""
+def refuse_overwriting(xs: Sequence[Tensor]) -> None:
+    """Raise InvalidArgumentError for leaves that require a gradient, and a tensor given twice."""
     if torch.is_grad_enabled() and any(x.is_leaf and x.requires_grad for x in xs):
         raise InvalidArgumentError(
             "input: got a leaf that requires a gradient, which a layer with in_place=True would"
             " overwrite; expected the output of an operation, or a layer with in_place=False"
+        )
+    if len({id(x) for x in xs}) < len(xs):
+        raise InvalidArgumentError(
+            "inputs: got a tensor twice, which in_place=True would overwrite twice; expected"
+            " different tensors, or in_place=False"
         )

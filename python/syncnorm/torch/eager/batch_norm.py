@@ -31,7 +31,7 @@ from .autograd import (
     Tensors,
     in_backward_pass,
     refuse_batched,
-    refuse_leaves,
+    refuse_overwriting,
     save,
     shards_of,
     wants_gradient,
@@ -60,7 +60,7 @@ def batch_norm(
     if bias is not None and not bias.is_contiguous():
         bias = bias.contiguous()
     if options.in_place:
-        refuse_leaves(xs)
+        refuse_overwriting(xs)
     group.check_device(xs[0].device)
     # A forward pass inside a backward pass repeats an earlier one (activation checkpointing).
     if call.training and not call.update_in_backward and in_backward_pass():
@@ -69,7 +69,7 @@ def batch_norm(
     wanted = recording and (xs[0].requires_grad or wants_gradient(weight, bias, *xs, *residuals))
     if wanted or (recording and group.synchronized):
         dummy = None if wanted else GRAD_DUMMY
-        ys: Sequence[Tensor] = _apply(this, dummy, weight, bias, *xs, *residuals)
+        ys: Sequence[Tensor] = _apply(this, *xs, weight, bias, *residuals, dummy)
     else:
         ys, _, _ = _forward(this, weight, bias, xs, residuals, keep=False)
         if options.in_place and not xs[0].is_inference():
@@ -80,14 +80,16 @@ def batch_norm(
 
 
 class BatchNorm(Function):
-    """Inputs: the Pass, GRAD_DUMMY or None, weight, bias, xs, residuals. Outputs: ys."""
+    """Inputs: the Pass, xs, weight, bias, residuals, GRAD_DUMMY or None. Outputs: ys.
+
+    xs come first: for an in-place write to a view autograd takes the gradient of the first tensor.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, this: Pass, _: Optional, weight: Optional, bias: Optional, *tensors: Any
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, this: Pass, *tensors: Any) -> tuple[Tensor, ...]:
         count = len(this[4])
-        xs, residuals = tensors[:count], tensors[count:]
+        xs, residuals = tensors[:count], tensors[count + 2 : -1]
+        weight, bias = tensors[count : count + 2]
         ys, saved, ctx.tag = _forward(this, weight, bias, xs, residuals, keep=True)
         ctx.this = this
         save(ctx, this, weight, bias, xs, ys, residuals, saved)
@@ -96,12 +98,16 @@ class BatchNorm(Function):
     @staticmethod
     def backward(ctx: Any, *dys: Tensor) -> Tensors:
         refuse_batched(*dys)
-        this, tag, wanted = ctx.this, ctx.tag, ctx.needs_input_grad[2:]
+        this, tag, needed, count = ctx.this, ctx.tag, ctx.needs_input_grad, len(dys)
+        of_affine = needed[1 + count : 3 + count]
+        wanted = (*of_affine, *needed[1 : 1 + count], *needed[3 + count : -1])
         tensors = (*dys, *ctx.saved_tensors)
         if torch.is_grad_enabled():  # create_graph=True
             first = partial(_backward, this, tag, wanted)
-            return None, None, *differentiable(first, this, tag, *tensors)
-        return None, None, *_backward(this, tag, wanted, *tensors)
+            dweight, dbias, *others = differentiable(first, this, tag, *tensors)
+        else:
+            dweight, dbias, *others = _backward(this, tag, wanted, *tensors)
+        return None, *others[:count], dweight, dbias, *others[count:], None
 
 
 # Function.apply without its preparation for torch.func, which `refuse_transforms` has excluded: a

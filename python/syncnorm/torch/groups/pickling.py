@@ -53,7 +53,7 @@ class HasProcessGroup(nn.Module):
 
     def __copy__(self) -> Self:
         copied = self.__class__.__new__(self.__class__)
-        copied.__dict__.update(self.__dict__)
+        copied.__dict__.update(_state_of(self))
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -61,15 +61,20 @@ class HasProcessGroup(nn.Module):
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
         memo[id(self.process_group)] = self.process_group
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied.__dict__.update(copy.deepcopy(_state_of(self), memo))
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "process_group": keep(self.process_group)}
+        return {**_state_of(self), "process_group": keep(self.process_group)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.process_group = found_again(self.process_group)
+
+
+def _state_of(layer: nn.Module) -> dict[str, Any]:
+    """Return the layer's attributes without what torch compiled for this object."""
+    return {k: v for k, v in vars(layer).items() if k != "_compiled_call_impl"}
 
 
 def keep(process_group: Any) -> Any:
