@@ -90,5 +90,9 @@ except syncnorm.InvalidArgumentError as error:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for part in ("must be the one that syncnorm uses", str(double_path), str(library)):
+    for part in (
+        "expected one made by the copy that syncnorm uses",
+        str(double_path),
+        str(library),
+    ):
         assert part in done.stdout
