@@ -178,10 +178,10 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         # nn.Module looks parameters and buffers up slowly: read each once, directly where possible.
         parameters: dict[str, Any] = self._parameters
         buffers: dict[str, Any] = self._buffers
-        weight = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
-        bias = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
-        mean = buffers["running_mean"] if "running_mean" in buffers else self.running_mean  # noqa: SIM401
-        var = buffers["running_var"] if "running_var" in buffers else self.running_var  # noqa: SIM401
+        weight = parameters["weight"] if "weight" in parameters else self.weight
+        bias = parameters["bias"] if "bias" in parameters else self.bias
+        mean = buffers["running_mean"] if "running_mean" in buffers else self.running_mean
+        var = buffers["running_var"] if "running_var" in buffers else self.running_var
         uses_batch = self.training or mean is None or var is None
         if self.freeze:
             if mean is None or var is None:
