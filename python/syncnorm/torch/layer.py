@@ -64,18 +64,18 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         InvalidArgumentError: An option has a value that is not listed. It is a ValueError.
     """
 
-    # Class attributes, so that modules load that were pickled before an option existed.
-    weighting: str = "count"
-    eps_mode: str = "add"
-    variance_factor: str = "unbiased"
-    grad_reduction: str = "local"
-    centering: str = "auto"
-    activation: str = "identity"
-    negative_slope: float = 0.01
-    in_place: bool = False
-    freeze: bool = False
+    # The defaults in OPTIONS are class attributes, too: see below.
+    weighting: str
+    eps_mode: str
+    variance_factor: str
+    grad_reduction: str
+    centering: str
+    activation: str
+    negative_slope: float
+    in_place: bool
+    freeze: bool
+    timeout: float | None
     layer_name: str | None = None
-    timeout: float | None = None
 
     # convert_sync_batchnorm; set by .conversion, which imports this module.
     converter: ClassVar[Callable[..., nn.Module]]
@@ -231,6 +231,11 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         """Return syncnorm.torch.convert_sync_batchnorm(module, ...) with layers of this class."""
         layer = None if cls.__module__ == __name__ else cls  # None: by the layer's dimensions
         return SyncBatchNorm.converter(module, process_group, layer=layer, **choices)
+
+
+# So that modules load that were pickled before an option existed.
+for _name, _default in OPTIONS.items():
+    setattr(SyncBatchNorm, _name, _default)
 
 
 def check_options(options: dict[str, Any], eps: float = 1e-5, momentum: float | None = 0.1) -> None:

@@ -51,8 +51,20 @@ def vector(x: Tensor, length: int) -> Tensor:
     return x.new_empty(length, dtype=torch.float64)
 
 
-def _saved(options: Options, x: Tensor, keep: bool) -> Optional:
-    return vector(x, _core.sizes(x, options).saved) if keep else None
+def _forward_arguments(
+    options: Options,
+    x: Tensor,
+    weight: Optional,
+    bias: Optional,
+    residual: Optional,
+    keep: bool,
+    status: bool = True,
+) -> tuple[Optional, dict[str, Any]]:
+    """Return saved, allocated if `keep`, and what every function that writes y takes by name."""
+    saved = vector(x, _core.sizes(x, options).saved) if keep else None
+    at = launch(x, options, status)
+    at |= {"weight": weight, "bias": bias, "residual": residual, "saved": saved}
+    return saved, at
 
 
 def _empty_gradients(
@@ -120,10 +132,9 @@ def normalize(
     keep: bool,
 ) -> Optional:
     """Write y, update the running statistics that are given, and return saved if `keep`."""
-    saved, at = _saved(options, x, keep), launch(x, options)
+    saved, at = _forward_arguments(options, x, weight, bias, residual, keep)
     mean, var, count = running
     at |= {"running_mean": mean, "running_var": var, "num_batches_tracked": count}
-    at |= {"weight": weight, "bias": bias, "residual": residual, "saved": saved}
     at |= {"center_total": center_total, "tag": tag}
     _core.normalize(options, x, group_size, wire, total, y, **at)
     return saved
@@ -202,10 +213,9 @@ def forward(
     keep: bool,
 ) -> Optional:
     """As normalize."""
-    saved, at = _saved(options, x, keep), launch(x, options)
+    saved, at = _forward_arguments(options, x, weight, bias, residual, keep)
     mean, var, count = running
     at |= {"running_mean": mean, "running_var": var, "num_batches_tracked": count}
-    at |= {"weight": weight, "bias": bias, "residual": residual, "saved": saved}
     _core.forward(options, communicator, x, y, mask=mask, tag=tag, **at)
     return saved
 
@@ -245,8 +255,7 @@ def infer(
     keep: bool,
 ) -> Optional:
     """Write y, and return saved if `keep`."""
-    saved, at = _saved(options, x, keep), launch(x, options, status=False)
-    at |= {"weight": weight, "bias": bias, "residual": residual, "saved": saved}
+    saved, at = _forward_arguments(options, x, weight, bias, residual, keep, status=False)
     _core.infer(options, x, running[0], running[1], y, **at)
     return saved
 
