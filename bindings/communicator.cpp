@@ -191,7 +191,8 @@ PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
                        {0, nullptr}};
 
 void bind_class(nb::module_& module) {
-  nb::class_<Communicator>(module, "Communicator", nb::type_slots(slots), doc::kCommunicator)
+  nb::class_<Communicator>(module, "Communicator", nb::type_slots(slots),
+                           nb::is_weak_referenceable(), doc::kCommunicator)
       .def_prop_ro(
           "rank", [](const Communicator& self) { return self.info().rank; },
           "Rank of this communicator, from 0.")

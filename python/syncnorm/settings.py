@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import zlib
 from typing import NamedTuple, TypedDict
 
 from syncnorm._core import ArgumentTypeError, Options
@@ -75,15 +74,6 @@ def core_options(settings: Settings) -> Options:
             f"got {settings}, expected numbers for eps and negative_slope, a number or None for"
             " momentum, a bool for in_place and strings for the others"
         ) from error
-
-
-def constant_tag(name: str | None) -> int:
-    """Return the tag of a layer for calls that cannot be counted: CUDA graphs, compiled code.
-
-    Args:
-        name: Name of the layer, the same on all ranks, or None.
-    """
-    return 1 if name is None else (1 << 32) | zlib.crc32(name.encode())
 
 
 # torch.library keeps this module alive beyond nanobind's leak check at exit.

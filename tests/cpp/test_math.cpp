@@ -21,7 +21,7 @@ template <class Change>
 double hash_after(Change&& change) {
   Problem problem = example();
   change(problem);
-  return call_hash(problem, Phase::kMoments, 7);
+  return call_hash(problem, Pass::kForward, 7);
 }
 
 }  // namespace
@@ -113,11 +113,28 @@ TEST_CASE("ranks agree exactly when all hashes are equal") {
   for (const double h : {1.0, 2.0, 40503.0, 65535.0})
     for (const std::int64_t ranks : {1, 2, 3, 7, 1000, 100000}) {
       const auto n = static_cast<double>(ranks);
-      CHECK(ranks_agree(n * h, n * h * h, ranks));
-      if (ranks == 1) continue;
+      CHECK(ranks_agree(h, n * h, n * h * h, ranks));
       const double other = h == 1.0 ? 2.0 : h - 1.0;
-      CHECK_FALSE(ranks_agree((n - 1) * h + other, (n - 1) * h * h + other * other, ranks));
+      CHECK_FALSE(ranks_agree(other, n * h, n * h * h, ranks));
+      CHECK_FALSE(ranks_agree(h, 0, 0, ranks));  // a sum that nobody wrote
+      if (ranks == 1) continue;
+      CHECK_FALSE(ranks_agree(h, (n - 1) * h + other, (n - 1) * h * h + other * other, ranks));
     }
+}
+
+TEST_CASE("a following hash shows a difference in either argument") {
+  for (const double earlier : {0.0, 1.0, 300.0, 65534.0})
+    for (const double own : {1.0, 2.0, 65535.0}) {
+      const double h = following_hash(earlier, own);
+      CHECK(h >= 1);
+      CHECK(h <= 65535);
+      for (const double other : {3.0, 17.0, 257.0, 4369.0}) {
+        CHECK(following_hash(earlier + other, own) != h);
+        CHECK(following_hash(earlier, other == own ? 5.0 : other) != h);
+      }
+    }
+  for (const double garbage : {std::nan(""), -1.0, 1e300})
+    CHECK(following_hash(garbage, 7) == following_hash(0, 7));
 }
 
 TEST_CASE("the hash depends on what must agree, and on nothing else") {
@@ -136,6 +153,7 @@ TEST_CASE("the hash depends on what must agree, and on nothing else") {
   CHECK(base != hash_after([](Problem& p) { p.options.activation = SYNCNORM_RELU; }));
   CHECK(base != hash_after([](Problem& p) { p.options.centering = SYNCNORM_CENTER_ON; }));
   CHECK(base != hash_after([](Problem& p) { p.options.in_place = 1; }));
-  CHECK(base != call_hash(example(), Phase::kGradMoments, 7));
-  CHECK(base != call_hash(example(), Phase::kMoments, 8));
+  CHECK(base != call_hash(example(), Pass::kBackward, 7));
+  CHECK(base != call_hash(example(), Pass::kForward, 8));
+  CHECK(base != call_hash(example(), Pass::kForward, (std::uint64_t{1} << 32) + 7));
 }

@@ -67,7 +67,7 @@ class MpiLink {
       const std::int64_t first = std::min(count, kRoom);
       check_length(count - first);
       std::copy_n(src, first, frame_->sent.begin() + kHead);
-      agree(1 + count % kLengths);
+      agree(kSum + count);
       std::copy_n(frame_->received.begin() + kHead, first, dst);
       if (count > first) sum_rest(src + first, dst + first, count - first);
     });
@@ -98,10 +98,10 @@ class MpiLink {
   static constexpr std::int64_t kFrame = 500;
   enum Head { kMark, kSquare, kGone, kWho, kHead };
   static constexpr std::int64_t kRoom = kFrame - kHead;
-  // A sum's mark is 1 + count % kLengths, a prime: the marks of lengths that ranks may have by
-  // mistake differ, and their squares add up exactly over 2 million ranks.
-  static constexpr std::int64_t kLengths = 65521;
-  static constexpr std::int64_t kSplit = kLengths + 1;
+  // The mark of a sum is kSum + count. The sum of their squares is exact as long as
+  // size * mark^2 < 2^53.
+  static constexpr std::int64_t kSplit = 1;
+  static constexpr std::int64_t kSum = 2;
 
   static constexpr int kTightTests = 20;  // about what it takes where all have come, with a core
   static constexpr Seconds kYielding{0.0005};  // below this a sleep would take longer than it says

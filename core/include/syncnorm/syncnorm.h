@@ -204,9 +204,11 @@ typedef struct syncnorm_options {
   syncnorm_grad_reduction grad_reduction;
   syncnorm_centering centering;
   syncnorm_activation activation;
-  uint64_t tag; /* names the call, so that ranks in different calls are told apart. 0: none in the
-                   phases; in the one-call form the communicator's count of calls is used, which a
-                   captured graph repeats: give a captured call a tag of its own. */
+  uint64_t tag; /* identifies the call, so that ranks in different calls are told apart: its high 32
+                   bits the layer, such as its number in order of creation, its low 32 bits the
+                   forward pass. Where the low bits are 0, syncnorm_forward adds the communicator's
+                   count of forward passes; a captured graph would repeat it: there set them. A
+                   backward pass is bound to its forward pass by `saved`. */
   int32_t in_place; /* 0, or 1: in place, as above */
 } syncnorm_options;
 #define SYNCNORM_OPTIONS_INIT                                                                  \
@@ -267,7 +269,7 @@ SYNCNORM_API syncnorm_status syncnorm_query_sizes(const syncnorm_shape* shape,
  *         the tag and of the options that must agree.
  * total   float64[2C+4]: the sum of the wires over the group. Another buffer than wire, unless
  *         group_size is 1: then it may be wire itself.
- * saved   float64[3C+2], for the backward pass = [ W/(sum(W)*n), 0, mean[C], invstd[C], gate[C] ];
+ * saved   float64[3C+2], for the backward pass = [ W/(sum(W)*n), h, mean[C], invstd[C], gate[C] ];
  *         mean is in float64, invstd has float32 precision (float64 for float64 x), gate is 0 where
  *         eps_mode max has clamped the variance, else 1.
  */
@@ -340,7 +342,8 @@ SYNCNORM_API syncnorm_status syncnorm_add_wires(const double* gathered, int64_t 
 
 /* -------------------------------------------------------------------------- backward, training
  *
- * dy' = dy through the activation. wire float64[2C+2] = [ h, h^2, sum dy'[C], sum dy'*xhat[C] ].
+ * dy' = dy through the activation. wire float64[2C+2] = [ h, h^2, sum dy'[C], sum dy'*xhat[C] ], h
+ * a hash of the tag, the options that must agree and the h in saved.
  * Every rank of the group takes part, whatever it needs a gradient for.
  */
 typedef struct syncnorm_backward_args {

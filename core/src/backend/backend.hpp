@@ -44,8 +44,8 @@ class Backend {
 
   virtual void moments(const Problem&, const syncnorm_forward_args&, double hash, double* wire,
                        double* local_var, const syncnorm_launch&) const = 0;
-  virtual void center(const Problem&, const Exchange&, const double* local_var, double hash,
-                      double* center_wire, const syncnorm_launch&) const = 0;
+  virtual void center(const Problem&, const Exchange&, const double* local_var, double* center_wire,
+                      const syncnorm_launch&) const = 0;
   virtual void normalize(const Problem&, const syncnorm_forward_args&, const Exchange&,
                          const syncnorm_launch&) const = 0;
   virtual void update_running(const Problem&, const syncnorm_forward_args&, const Exchange&,

@@ -34,11 +34,12 @@ class Communicator {
   // Releases waiting ranks with SYNCNORM_INTERNAL; callable from any thread at any time.
   virtual void abort(const std::string& reason) noexcept = 0;
 
-  // Names the next call of the one-call forms: counts up alike on every rank.
-  std::uint64_t next_call() noexcept { return calls_.fetch_add(1, std::memory_order_relaxed) + 1; }
+  // Forward passes of the one-call form so far, alike on every rank.
+  std::uint64_t passes() const noexcept { return passes_.load(std::memory_order_relaxed); }
+  void count_pass() noexcept { passes_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
-  std::atomic<std::uint64_t> calls_{0};
+  std::atomic<std::uint64_t> passes_{0};
 };
 
 }  // namespace syncnorm

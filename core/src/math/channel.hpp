@@ -32,9 +32,19 @@ inline SYNCNORM_HOST_DEVICE void write_hash(double hash, std::int64_t hash_at, d
   wire[hash_at + 1] = hash * hash;
 }
 
-inline SYNCNORM_HOST_DEVICE bool hashes_agree(const double* total, std::int64_t hash_at,
+// Whether the ranks sent the same wires, as far as their hashes tell; h is this rank's.
+inline SYNCNORM_HOST_DEVICE bool hashes_agree(double h, const double* total, std::int64_t hash_at,
                                               std::int64_t group_size) {
-  return ranks_agree(total[hash_at], total[hash_at + 1], group_size);
+  return ranks_agree(h, total[hash_at], total[hash_at + 1], group_size);
+}
+
+// Of a forward pass: in both exchanges.
+inline SYNCNORM_HOST_DEVICE bool hashes_agree(const double* wire, const double* total,
+                                              const double* center_total, std::int64_t group_size) {
+  const double h = wire[ForwardWire::kHash];
+  return hashes_agree(h, total, ForwardWire::kHash, group_size) &&
+         (center_total == nullptr ||
+          hashes_agree(center_hash(h), center_total, CenterWire::kHash, group_size));
 }
 
 inline SYNCNORM_HOST_DEVICE Statistics statistics_from(const double* total,

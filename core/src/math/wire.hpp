@@ -48,9 +48,11 @@ struct BackwardWire {
   }
 };
 
-// Saved for backward: [ W/(sum(W)*n), 0,  mean[C],  invstd[C],  gate[C] ]
+// Saved for backward: [ W/(sum(W)*n), h,  mean[C],  invstd[C],  gate[C] ], h that of the forward
+// wire.
 struct Saved {
   static constexpr std::int64_t kRankFactor = 0;
+  static constexpr std::int64_t kHash = 1;
   static constexpr std::int64_t kHeader = 2;
   static constexpr SYNCNORM_HOST_DEVICE std::int64_t length(std::int64_t c) {
     return kHeader + 3 * c;
@@ -66,12 +68,25 @@ struct Saved {
   }
 };
 
-// With the same h on all D ranks D*sum(h^2) equals sum(h)^2; otherwise it is greater
-// (Cauchy-Schwarz). h is an integer below 2^16, so both sides are exact, or round alike, for any D
-// below 2^21.
-constexpr SYNCNORM_HOST_DEVICE bool ranks_agree(double sum_h, double sum_h2,
+// Whether all D ranks sent this rank's h. Among D values with the mean h, only equal ones have the
+// sum of squares D*h^2. h is an integer below 2^16, so all terms are exact for D below 2^21.
+constexpr SYNCNORM_HOST_DEVICE bool ranks_agree(double h, double sum_h, double sum_h2,
                                                 std::int64_t group_size) {
-  return static_cast<double>(group_size) * sum_h2 == sum_h * sum_h;
+  const auto ranks = static_cast<double>(group_size);
+  return sum_h == ranks * h && sum_h2 == ranks * (h * h);
 }
+
+// The hash of an exchange that belongs to an earlier one with the hash `earlier`, in [1, 65535].
+// The factor has no divisor in common with 65535: a difference in one argument alone always shows.
+// `earlier` comes from a vector of the caller's.
+constexpr SYNCNORM_HOST_DEVICE double following_hash(double earlier, double own) {
+  constexpr std::uint32_t kFactor = 40507;
+  const bool valid = earlier >= 0 && earlier <= 65535;
+  const std::uint32_t first = valid ? static_cast<std::uint32_t>(earlier) : 0;
+  return 1 + (first * kFactor + static_cast<std::uint32_t>(own)) % 65535;
+}
+
+// The hash of the center wire after a forward wire with the hash h.
+constexpr SYNCNORM_HOST_DEVICE double center_hash(double h) { return following_hash(h, 1); }
 
 }  // namespace syncnorm

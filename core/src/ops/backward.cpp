@@ -22,7 +22,7 @@ void grad_moments(const Problem& problem, const syncnorm_backward_args& args, do
                   const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, args, BackwardPhase::kGradMoments, launch);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 2 float64 values");
-  backend.grad_moments(problem, args, call_hash(problem, Phase::kGradMoments, problem.options.tag),
+  backend.grad_moments(problem, args, call_hash(problem, Pass::kBackward, problem.options.tag),
                        wire, launch);
 }
 
@@ -47,10 +47,8 @@ void backward(const Problem& problem, const syncnorm_backward_args& args, Commun
   const bool alone = comm == nullptr || comm->size() == 1;
   if (alone && backend.backward_alone(problem, args, space.wire, launch)) return;
 
-  const std::uint64_t tag =
-      alone || problem.options.tag != 0 ? problem.options.tag : comm->next_call();
-  backend.grad_moments(problem, args, call_hash(problem, Phase::kGradMoments, tag), space.wire,
-                       launch);
+  backend.grad_moments(problem, args, call_hash(problem, Pass::kBackward, problem.options.tag),
+                       space.wire, launch);
   const double* total = space.wire;
   if (!alone) {
     comm->sum(space.wire, space.total, BackwardWire::length(problem.c), launch.device,

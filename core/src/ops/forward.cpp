@@ -8,6 +8,9 @@
 namespace syncnorm {
 namespace {
 
+// The half of a tag that numbers calls; the other names the layer.
+constexpr std::uint64_t kCallBits = 0xffffffff;
+
 const Backend& prepare(const Problem& problem, const syncnorm_launch& launch) {
   const Backend& backend = backend_for(launch.device);
   validate_launch(launch, workspace_size(problem, backend));
@@ -30,13 +33,11 @@ void validate_totals(const Problem& problem, const Exchange& exchange) {
 void forward_phases_alone(const Problem& problem, const syncnorm_forward_args& args,
                           const Backend& backend, const WireSpace& space,
                           const syncnorm_launch& launch) {
-  const std::uint64_t tag = problem.options.tag;
-  backend.moments(problem, args, call_hash(problem, Phase::kMoments, tag), space.wire,
-                  space.local_var, launch);
+  backend.moments(problem, args, call_hash(problem, Pass::kForward, problem.options.tag),
+                  space.wire, space.local_var, launch);
   const Exchange first{1, space.wire, space.wire, nullptr};
   if (problem.centered())
-    backend.center(problem, first, space.local_var, call_hash(problem, Phase::kCenter, tag),
-                   space.center_wire, launch);
+    backend.center(problem, first, space.local_var, space.center_wire, launch);
   backend.normalize(problem, args, {1, space.wire, space.wire, space.center_wire}, launch);
 }
 
@@ -47,7 +48,7 @@ void moments(const Problem& problem, const syncnorm_forward_args& args, double* 
   const Backend& backend = prepare(problem, launch);
   validate_moments(problem, args);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 4 float64 values");
-  backend.moments(problem, args, call_hash(problem, Phase::kMoments, problem.options.tag), wire,
+  backend.moments(problem, args, call_hash(problem, Pass::kForward, problem.options.tag), wire,
                   local_var, launch);
 }
 
@@ -60,8 +61,7 @@ void center(const Problem& problem, const Exchange& exchange, const double* loca
   validate_exchange(exchange.wire, exchange.total, exchange.group_size);
   check(local_var != nullptr, "local_var is NULL; pass what syncnorm_moments wrote");
   check(center_wire != nullptr, "center_wire is NULL; expected room for center_wire_length values");
-  backend.center(problem, exchange, local_var,
-                 call_hash(problem, Phase::kCenter, problem.options.tag), center_wire, launch);
+  backend.center(problem, exchange, local_var, center_wire, launch);
 }
 
 void normalize(const Problem& problem, const syncnorm_forward_args& args, const Exchange& exchange,
@@ -105,19 +105,20 @@ void forward(const Problem& problem, const syncnorm_forward_args& args, Communic
   validate_normalize(problem, args);
   const WireSpace space = wire_space(problem, backend, launch.workspace);
   if (comm == nullptr || comm->size() == 1) {
-    const double hash = call_hash(problem, Phase::kMoments, problem.options.tag);
+    const double hash = call_hash(problem, Pass::kForward, problem.options.tag);
     if (!backend.forward_alone(problem, args, space, hash, launch))
       forward_phases_alone(problem, args, backend, space, launch);
     return;
   }
-  const std::uint64_t tag = problem.options.tag != 0 ? problem.options.tag : comm->next_call();
-  backend.moments(problem, args, call_hash(problem, Phase::kMoments, tag), space.wire,
+  const bool counted = (problem.options.tag & kCallBits) == 0;
+  const std::uint64_t tag = problem.options.tag + (counted ? comm->passes() + 1 : 0);
+  backend.moments(problem, args, call_hash(problem, Pass::kForward, tag), space.wire,
                   space.local_var, launch);
   comm->sum(space.wire, space.total, ForwardWire::length(problem.c), launch.device, launch.stream);
+  if (counted) comm->count_pass();  // a call that is refused has not taken place
   Exchange exchange{comm->size(), space.wire, space.total, nullptr};
   if (problem.centered()) {
-    backend.center(problem, exchange, space.local_var, call_hash(problem, Phase::kCenter, tag),
-                   space.center_wire, launch);
+    backend.center(problem, exchange, space.local_var, space.center_wire, launch);
     comm->sum(space.center_wire, space.center_total, problem.center_wire_length(), launch.device,
               launch.stream);
     exchange.center_total = space.center_total;

@@ -7,10 +7,11 @@
 
 namespace syncnorm {
 
-enum class Phase : std::uint64_t { kMoments = 1, kCenter = 2, kGradMoments = 3 };
+enum class Pass : std::uint64_t { kForward = 1, kBackward = 3 };
 
-// In [1, 65535], from the tag, the phase, C and the options that must agree on all ranks: not from
-// dtype, layout, N, S, momentum or the variance factor, which may differ.
-double call_hash(const Problem& problem, Phase phase, std::uint64_t tag);
+// In [1, 65535], from the tag, the pass, C and the options that must agree on all ranks: not from
+// dtype, layout, N, S, momentum or the variance factor, which may differ. The center wire's hash
+// follows from that of the forward wire; the backward wire's also depends on `saved`.
+double call_hash(const Problem& problem, Pass pass, std::uint64_t tag);
 
 }  // namespace syncnorm

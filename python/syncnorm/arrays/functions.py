@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic
 
 from syncnorm import Communicator, _core
 from syncnorm.settings import SettingsArguments
+from syncnorm.tags import constant_tag
 
 from .call_arguments import (
     allocate_forward,
@@ -52,6 +53,7 @@ class Functions(Generic[A]):
         num_batches_tracked: A | None = None,
         out: A | None = None,
         num_threads: int | None = None,
+        tag: int = 0,
         **settings: Unpack[SettingsArguments],
     ) -> tuple[A, Saved[A]]:
         """Normalize x with the statistics of the batch over all ranks of a group.
@@ -81,6 +83,8 @@ class Functions(Generic[A]):
                 `in_place=True` x.
             num_threads: CPU threads; None: OMP_NUM_THREADS, or else all cores of the process,
                 divided among ranks that are threads. The result is the same to the bit.
+            tag: Identifies the layer, the same on all ranks: its number shifted left by 32 bits.
+                Ranks in different layers then get a DesyncError.
             **settings: eps=1e-5; momentum=0.1, where running = (1 - momentum)*running +
                 momentum*batch and None averages over all batches; weighting, eps_mode,
                 variance_factor, grad_reduction, centering, activation, negative_slope and in_place
@@ -108,6 +112,7 @@ class Functions(Generic[A]):
                 operands.x_view,
                 y_view,
                 mask=saved.mask,
+                tag=constant_tag(tag) if self.library.is_capturing() else tag,
                 **running_arguments(operands, running_mean, running_var, num_batches_tracked),
                 **arguments,
             )

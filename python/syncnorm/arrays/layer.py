@@ -39,7 +39,9 @@ class SyncBatchNorm(LayerState[A]):
 
     Args:
         num_features: The number of channels, or a tuple with the length of each channel axis.
-        comm: The process group; None: this rank alone.
+        comm: The process group; None: this rank alone. The layers of a communicator are numbered in
+            order of creation, by which ranks notice that they are in different layers: create
+            them in the same order on all ranks.
         eps: Added to the variance.
         momentum: The weight of the new batch in the running statistics; None: the average over all
             batches.
@@ -187,6 +189,7 @@ class SyncBatchNorm(LayerState[A]):
             num_batches_tracked=self.num_batches_tracked,
             out=x if self.in_place else None,
             num_threads=self.num_threads,
+            tag=self._tag,
             **self.settings,
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from syncnorm import Communicator
 from syncnorm._core import InvalidArgumentError
+from syncnorm.tags import layer_tag, next_layer_number
 
 from .call_arguments import check_communicator
 from .channels import channel_shape
@@ -42,6 +43,7 @@ class LayerState(Generic[A]):
     _outstanding: list[Saved[A]]
     _comm: Communicator | None
     _lost_comm: str | None  # repr of the communicator that a pickle did not keep
+    _tag: int = 0  # with the number of the layer in its communicator
 
     def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, and reset the running statistics."""
@@ -112,6 +114,7 @@ class LayerState(Generic[A]):
         if comm is not None:
             check_communicator(comm)
         self._comm, self._lost_comm = comm, None
+        self._tag = 0 if comm is None else layer_tag(next_layer_number(comm))
 
     def __copy__(self) -> Self:
         return self._with_state(self.__dict__)

@@ -29,10 +29,9 @@ Result = TypeVar("Result")
 _BLOCK = 500
 _CODE, _CODE_SQUARED, _FAILED_RANKS, _FAILED_RANK, _HEADER = range(5)
 _PAYLOAD = _BLOCK - _HEADER
-# The code of a sum is 1 + count % _SUM_CODES. The modulus is a prime, so that plausible wrong
-# lengths have different codes. The sum of squared codes is exact for up to 2 million ranks.
-_SUM_CODES = 65521
-_SPLIT_CODE, _BCAST_CODE = _SUM_CODES + 1, _SUM_CODES + 2
+# The code of a sum is _SUM_CODE + its number of values. The sum of squared codes is exact as long as
+# size * code**2 < 2**53.
+_SPLIT_CODE, _BCAST_CODE, _SUM_CODE = 1, 2, 3
 
 
 class MpiCollectives:
@@ -77,7 +76,7 @@ class MpiCollectives:
             count, first = len(src), min(len(src), _PAYLOAD)
             self._send_payload[:first] = src[:first]
             self._rest_pending = count > first
-            self._exchange_block(1 + count % _SUM_CODES)
+            self._exchange_block(_SUM_CODE + count)
             dst[:first] = self._receive_payload[:first]
             if count > first:
                 self._sum_rest(src[first:], dst[first:])

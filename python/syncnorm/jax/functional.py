@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from syncnorm import InvalidArgumentError
-from syncnorm.settings import Choices, Settings, constant_tag, core_options
+from syncnorm.settings import Choices, Settings, core_options
+from syncnorm.tags import constant_tag, layer_tag
 
 from . import phases
 from .derivatives import Inputs, StaticArgs, Wires, infer, match_varying_axes, normalize
@@ -85,7 +86,8 @@ def batch_norm(
         return _infer(StaticArgs(settings, axis, has_residual=has_residual), inputs, running)
     names = axis_names(axis_name)
     group_size = jax.lax.axis_size(names) if names else 1
-    args = StaticArgs(settings, axis, names, group_size, constant_tag(name), has_residual)
+    tag = constant_tag(layer_tag(name))
+    args = StaticArgs(settings, axis, names, group_size, tag, has_residual)
     return _train(args, inputs, _optional_array(mask), running)
 
 

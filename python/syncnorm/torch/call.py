@@ -37,7 +37,8 @@ class Call(NamedTuple):
         residual: Added before the activation; of the input's shape and dtype.
         mask: Positions that count in the statistics, (N, *spatial) or (N, 1, *spatial).
         group: The ranks: what `groups.resolve.resolve` takes as process_group.
-        name: The layer's name, for error messages.
+        name: The layer's name.
+        tag: Identifies the layer to the other ranks, see syncnorm.tags. Compiled code uses the name.
         timeout: Seconds that an all-reduce may take; None: the timeout of the process group.
         update_in_backward: Update `running` also in a call inside a backward pass, which repeats an
             earlier call (activation checkpointing). Compiled code never does.
@@ -51,5 +52,6 @@ class Call(NamedTuple):
     mask: Any = None
     group: Any = None
     name: str | None = None
+    tag: int = 0
     timeout: float | None = None
     update_in_backward: bool = False

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from syncnorm import InvalidArgumentError
 from syncnorm.settings import Settings
+from syncnorm.tags import layer_tag
 
 from .call import Call
 from .dispatch import batch_norm, batch_norm_list
@@ -54,15 +56,17 @@ class DialectLayer(LoadsArrays, HasProcessGroup):
     def __init__(self, process_group: Any, name: str | None, timeout: float | None) -> None:
         super().__init__()
         check_timeout(timeout)
-        self.process_group = process_group
-        self.layer_name = name
+        self._set_group(process_group, name)
         self.timeout = timeout
 
     def _batch_norm(
         self, settings: Settings, input: Tensor | Sequence[Tensor], training: bool, **call: Any
     ) -> Any:
         """Normalize a tensor or a list over this layer's group; call: other fields of Call."""
-        layer = {"group": self.current_group(), "name": self.layer_name, "timeout": self.timeout}
+        name = self.layer_name
+        layer = {"group": self.current_group(), "name": name, "timeout": self.timeout}
+        if not is_dynamo_compiling():
+            layer["tag"] = layer_tag(self._number if name is None else name)
         normalize: Any = batch_norm if isinstance(input, Tensor) else batch_norm_list
         return normalize(input, Call(settings, training, **layer, **call))
 

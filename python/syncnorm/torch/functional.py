@@ -29,9 +29,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from typing_extensions import Unpack
 
 from syncnorm.settings import Choices, Settings
+from syncnorm.tags import layer_tag
 
 from .call import Affine, Call
 from .dispatch import batch_norm, batch_norm_list
@@ -92,7 +94,8 @@ def sync_batch_norm(
     check_input(input)
     settings, affine = Settings(eps, momentum, **choices), Affine(weight, bias)
     running = Running(running_mean, running_var, num_batches_tracked)
-    others = (residual, mask, process_group, name, timeout)
+    tag = 0 if is_dynamo_compiling() else layer_tag(name)
+    others = (residual, mask, process_group, name, tag, timeout)
     return batch_norm(input, Call(settings, training, affine, running, *others))
 
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.settings import CHOICES, Settings, core_options
+from syncnorm.tags import layer_tag
 
 from .call import Affine, Call, LayerChoices
 from .dispatch import batch_norm, batch_norm_list
@@ -43,7 +44,9 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         process_group: A torch.distributed ProcessGroup, a DeviceMesh of one dimension such as
             mesh["dp"], a list of global ranks, a syncnorm.Communicator, or None: the default group
             of torch.distributed, or a world of one if that is not initialized.
-        name: Identifies the layer in error messages; the attribute is layer_name.
+        name: Identifies the layer to the other ranks and in error messages; the attribute is
+            layer_name. Layers without a name are numbered in order of creation, which then has to
+            be the same on all ranks.
         weighting: "count" (every value counts equally), "equal" (every rank) or "batch" (every
             sample).
         eps_mode: "add", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
@@ -75,7 +78,6 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
     in_place: bool
     freeze: bool
     timeout: float | None
-    layer_name: str | None = None
 
     # convert_sync_batchnorm; set by .conversion, which imports this module.
     converter: ClassVar[Callable[..., nn.Module]]
@@ -98,8 +100,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:  # the base class of torch 2.10 has no such argument
             self.register_parameter("bias", None)
-        self.process_group = process_group
-        self.layer_name = name
+        self._set_group(process_group, name)
         self.set_options({**OPTIONS, **choices})
 
     def set_options(self, choices: dict[str, Any]) -> None:
@@ -192,7 +193,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             weight = None if weight is None else weight.detach()
             bias = None if bias is None else bias.detach()
             uses_batch = False
-        running = NO_STATISTICS
+        running, name = NO_STATISTICS, self.layer_name
         if not uses_batch or (self.training and self.track_running_stats):
             running = Running(mean, var, buffers.get("num_batches_tracked"))
         call = Call(
@@ -203,7 +204,8 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             residual,
             mask,
             self.current_group() if self._communicates() else ALONE,
-            self.layer_name,
+            name,
+            0 if is_dynamo_compiling() else layer_tag(self._number if name is None else name),
             self.timeout,
         )
         return normalize(input, call)

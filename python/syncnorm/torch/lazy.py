@@ -41,8 +41,7 @@ class LazySyncBatchNorm(_LazyNormBase, SyncBatchNorm):
         if not bias:
             self.register_parameter("bias", None)
         # torch's base class passes only its own arguments on.
-        self.process_group = process_group
-        self.layer_name = name
+        self._set_group(process_group, name)
         self.set_options({**OPTIONS, **choices})
 
     def initialize_parameters(self, input: Any, *_: Any, **__: Any) -> None:

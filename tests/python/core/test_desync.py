@@ -148,6 +148,39 @@ def test_grad_input_refuses() -> None:
         assert_refused(rank, lambda rank=rank: driver.grad_input(case, rank))
 
 
+@pytest.mark.parametrize("total", [np.zeros_like, lambda wire: 2 * (wire + 1)])
+def test_a_total_that_is_no_sum_is_noticed(total: Callable) -> None:
+    """As of a callback that does not write its result."""
+    ranks = two_ranks()
+    share_moments(ranks)
+    ranks[0].out["total"].storage[:] = total(ranks[0].out["wire"].values)
+    assert_refused(ranks[0], lambda: driver.normalize(ranks[0]))
+
+
+def test_agreement_of_the_others_is_not_enough() -> None:
+    """The total is that of two ranks in one call, and this rank is in another one."""
+    ranks = two_ranks(tags=(1, 2))
+    share_moments(ranks)
+    ranks[0].out["total"].storage[:] = 2 * ranks[1].out["wire"].values
+    assert_refused(ranks[0], lambda: driver.normalize(ranks[0]))
+
+
+@pytest.mark.parametrize("tag", [0, 3 << 32, 7])
+def test_backward_belongs_to_its_forward(tag: int) -> None:
+    """Backward passes of different forward passes of one layer disagree, whoever sums the wires."""
+    case = simple_case(batches=(3, 2))
+    ranks = two_ranks(case, tags=(tag, tag))
+    driver.forward_phases(ranks)
+    for rank in ranks:
+        driver.add_gradients(case, rank)
+    ranks[1].out["saved"].storage[1] += 1
+    for rank in ranks:
+        driver.grad_moments(case, rank)
+    driver.sum_over_ranks(ranks, "grad_wire", "grad_total")
+    for rank in ranks:
+        assert_refused(rank, lambda rank=rank: driver.grad_input(case, rank))
+
+
 def test_wrong_group_size_is_noticed() -> None:
     ranks = two_ranks()
     share_moments(ranks)

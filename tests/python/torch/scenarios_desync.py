@@ -64,9 +64,35 @@ def different_backward_passes(rank: int, _: int) -> Any:
 
 
 @scenario
+def layers_that_swap_places(rank: int, _: int) -> Any:
+    """Return the error and the batches counted, of layers with and without names."""
+    found = []
+    for names in (("one", "two"), (None, None)):
+        group = dist.new_group()
+        layers = [layer_of(4, name, process_group=group) for name in names]
+        ours, theirs = layers if rank == 0 else reversed(layers)
+        error = refusal_of(lambda ours=ours: ours(batch(4)))
+        found.append((error, [int(layer.num_batches_tracked) for layer in (ours, theirs)]))
+    return found
+
+
+@scenario
+def two_passes_of_one_layer(rank: int, _: int) -> Any:
+    layer = layer_of(4, "bn")
+    ys = [layer(batch(4)) for _ in range(2)]
+    return refusal_of(ys[0 if rank == 0 else 1].sum().backward)
+
+
+@scenario
 def more_channels_than_a_frame_holds(rank: int, _: int) -> Any:
     channels = [4, 1500, 2000][rank]
     return refusal_of(lambda: layer_of(channels)(batch(channels)))
+
+
+@scenario
+def lengths_that_are_alike_modulo_a_prime(rank: int, _: int) -> Any:
+    channels = [2000, 67521, 67521][rank]
+    return refusal_of(lambda: layer_of(channels, centering="off")(batch(channels)))
 
 
 @scenario

@@ -79,8 +79,8 @@ void write_wire(const Problem& problem, ChannelRange range, const Moments* momen
   }
 }
 
-void write_center_header(const Problem& problem, double hash, double* center_wire) {
-  write_hash(hash, CenterWire::kHash, center_wire);
+void write_center_header(const Problem& problem, const Exchange& exchange, double* center_wire) {
+  write_hash(center_hash(exchange.wire[ForwardWire::kHash]), CenterWire::kHash, center_wire);
   if (problem.c % 2 != 0) center_wire[CenterWire::kHeader + problem.c] = 0.0;
 }
 
@@ -93,7 +93,7 @@ void write_center(const Problem& problem, ChannelRange range, const Exchange& ex
 
 void write_saved_header(const Exchange& exchange, double* saved) {
   saved[Saved::kRankFactor] = rank_factor_from(exchange.wire, exchange.total);
-  saved[Saved::kRankFactor + 1] = 0.0;
+  saved[Saved::kHash] = exchange.wire[ForwardWire::kHash];
 }
 
 void forward_constants(const Problem& problem, ChannelRange range,
@@ -139,8 +139,8 @@ void saved_constants(const Problem& problem, ChannelRange range, const syncnorm_
                            weight_of(problem, args.weight, i), load_or(args.bias, i, 0.0));
 }
 
-void write_grad_wire_header(double hash, double* wire) {
-  write_hash(hash, BackwardWire::kHash, wire);
+void write_grad_wire_header(const syncnorm_backward_args& args, double hash, double* wire) {
+  write_hash(following_hash(args.saved[Saved::kHash], hash), BackwardWire::kHash, wire);
 }
 
 void write_grad_wire(const Problem& problem, ChannelRange range, const syncnorm_backward_args& args,

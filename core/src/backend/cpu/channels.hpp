@@ -23,7 +23,7 @@ double count_values(const Problem&, const std::uint8_t* mask);
 void write_wire_header(const Problem&, double count, double hash, double* wire);
 void write_wire(const Problem&, ChannelRange, const Moments*, double* wire, double* local_var);
 
-void write_center_header(const Problem&, double hash, double* center_wire);
+void write_center_header(const Problem&, const Exchange&, double* center_wire);
 void write_center(const Problem&, ChannelRange, const Exchange&, const double* local_var,
                   double* center_wire);
 
@@ -42,7 +42,7 @@ bool updates_running(const syncnorm_forward_args&, const Exchange&);
 void saved_constants(const Problem&, ChannelRange, const syncnorm_backward_args&,
                      ForwardConstants*);
 
-void write_grad_wire_header(double hash, double* wire);
+void write_grad_wire_header(const syncnorm_backward_args&, double hash, double* wire);
 void write_grad_wire(const Problem&, ChannelRange, const syncnorm_backward_args&, const GradSums*,
                      double* wire);
 void backward_constants(const Problem&, ChannelRange, const syncnorm_backward_args&,

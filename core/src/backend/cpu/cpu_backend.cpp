@@ -8,6 +8,7 @@
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
 #include "backend/cpu/thread_pool.hpp"
+#include "math/channel.hpp"
 #include "math/wire.hpp"
 #include "support/error.hpp"
 
@@ -45,24 +46,20 @@ struct Call {
 GradInputs inputs(const syncnorm_backward_args& args) { return {args.x, args.dy, args.y}; }
 GradOutputs outputs(const syncnorm_backward_args& args) { return {args.dx, args.dresidual}; }
 
-void require_agreement(double sum_h, double sum_h2, std::int64_t group_size,
-                       const syncnorm_launch& launch) {
-  if (ranks_agree(sum_h, sum_h2, group_size)) return;
+void require(bool agreement, std::int64_t group_size, const syncnorm_launch& launch) {
+  if (agreement) return;
   if (launch.status != nullptr) *launch.status = SYNCNORM_DESYNC;
   fail(SYNCNORM_DESYNC, "the ", group_size,
-       " ranks of the group are not in the same call: they differ in the layer or step (tag), in "
-       "the "
-       "operation, in the number of channels, or in options that must agree (eps, eps_mode, "
-       "weighting, grad_reduction, centering, activation, in_place). Check that every rank runs "
-       "the same layers the same number of times");
+       " ranks of the group are not in the same call: they differ in the layer (tag), in the "
+       "forward pass that a backward pass belongs to, in the operation, in the number of channels, "
+       "or in options that must agree (eps, eps_mode, weighting, grad_reduction, centering, "
+       "activation, in_place); or the sum is not that of ",
+       group_size, " ranks. Check that every rank runs the same layers in the same order");
 }
 
 void require_agreement(const Exchange& exchange, const syncnorm_launch& launch) {
-  require_agreement(exchange.total[ForwardWire::kHash], exchange.total[ForwardWire::kHash + 1],
-                    exchange.group_size, launch);
-  if (exchange.center_total == nullptr) return;
-  require_agreement(exchange.center_total[CenterWire::kHash],
-                    exchange.center_total[CenterWire::kHash + 1], exchange.group_size, launch);
+  require(hashes_agree(exchange.wire, exchange.total, exchange.center_total, exchange.group_size),
+          exchange.group_size, launch);
 }
 
 void grad_sums(const Call& call, const syncnorm_backward_args& args) {
@@ -100,9 +97,9 @@ class CpuBackend final : public Backend {
   }
 
   void center(const Problem& problem, const Exchange& exchange, const double* local_var,
-              double hash, double* center_wire, const syncnorm_launch& launch) const override {
+              double* center_wire, const syncnorm_launch& launch) const override {
     require_agreement(exchange, launch);
-    write_center_header(problem, hash, center_wire);
+    write_center_header(problem, exchange, center_wire);
     write_center(problem, all_channels(problem), exchange, local_var, center_wire);
   }
 
@@ -139,14 +136,15 @@ class CpuBackend final : public Backend {
                     double* wire, const syncnorm_launch& launch) const override {
     Call call{problem, launch};
     grad_sums(call, args);
-    write_grad_wire_header(hash, wire);
+    write_grad_wire_header(args, hash, wire);
     write_grad_wire(problem, all_channels(problem), args, call.channels.sums, wire);
   }
 
   void grad_input(const Problem& problem, const syncnorm_backward_args& args,
                   const Exchange& exchange, const syncnorm_launch& launch) const override {
-    require_agreement(exchange.total[BackwardWire::kHash], exchange.total[BackwardWire::kHash + 1],
-                      exchange.group_size, launch);
+    require(hashes_agree(exchange.wire[BackwardWire::kHash], exchange.total, BackwardWire::kHash,
+                         exchange.group_size),
+            exchange.group_size, launch);
     Call call{problem, launch};
     const ChannelRange all = all_channels(problem);
     saved_constants(problem, all, args, call.channels.forward);

@@ -33,20 +33,22 @@ __global__ __launch_bounds__(kThreads) void empty_moments_kernel(const std::uint
   }
 }
 
-__global__ __launch_bounds__(kThreads) void empty_grad_moments_kernel(std::int64_t c, double hash,
-                                                                      double* wire) {
-  if (threadIdx.x == 0) write_hash(hash, BackwardWire::kHash, wire);
+__global__ __launch_bounds__(kThreads) void empty_grad_moments_kernel(std::int64_t c,
+                                                                      const double* saved,
+                                                                      double hash, double* wire) {
+  if (threadIdx.x == 0)
+    write_hash(following_hash(saved[Saved::kHash], hash), BackwardWire::kHash, wire);
   for (std::int64_t i = threadIdx.x; i < 2 * c; i += blockDim.x)
     wire[BackwardWire::kHeader + i] = 0.0;
 }
 
 __global__ __launch_bounds__(kThreads) void center_kernel(std::int64_t c, const double* wire,
                                                           const double* total,
-                                                          const double* local_var, double hash,
+                                                          const double* local_var,
                                                           double* center_wire) {
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (first == 0) {
-    write_hash(hash, CenterWire::kHash, center_wire);
+    write_hash(center_hash(wire[ForwardWire::kHash]), CenterWire::kHash, center_wire);
     if (c % 2 != 0) center_wire[CenterWire::kHeader + c] = 0.0;
   }
   const std::int64_t step = static_cast<std::int64_t>(blockDim.x) * gridDim.x;
@@ -91,14 +93,14 @@ void empty_moments(const Call& call, const std::uint8_t* mask, const MomentsOutp
   launch(empty_moments_kernel, one_block(call), mask, index, output);
 }
 
-void empty_grad_moments(const Call& call, double hash, double* wire) {
-  launch(empty_grad_moments_kernel, one_block(call), call.problem.c, hash, wire);
+void empty_grad_moments(const Call& call, const double* saved, double hash, double* wire) {
+  launch(empty_grad_moments_kernel, one_block(call), call.problem.c, saved, hash, wire);
 }
 
-void center(const Call& call, const Exchange& exchange, const double* local_var, double hash,
+void center(const Call& call, const Exchange& exchange, const double* local_var,
             double* center_wire) {
   launch(center_kernel, grid_of(call), call.problem.c, exchange.wire, exchange.total, local_var,
-         hash, center_wire);
+         center_wire);
 }
 
 void add_wires(const GatheredWires& wires, double* total, const syncnorm_launch& launch) {

@@ -56,8 +56,8 @@ class CudaBackend final : public Backend {
   }
 
   void center(const Problem& problem, const Exchange& exchange, const double* local_var,
-              double hash, double* center_wire, const syncnorm_launch& launch) const override {
-    cuda::center(Call(problem, launch), exchange, local_var, hash, center_wire);
+              double* center_wire, const syncnorm_launch& launch) const override {
+    cuda::center(Call(problem, launch), exchange, local_var, center_wire);
   }
 
   void normalize(const Problem& problem, const syncnorm_forward_args& args,

@@ -28,7 +28,7 @@ __global__ __launch_bounds__(kThreads,
 void grad_moments(const Call& call, const syncnorm_backward_args& args,
                   const BackwardChannels& channels, double hash, double* wire) {
   const Problem& problem = call.problem;
-  if (problem.size() == 0) return empty_grad_moments(call, hash, wire);
+  if (problem.size() == 0) return empty_grad_moments(call, channels.saved, hash, wire);
   const Geometry geometry =
       divide(problem, is_aligned({args.x, args.dy, args.y}), tuning::kGradMoments, call.limits);
   const Merge merge = call.merge(geometry);

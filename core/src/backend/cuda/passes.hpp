@@ -20,9 +20,8 @@ void grad_input(const Call&, const syncnorm_backward_args&, const BackwardChanne
 
 // One small launch each, over the channels.
 void empty_moments(const Call&, const std::uint8_t* mask, const MomentsOutput&);
-void empty_grad_moments(const Call&, double hash, double* wire);
-void center(const Call&, const Exchange&, const double* local_var, double hash,
-            double* center_wire);
+void empty_grad_moments(const Call&, const double* saved, double hash, double* wire);
+void center(const Call&, const Exchange&, const double* local_var, double* center_wire);
 void add_wires(const GatheredWires&, double* total, const syncnorm_launch&);
 void finish_forward(const Call&, const ForwardChannels&);    // saved, running statistics, status
 void finish_backward(const Call&, const BackwardChannels&);  // dweight, dbias, status

@@ -182,7 +182,7 @@ def swap(old: nn.Module, new: nn.Module) -> None:
         old.__class__ = new.__class__
     except TypeError as error:  # classes with another memory layout
         raise NotConvertible(f"cannot become a {type(new).__name__}: {error}") from error
-    for name in (*OWN_ATTRIBUTES, "_settings", "_converted_from", "_compiled_call_impl"):
+    for name in (*OWN_ATTRIBUTES, "_number", "_settings", "_converted_from", "_compiled_call_impl"):
         state.pop(name, None)
     state["_modules"] = {**added.get("_modules", {}), **state["_modules"]}
     state.update({name: value for name, value in added.items() if name not in state})

@@ -9,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from syncnorm import CommunicatorTimeoutError, DesyncError, Error
+from syncnorm.tags import layer_number_of, pass_number_of
 
 from .records import (
     FAILED,
@@ -134,9 +135,12 @@ def describe(positions: Mapping[int, Position], ranks: Iterable[int], now: float
     return "\n".join(lines)
 
 
-def layer_text(name: str | None) -> str:
+def layer_text(name: str | None, tag: int = 0) -> str:
     """Return how a message names a layer."""
-    return "a layer without a name" if name is None else repr(name)
+    if name is not None:
+        return repr(name)
+    number = layer_number_of(tag)
+    return f"layer {number} of those without a name" if number else "a layer without a name"
 
 
 def rank_list(ranks: Iterable[int]) -> str:
@@ -181,7 +185,8 @@ def _text(state: str, before: str, after: str, positions: list[Position], now: f
 
 def _call_text(call: CallRecord) -> str:
     second = ", second all-reduce" if call.part > 1 else ""
-    return f"{call.phase} of {layer_text(call.layer)} (call {call.tag}{second})"
+    layer, number = layer_text(call.layer, call.tag), pass_number_of(call.tag)
+    return f"{call.phase} of {layer} (call {number}{second})"
 
 
 def _rounded(seconds: float) -> str:

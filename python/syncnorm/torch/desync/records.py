@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections import deque
@@ -42,10 +41,12 @@ class CallRecord(NamedTuple):
 class Record:
     """The last calls of this rank in one process group, and its state there."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_fake: bool = False) -> None:
+        self.is_fake = is_fake  # the group's backend does not communicate
         # Tuples, which are interpreted after an error only: every call appends one.
         self._calls: deque[tuple[Any, ...]] = deque(maxlen=_CALLS_KEPT)
-        self.tags = itertools.count(1)  # of this rank's forward passes
+        # Outside of captures, of which ranks may make different ones.
+        self.passes = 0  # forward passes begun
         self.sums = 0  # all-reduces begun; the number identifies an all-reduce on all ranks
         self.reports = 0  # disagreements that a device reported
         self.in_call = self.in_sum = False

@@ -26,7 +26,7 @@ def differentiable(first: Callable[..., Tensors], this: Pass, tag: int, *tensors
     Args:
         first: Returns the gradients of weight, bias, xs and residuals.
         this: The call; every rank of its group takes part in the second derivative.
-        tag: Identifies it.
+        tag: That of the forward pass, for messages.
         tensors: dys and the saved tensors, as `shards_of` reads them.
     """
     dummy = GRAD_DUMMY if this[1].synchronized else None
@@ -99,7 +99,7 @@ def _second(this: Pass, tag: int, cotangents: Tensors, tensors: Tensors) -> Tens
             zip(cotangents[2 : 2 + count], cotangents[2 + count :], strict=True)
         )
     ]
-    parts = [_Part(this, tag, *both) for both in zip(shards, shares, strict=True)]
+    parts = [_Part(this, *both) for both in zip(shards, shares, strict=True)]
     group.begin("second backward", tag, options, x)
     try:
         totals = group.all_reduce([part.wire() for part in parts])
@@ -136,15 +136,18 @@ class _Parameters(NamedTuple):
 class _Part:
     """The second derivative of one shard. dz is dy through the activation."""
 
-    def __init__(self, this: Pass, tag: int, shard: Shard, cotangents: Tensors) -> None:
+    def __init__(self, this: Pass, shard: Shard, cotangents: Tensors) -> None:
         options, group, *_ = this
         x, dy, saved, weight, _, _, mask, self._curved = shard
-        self._size, self._tag, self._shard = group.size, tag, shard
+        self._size, self._shard = group.size, shard
         self._dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         self._per_channel = (-1, *[1] * (x.dim() - 2))
         self._mask = None if mask is None else mask.unsqueeze(1) != 0
         self._slope = _slope(options, shard, self._dtype)
         self.c = saved[0]
+        common = f"second order {x.shape[1]} {options.grad_reduction}".encode()
+        # saved[1] is the hash of the forward pass, which this one belongs to.
+        self._hash = 1 + (saved[1] * 40507 + zlib.crc32(common) % 65535).remainder(65535)
         mean, self.invstd, self.gate = saved[2:].view(3, x.shape[1])
         self.r = self.invstd if weight is None else self.invstd * weight.double()
         self.xhat = self._standardized(x, mean)
@@ -160,16 +163,14 @@ class _Part:
         """Return this shard's wire, 7C + 2 values."""
         own, p, q = self._own, self._p, self._q
         products = (p * own.sg, p * own.sb) if self._reduction == "local" else (p, q)
-        common = f"second order {self._tag} {len(own.a)} {self._reduction}"
-        h = 1 + zlib.crc32(common.encode()) % 65535  # of what ranks in one call have in common
-        header = [own.a.new_full((1,), value) for value in (h, h * h)]
-        return torch.cat([*header, *own, *products])
+        header = torch.stack((self._hash, self._hash**2))
+        return torch.cat([header, *own, *products])
 
     def derivatives(self, total: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return the derivatives by dy, x, weight and curved, from the sum of the wires."""
         (x, dy, _, weight, *_), curved = self._shard, self._curved
         p, q, size = self._p, self._q, self._size
-        total = _agreed(total, size)[2 : 2 + 7 * len(p)]
+        total = _agreed(self._hash, total, size)[2 : 2 + 7 * len(p)]
         *sums, first, second = total.view(7, len(p))
         group = _Sums(*sums)
         if self._reduction == "local":
@@ -265,9 +266,9 @@ def _of_parameter(cotangent: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if cotangent is None else cotangent.double()
 
 
-def _agreed(total: Tensor, group_size: int) -> Tensor:
-    """Return the total if all ranks have sent the same hash; docs/mathematics.md has the reason."""
-    agree = group_size * total[1] == total[0] ** 2
+def _agreed(h: Tensor, total: Tensor, group_size: int) -> Tensor:
+    """Return the total if all ranks have sent the hash h; docs/mathematics.md has the reason."""
+    agree = (total[0] == group_size * h) & (total[1] == group_size * h**2)
     if total.is_cuda:
         return torch.where(agree, total, torch.nan)
     if not agree:

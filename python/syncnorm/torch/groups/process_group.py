@@ -21,7 +21,7 @@ from syncnorm import (
     InvalidArgumentError,
     Options,
 )
-from syncnorm.settings import constant_tag
+from syncnorm.tags import constant_tag
 from syncnorm.torch.desync import errors, watchdog
 from syncnorm.torch.desync.errors import layer_text
 from syncnorm.torch.desync.records import Record
@@ -62,20 +62,25 @@ class Group:
         synchronized: Other ranks take part, also in backward passes.
     """
 
-    __slots__ = ("communicator", "name", "size", "synchronized")
+    __slots__ = ("communicator", "name", "size", "synchronized", "tag")
 
     def __init__(
-        self, size: int, communicator: Communicator | None = None, name: str | None = None
+        self,
+        size: int,
+        communicator: Communicator | None = None,
+        name: str | None = None,
+        tag: int = 0,
     ) -> None:
         self.size = size
         self.communicator = communicator
         self.name = name
+        self.tag = tag
         self.synchronized = communicator is not None
 
     def next_tag(self, x: Tensor) -> int:
         """Return the tag of the next forward pass over x, and of its backward passes."""
-        # A communicator counts its calls itself, except in a graph that is captured once.
-        return constant_tag(self.name) if self.synchronized and is_capturing(x) else 0
+        # A communicator counts forward passes itself, except in a graph that is captured once.
+        return constant_tag(self.tag) if self.synchronized and is_capturing(x) else self.tag
 
     def new_wire(self, x: Tensor, length: int) -> Tensor:
         """Return a float64 vector for a wire of `length` values, or longer."""
@@ -119,7 +124,7 @@ class Group:
             shape = tuple(x.shape)
             raise type(error)(
                 f"{error}:\n  rank {self.communicator.rank}: in {phase} of"
-                f" {layer_text(self.name)}, {shape[1]} channels, input {shape}"
+                f" {layer_text(self.name, self.tag)}, {shape[1]} channels, input {shape}"
             ) from error
 
 
@@ -131,6 +136,7 @@ class TorchGroup(Group):
         size: Its number of ranks.
         name: The layer's name in error messages.
         timeout: Seconds that an all-reduce may take; None: the timeout of the group.
+        tag: Identifies the layer.
 
     Raises:
         InvalidArgumentError: A timeout that backends cannot count.
@@ -144,21 +150,24 @@ class TorchGroup(Group):
         size: int,
         name: str | None = None,
         timeout: float | None = None,
+        tag: int = 0,
     ) -> None:
         if timeout is not None:
             check_timeout(timeout)
-        self.size = size
+        self.record = record_of(process_group)
+        # A "fake" backend, of dry runs, leaves tensors as they are: this rank's part is the sum.
+        self.size = 1 if self.record.is_fake else size
         self.communicator = None
         self.name = name
         self.synchronized = True
         self.process_group = process_group
         self.timeout = timeout
-        self.record = record_of(process_group)
+        self.tag = tag
 
     def next_tag(self, x: Tensor) -> int:
-        # Counts this rank's forward passes, so that ranks in different calls notice it.
-        capturing = x.is_cuda and is_capturing(x)
-        return constant_tag(self.name) if capturing else next(self.record.tags)
+        if x.is_cuda and is_capturing(x):
+            return constant_tag(self.tag)
+        return self.tag + self.record.passes + 1
 
     def new_wire(self, x: Tensor, length: int) -> Tensor:
         # gloo reduces frames: a wire that is allocated as one needs no copy.
@@ -170,7 +179,8 @@ class TorchGroup(Group):
         record = self.record
         totals = []
         for wire in wires:
-            record.sums += 1
+            if not (wire.is_cuda and is_capturing(wire)):  # ranks may capture different graphs
+                record.sums += 1
             record.in_sum = True
             if wire.is_cuda or wire.numel() == FRAME:
                 total = wire.clone()
@@ -221,6 +231,8 @@ class TorchGroup(Group):
         if record.lost is not None:
             errors.raise_lost(record.lost)
         record.begin(self.name, phase, tag, options, x)
+        if phase == "forward" and not (x.is_cuda and is_capturing(x)):
+            record.passes += 1
         if self.timeout is not None:
             watchdog.watch(self.process_group, record, self.timeout / 2)
 
@@ -238,10 +250,18 @@ def record_of(process_group: Any) -> Record:
     """Return the record of this rank's calls in a torch.distributed group."""
     record = _records.get(process_group)
     if record is None:
-        record = _records.setdefault(process_group, Record())
+        record = _records.setdefault(process_group, Record(is_fake(process_group)))
         if watchdog.watch_by_default():
             watchdog.watch(process_group, record)
     return record
+
+
+def is_fake(process_group: Any) -> bool:
+    """Return whether the group's backend is the "fake" one of dry runs."""
+    try:
+        return "fake" in dist.get_backend(process_group)
+    except (TypeError, ValueError):  # a group that torch.distributed did not create
+        return False
 
 
 @lru_cache

@@ -17,13 +17,15 @@ from .rank_lists import is_initialized, of_ranks
 ALONE: Final = Group(1)
 
 
-def resolve(process_group: Any, name: str | None = None, timeout: float | None = None) -> Group:
+def resolve(
+    process_group: Any, name: str | None = None, timeout: float | None = None, tag: int = 0
+) -> Group:
     """Return the Group that a layer uses; process_group: as in SyncBatchNorm, or ALONE."""
     if isinstance(process_group, Group):  # ALONE
         return process_group
     if isinstance(process_group, Communicator):
         size = process_group.size
-        return Group(size, process_group, name) if size > 1 else ALONE
+        return Group(size, process_group, name, tag) if size > 1 else ALONE
     if process_group is None:
         group: Any = dist.group.WORLD if is_initialized() else None
     else:
@@ -31,7 +33,7 @@ def resolve(process_group: Any, name: str | None = None, timeout: float | None =
     if group is None:
         return ALONE
     size = group.size()
-    return TorchGroup(group, size, name, timeout) if size > 1 else ALONE
+    return TorchGroup(group, size, name, timeout, tag) if size > 1 else ALONE
 
 
 def required(process_group: Any) -> dist.ProcessGroup:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from syncnorm import Communicator
-from syncnorm.settings import constant_tag
+from syncnorm.tags import constant_tag, layer_tag
 from syncnorm.torch.call import Call
 from syncnorm.torch.eager.autograd import GRAD_DUMMY, wants_gradient
 from syncnorm.torch.groups.process_group import TorchGroup
@@ -82,4 +82,4 @@ def _group_at(address: int) -> tuple[str, int]:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _tag_of(name: str | None) -> int:
-    return constant_tag(name)
+    return constant_tag(layer_tag(name))

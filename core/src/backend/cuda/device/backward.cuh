@@ -24,7 +24,8 @@ enum class Derivative {
 
 __device__ inline bool ranks_agree(const BackwardChannels& channels) {
   return channels.total == nullptr ||
-         hashes_agree(channels.total, BackwardWire::kHash, channels.group_size);
+         hashes_agree(channels.wire[BackwardWire::kHash], channels.total, BackwardWire::kHash,
+                      channels.group_size);
 }
 
 __device__ inline double weight_of(const BackwardChannels& channels, std::int64_t i) {
@@ -197,7 +198,8 @@ struct GradTerms : GradSource<T_, V, kDerivative> {
     const auto [origin, unit] = standardization_of(channels, channel);
     const auto lo = static_cast<double>(mean_lo<A>(origin));
     wire[BackwardWire::weight(channels.c, channel)] = (sums[1] - lo * sums[0]) * unit;
-    if (channel == 0) write_hash(hash, BackwardWire::kHash, wire);
+    if (channel == 0)
+      write_hash(following_hash(channels.saved[Saved::kHash], hash), BackwardWire::kHash, wire);
   }
 };
 

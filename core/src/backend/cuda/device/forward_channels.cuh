@@ -19,10 +19,8 @@ __device__ inline bool is_frozen(const ForwardChannels& channels) {
 
 // Whether all ranks are in the same call.
 __device__ inline bool ranks_agree(const ForwardChannels& channels) {
-  if (is_frozen(channels)) return true;
-  return hashes_agree(channels.total, ForwardWire::kHash, channels.group_size) &&
-         (channels.center_total == nullptr ||
-          hashes_agree(channels.center_total, CenterWire::kHash, channels.group_size));
+  return is_frozen(channels) ||
+         hashes_agree(channels.wire, channels.total, channels.center_total, channels.group_size);
 }
 
 __device__ inline Statistics statistics(const ForwardChannels& channels, std::int64_t i) {
@@ -95,7 +93,7 @@ __device__ void finish_channels(const ForwardChannels& channels, bool agree) {
   if (channels.saved != nullptr && first) {
     channels.saved[Saved::kRankFactor] =
         is_frozen(channels) ? 0.0 : rank_factor_from(channels.wire, channels.total);
-    channels.saved[Saved::kRankFactor + 1] = 0.0;
+    channels.saved[Saved::kHash] = is_frozen(channels) ? 0.0 : channels.wire[ForwardWire::kHash];
   }
   if (!moves || channels.num_batches_tracked == nullptr) return;
   if (cumulative) __syncthreads();  // all have read it
