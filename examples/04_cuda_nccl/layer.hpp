@@ -56,10 +56,11 @@ class BatchNorm {
  private:
   static std::size_t channels(const syncnorm::Shape& x) { return static_cast<std::size_t>(x.c); }
 
-  // The tag is the layer's own number: in a graph the communicator's count of calls stands still.
+  // The number of the layer, and a constant in place of the communicator's count of forward passes,
+  // which stands still in a graph.
   static syncnorm::Options options() {
     syncnorm::Options options;
-    options.tag = 1;
+    options.tag = (std::uint64_t{1} << 32) + 1;
     return options;
   }
 

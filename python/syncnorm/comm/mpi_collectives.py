@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 _BLOCK = 500
 _CODE, _CODE_SQUARED, _FAILED_RANKS, _FAILED_RANK, _HEADER = range(5)
 _PAYLOAD = _BLOCK - _HEADER
-# The code of a sum is _SUM_CODE + its number of values. The sum of squared codes is exact as long as
+# The code of a sum is _SUM_CODE + its number of values. The sum of squared codes is exact while
 # size * code**2 < 2**53.
 _SPLIT_CODE, _BCAST_CODE, _SUM_CODE = 1, 2, 3
 

@@ -38,7 +38,7 @@ class Call(NamedTuple):
         mask: Positions that count in the statistics, (N, *spatial) or (N, 1, *spatial).
         group: The ranks: what `groups.resolve.resolve` takes as process_group.
         name: The layer's name.
-        tag: Identifies the layer to the other ranks, see syncnorm.tags. Compiled code uses the name.
+        tag: Identifies the layer, see syncnorm.tags. Compiled code uses the name.
         timeout: Seconds that an all-reduce may take; None: the timeout of the process group.
         update_in_backward: Update `running` also in a call inside a backward pass, which repeats an
             earlier call (activation checkpointing). Compiled code never does.

@@ -87,7 +87,9 @@ def test_two_passes_of_one_layer(world: World) -> None:
             re.search(rf"{ranks}: in backward of 'bn' \(call (\d+)\)", error)
             for ranks in ("rank 0", "ranks 1-2")
         )
-        assert one and two and int(two[1]) == int(one[1]) + 1, error
+        assert one is not None, error
+        assert two is not None, error
+        assert int(two[1]) == int(one[1]) + 1
 
 
 def test_lengths_that_are_alike_modulo_a_prime(world: World) -> None:
