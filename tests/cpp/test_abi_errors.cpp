@@ -86,7 +86,7 @@ TEST_CASE("the unspoiled call is accepted") {
 
 TEST_CASE("wrong options and shapes are refused before anything is written") {
   refused("shape.n is -1", [](Call& c) { c.shape.n = -1; });
-  refused("more values than can be addressed", [](Call& c) { c.shape.s = INT64_MAX / 4; });
+  refused("is too large", [](Call& c) { c.shape.s = INT64_MAX / 4; });
   refused("shape.dtype is 9", [](Call& c) { c.shape.dtype = static_cast<syncnorm_dtype>(9); });
   refused("shape.layout", [](Call& c) { c.shape.layout = static_cast<syncnorm_layout>(2); });
   refused("options.eps is -1", [](Call& c) { c.options.eps = -1; });

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstdint>
 #include <initializer_list>
 #include <limits>
 
@@ -66,6 +67,16 @@ TEST_CASE("the factor on the running variance is 1 where its count allows no oth
   CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED, 1, 1, 1) == 1.0);
   CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED_RANK, 0, 5, 2) == 1.0);
   CHECK(variance_factor(SYNCNORM_VARIANCE_UNBIASED_LOCAL, 0, 5, 2) == 1.0);
+}
+
+TEST_CASE("counting batches never wraps, and never divides by zero") {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  CHECK(next_batch(0) == 1);
+  CHECK(next_batch(41) == 42);
+  CHECK(next_batch(most - 1) == most);
+  CHECK(next_batch(most) == most);
+  CHECK(next_batch(-1) == 1);
+  CHECK(next_batch(std::numeric_limits<std::int64_t>::min()) == 1);
 }
 
 TEST_CASE("eps is added, or is the least variance") {

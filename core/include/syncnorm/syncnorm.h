@@ -24,7 +24,8 @@
  *   Memory     The library allocates no device memory and keeps no pointer after a call returns
  *              (for a device stream: after the enqueued work has run; callbacks: until their handle
  *              is destroyed). The caller owns every buffer. Inputs are not written. Unless said
- *              otherwise an output must not overlap another buffer of the call.
+ *              otherwise an output must not overlap another buffer of the call; among the buffers
+ *              of args that is checked.
  *   Streams    On a device all work is enqueued on launch->stream and the call returns without
  *              waiting; it can be captured in a CUDA graph. The calling thread's current device is
  *              the same afterwards. On the CPU the call returns when the work is done.
@@ -37,14 +38,15 @@
  *              threads and exec. The library is not to be unloaded (on Linux dlclose leaves it).
  *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are
  *              none. Index of (n, c, s): channels first (n*C + c)*S + s, channels last
- *              (n*S + s)*C + c, dense. N, C, S >= 0; a rank with no values takes part like any
- *              other.
+ *              (n*S + s)*C + c, dense. N, C, S >= 0, with a product of at most 2^48 where a size of
+ *              0 counts as 1; a rank with no values takes part like any other.
  *   Numbers    NaN and infinity in a channel stay visible in it. The same call, given the same
  *              sums, gives the same bits again; on the CPU they do not depend on the number of
  *              threads.
  *   Structs    Begin with struct_size = sizeof(the struct as the caller compiled it); zero the rest
  *              and set what you use, or start from the SYNCNORM_*_INIT macros. Members are only
- *              ever appended: docs/abi.md says what may change when.
+ *              ever appended: docs/abi.md says what may change when. A struct_size above 4096 is
+ *              refused.
  */
 #ifndef SYNCNORM_SYNCNORM_H_
 #define SYNCNORM_SYNCNORM_H_
@@ -231,8 +233,8 @@ typedef struct syncnorm_launch {
   void* workspace;       /* scratch in the device's memory, 64-byte aligned, any content; free
                             for other use after the call, on a device for work on the same stream */
   size_t workspace_size; /* bytes, at least syncnorm_sizes.workspace_size */
-  int32_t num_threads;   /* CPU: threads to use, >= 1, this one among them; the others are the
-                            library's, shared by all calls of the process */
+  int32_t num_threads;   /* CPU: threads to use, from 1 to 4096, this one among them; the others
+                            are the library's, shared by all calls of the process */
   int32_t* status;       /* NULL, or a word in the device's memory or in host memory that the device
                             can access (cudaHostAlloc): there the host may look at it without
                             waiting. It is set to SYNCNORM_DESYNC where the ranks disagree, by a
@@ -284,7 +286,9 @@ typedef struct syncnorm_forward_args {
   syncnorm_vector running_mean;   /* both or neither; updated unless the whole group is empty. */
   syncnorm_vector running_var;    /* In syncnorm_infer: the statistics to use, needed, read only. */
   int64_t* num_batches_tracked; /* NULL, or one value: incremented whenever the running statistics
-                                   are updated; needed for SYNCNORM_MOMENTUM_CUMULATIVE */
+                                   are updated; needed for SYNCNORM_MOMENTUM_CUMULATIVE. A negative
+                                   value, or 2^63 - 1, is refused on the CPU; on a device, where it
+                                   is not looked at before, it counts as 0, or stays */
   void* y;                      /* output; may be the same buffer as residual, and as x in place or
                                    where no backward pass follows */
   double* saved;                /* output; NULL where no backward pass follows */
@@ -304,8 +308,8 @@ SYNCNORM_API syncnorm_status syncnorm_moments(const syncnorm_shape* shape,
 /* Phase 2, only where sizes.center_wire_length > 0. Writes
  * center_wire = [ h, h^2, W*(var + (mean - mean of the group)^2)[C], 0 if C is odd ], of
  * sizes.center_wire_length values. Its sum over the group is center_total. group_size: the number
- * of wires in total, >= 1. Needs no workspace. SYNCNORM_DESYNC as in syncnorm_normalize, on the
- * CPU. */
+ * of wires in total, from 1 to 2^21. Needs no workspace. SYNCNORM_DESYNC as in syncnorm_normalize,
+ * on the CPU. */
 SYNCNORM_API syncnorm_status syncnorm_center(const syncnorm_shape* shape,
                                              const syncnorm_options* options, int64_t group_size,
                                              const double* wire, const double* total,
@@ -334,8 +338,9 @@ SYNCNORM_API syncnorm_status syncnorm_update_running(
 
 /* Where a collective gathers but does not sum float64: total[length] = the sum of
  * gathered[ranks][length], wires of any phase, added in the order of the ranks, so that every rank
- * gets the same bits, those of a communicator over threads. ranks, length >= 0; of no rank the sum
- * is zero. total is another buffer than gathered. Needs no workspace. */
+ * gets the same bits, those of a communicator over threads. ranks, length >= 0, with a product of
+ * at most 2^48; of no rank the sum is zero. total is another buffer than gathered. Needs no
+ * workspace. */
 SYNCNORM_API syncnorm_status syncnorm_add_wires(const double* gathered, int64_t ranks,
                                                 int64_t length, double* total,
                                                 const syncnorm_launch* launch);

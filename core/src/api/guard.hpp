@@ -30,6 +30,9 @@ syncnorm_status guarded(Body&& body) noexcept {
   }
 }
 
+// More than a struct will ever have: beyond it struct_size is not one, and nothing is read.
+inline constexpr std::size_t kMaxStructSize = 4096;
+
 // The caller's struct as this library knows it. An older caller's is shorter: the rest is defaults.
 // A newer caller's is longer: what it adds must be zero, for we do not know what it asks for.
 // first_size is the struct's size in version 0.1, the shortest there is.
@@ -38,7 +41,8 @@ Struct read_struct(const char* name, const Struct* from, const Struct& defaults,
                    std::size_t first_size = sizeof(Struct)) {
   check(from != nullptr, name, " is NULL; expected a struct");
   const std::size_t size = from->struct_size;
-  check(size >= first_size, name, "->struct_size is ", size, "; expected sizeof = ", sizeof(Struct),
+  check(size >= first_size && size <= kMaxStructSize, name, "->struct_size is ", size,
+        "; expected sizeof = ", sizeof(Struct),
         " (initialize the struct with its SYNCNORM_*_INIT macro)");
   Struct result = defaults;
   std::memcpy(&result, from, size < sizeof(Struct) ? size : sizeof(Struct));
@@ -55,7 +59,7 @@ template <class Struct>
 void write_struct(const char* name, Struct* to, const Struct& value) {
   check(to != nullptr, name, " is NULL; expected room for a struct");
   const std::size_t size = to->struct_size;
-  check(size >= sizeof(std::size_t), name, "->struct_size is ", size,
+  check(size >= sizeof(std::size_t) && size <= kMaxStructSize, name, "->struct_size is ", size,
         "; expected sizeof = ", sizeof(Struct), " (set it before the call)");
   std::memcpy(to, &value, size < sizeof(Struct) ? size : sizeof(Struct));
   to->struct_size = size;

@@ -70,6 +70,13 @@ constexpr SYNCNORM_HOST_DEVICE double variance_factor(syncnorm_variance_factor k
   return bessel(group_count);
 }
 
+// num_batches_tracked after one more batch. On a device it is not validated: a negative count is 0,
+// and the greatest one stays.
+constexpr SYNCNORM_HOST_DEVICE std::int64_t next_batch(std::int64_t batches) {
+  if (batches < 0) return 1;
+  return batches < INT64_MAX ? batches + 1 : batches;
+}
+
 // momentum itself, or 1/batches for the cumulative average after `batches` batches.
 constexpr SYNCNORM_HOST_DEVICE double running_momentum(double momentum, std::int64_t batches) {
   return momentum == SYNCNORM_MOMENTUM_CUMULATIVE ? 1.0 / static_cast<double>(batches) : momentum;

@@ -67,7 +67,7 @@ void center(const Problem& problem, const Exchange& exchange, const double* loca
 void normalize(const Problem& problem, const syncnorm_forward_args& args, const Exchange& exchange,
                const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, launch);
-  validate_normalize(problem, args);
+  validate_normalize(problem, args, launch.device);
   validate_totals(problem, exchange);
   backend.normalize(problem, args, exchange, launch);
 }
@@ -75,15 +75,14 @@ void normalize(const Problem& problem, const syncnorm_forward_args& args, const 
 void update_running(const Problem& problem, const syncnorm_forward_args& args,
                     const Exchange& exchange, const syncnorm_launch& launch) {
   const Backend& backend = prepare_without_workspace(launch);
-  validate_running(problem, args);
+  validate_running(problem, args, launch.device);
   validate_totals(problem, exchange);
   backend.update_running(problem, args, exchange, launch);
 }
 
 void add_wires(const GatheredWires& wires, double* total, const syncnorm_launch& launch) {
   const Backend& backend = prepare_without_workspace(launch);
-  check(wires.ranks >= 0, "ranks is ", wires.ranks, "; expected the number of wires, >= 0");
-  check(wires.length >= 0, "length is ", wires.length, "; expected the values of a wire, >= 0");
+  validate_gathered(wires.ranks, wires.length);
   if (wires.length == 0) return;
   check(total != nullptr, "total is NULL; expected room for ", wires.length, " float64 values");
   check(wires.values != nullptr || wires.ranks == 0, "gathered is NULL; expected ", wires.ranks,
@@ -102,7 +101,7 @@ void infer(const Problem& problem, const syncnorm_forward_args& args,
 void forward(const Problem& problem, const syncnorm_forward_args& args, Communicator* comm,
              const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, launch);
-  validate_normalize(problem, args);
+  validate_normalize(problem, args, launch.device);
   const WireSpace space = wire_space(problem, backend, launch.workspace);
   if (comm == nullptr || comm->size() == 1) {
     const double hash = call_hash(problem, Pass::kForward, problem.options.tag);

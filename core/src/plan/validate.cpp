@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "plan/limits.hpp"
+#include "plan/overlap.hpp"
 #include "plan/support_table.hpp"
 #include "support/error.hpp"
 
@@ -24,12 +26,10 @@ void check_size(const char* name, std::int64_t value) {
   check(value >= 0, "shape.", name, " is ", value, "; a size must not be negative");
 }
 
-void check_addressable(const syncnorm_shape& shape) {
-  if (shape.n == 0 || shape.c == 0 || shape.s == 0) return;
-  const std::int64_t limit =
-      std::numeric_limits<std::int64_t>::max() / static_cast<std::int64_t>(sizeof(double));
-  check(shape.n <= limit / shape.c && shape.n * shape.c <= limit / shape.s, "shape (N, C, S) = (",
-        shape.n, ", ", shape.c, ", ", shape.s, ") has more values than can be addressed");
+void check_limits(const syncnorm_shape& shape) {
+  check(fits({shape.n, shape.c, shape.s}), "shape (N, C, S) = (", shape.n, ", ", shape.c, ", ",
+        shape.s, ") is too large; expected sizes with a product of at most 2^48 = ", kMaxValues,
+        ", a size of 0 counted as 1");
 }
 
 // In place the activation is inverted.
@@ -109,7 +109,7 @@ Problem validate_problem(const syncnorm_shape& shape, const syncnorm_options& op
   check(is_dtype(shape.dtype), "shape.dtype is ", static_cast<int>(shape.dtype),
         "; expected SYNCNORM_FLOAT16, SYNCNORM_BFLOAT16, SYNCNORM_FLOAT32 or SYNCNORM_FLOAT64");
   check_choice("shape.layout", shape.layout, SYNCNORM_CHANNELS_LAST);
-  check_addressable(shape);
+  check_limits(shape);
   check_options(options);
   return {shape.n, shape.c, shape.s, shape.dtype, shape.layout, options};
 }
@@ -124,7 +124,8 @@ void validate_launch(const syncnorm_launch& launch, std::size_t workspace_size) 
   check(reinterpret_cast<std::uintptr_t>(launch.control) % kWorkspaceAlignment == 0,
         "launch.control is not aligned to ", kWorkspaceAlignment, " bytes");
   if (launch.device != SYNCNORM_CPU) return;
-  check(launch.num_threads >= 1, "launch.num_threads is ", launch.num_threads, "; expected >= 1");
+  check(launch.num_threads >= 1 && launch.num_threads <= kMaxThreads, "launch.num_threads is ",
+        launch.num_threads, "; expected a number of threads from 1 to ", kMaxThreads);
   check(launch.stream == nullptr, "launch.stream is set but launch.device is the CPU; pass NULL");
 }
 
@@ -132,20 +133,41 @@ void validate_moments(const Problem& problem, const syncnorm_forward_args& args)
   check_pointer("x", args.x, problem.size() > 0);
 }
 
-void validate_running(const Problem& problem, const syncnorm_forward_args& args) {
+namespace {
+
+void check_running(const Problem& problem, const syncnorm_forward_args& args,
+                   syncnorm_device device) {
   check_running_pair(problem, args);
   check(args.running_mean.data == nullptr || args.num_batches_tracked != nullptr ||
             problem.options.momentum != SYNCNORM_MOMENTUM_CUMULATIVE,
         "num_batches_tracked is NULL; the cumulative average (SYNCNORM_MOMENTUM_CUMULATIVE) needs "
         "it");
+  if (args.running_mean.data == nullptr || args.num_batches_tracked == nullptr ||
+      device != SYNCNORM_CPU)
+    return;
+  const std::int64_t batches = *args.num_batches_tracked;
+  check(batches >= 0 && batches < std::numeric_limits<std::int64_t>::max(),
+        "num_batches_tracked is ", batches,
+        "; expected the number of batches so far, from 0 to 2^63 - 2: set it to 0 for statistics "
+        "that have seen none");
 }
 
-void validate_normalize(const Problem& problem, const syncnorm_forward_args& args) {
+}  // namespace
+
+void validate_running(const Problem& problem, const syncnorm_forward_args& args,
+                      syncnorm_device device) {
+  check_running(problem, args, device);
+  check_overlap_running(problem, args);
+}
+
+void validate_normalize(const Problem& problem, const syncnorm_forward_args& args,
+                        syncnorm_device device) {
   check_pointer("x", args.x, problem.size() > 0);
   check_pointer("y", args.y, problem.size() > 0);
   check_residual(problem, args.residual);
   check_affine(problem, args.weight, args.bias);
-  validate_running(problem, args);
+  check_running(problem, args, device);
+  check_overlap_normalize(problem, args);
 }
 
 void validate_infer(const Problem& problem, const syncnorm_forward_args& args) {
@@ -155,6 +177,7 @@ void validate_infer(const Problem& problem, const syncnorm_forward_args& args) {
   check_affine(problem, args.weight, args.bias);
   check_running_pair(problem, args);
   check_pointer("running_mean", args.running_mean.data, problem.c > 0);
+  check_overlap_infer(problem, args);
 }
 
 void validate_backward(const Problem& problem, const syncnorm_backward_args& args,
@@ -175,14 +198,23 @@ void validate_backward(const Problem& problem, const syncnorm_backward_args& arg
         "dresidual is given and options.in_place is 1; in place there is no residual: pass NULL");
   check(args.dx == nullptr || args.dx != args.dresidual,
         "dx and dresidual are the same buffer; give each its own");
+  check_overlap_backward(problem, args);
 }
 
 void validate_exchange(const void* wire, const void* total, std::int64_t group_size) {
   check_pointer("wire", wire, true);
   check_pointer("total", total, true);
-  check(group_size >= 1, "group_size is ", group_size, "; expected the number of wires, >= 1");
+  check(group_size >= 1 && group_size <= kMaxGroupSize, "group_size is ", group_size,
+        "; expected the number of wires, from 1 to ", kMaxGroupSize);
   check(wire != total || group_size == 1,
         "total is the same buffer as wire; the sum must be out of place, both are needed");
+}
+
+void validate_gathered(std::int64_t ranks, std::int64_t length) {
+  check(ranks >= 0, "ranks is ", ranks, "; expected the number of wires, >= 0");
+  check(length >= 0, "length is ", length, "; expected the values of a wire, >= 0");
+  check(fits({ranks, length}), "ranks is ", ranks, " and length is ", length,
+        "; expected at most 2^48 = ", kMaxValues, " values in all");
 }
 
 void validate_center_total(const Problem& problem, const void* center_total) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "plan/problem.hpp"
 #include "syncnorm/syncnorm.h"
@@ -14,8 +15,9 @@ Problem validate_problem(const syncnorm_shape& shape, const syncnorm_options& op
 void validate_launch(const syncnorm_launch& launch, std::size_t workspace_size);
 
 void validate_moments(const Problem&, const syncnorm_forward_args&);
-void validate_normalize(const Problem&, const syncnorm_forward_args&);
-void validate_running(const Problem&, const syncnorm_forward_args&);
+// num_batches_tracked is read where it is in host memory, which `device` says.
+void validate_normalize(const Problem&, const syncnorm_forward_args&, syncnorm_device device);
+void validate_running(const Problem&, const syncnorm_forward_args&, syncnorm_device device);
 void validate_infer(const Problem&, const syncnorm_forward_args&);
 
 enum class BackwardPhase { kGradMoments, kGradInput, kBoth, kInfer };
@@ -23,6 +25,8 @@ void validate_backward(const Problem&, const syncnorm_backward_args&, BackwardPh
 
 // The vectors that travel: `wire` and `total` must be there and differ; group_size >= 1.
 void validate_exchange(const void* wire, const void* total, std::int64_t group_size);
+// The lengths of gathered wires: neither negative nor too many values in all.
+void validate_gathered(std::int64_t ranks, std::int64_t length);
 void validate_center_total(const Problem&, const void* center_total);
 
 }  // namespace syncnorm

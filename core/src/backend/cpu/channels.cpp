@@ -118,7 +118,7 @@ bool updates_running(const syncnorm_forward_args& args, const Exchange& exchange
 void update_running(const Problem& problem, ChannelRange range, const syncnorm_forward_args& args,
                     const Exchange& exchange) {
   const std::int64_t batches =
-      args.num_batches_tracked == nullptr ? 1 : *args.num_batches_tracked + 1;
+      args.num_batches_tracked == nullptr ? 1 : next_batch(*args.num_batches_tracked);
   const double momentum = running_momentum(problem.options.momentum, batches);
   const double factor =
       variance_factor(problem.options.variance_factor, exchange.wire[ForwardWire::kCount],

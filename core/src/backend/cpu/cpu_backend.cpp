@@ -9,6 +9,7 @@
 #include "backend/cpu/scratch.hpp"
 #include "backend/cpu/thread_pool.hpp"
 #include "math/channel.hpp"
+#include "math/statistics.hpp"
 #include "math/wire.hpp"
 #include "support/error.hpp"
 
@@ -227,7 +228,8 @@ class CpuBackend final : public Backend {
 
  private:
   static void count_batch(const syncnorm_forward_args& args) {
-    if (args.num_batches_tracked != nullptr) ++*args.num_batches_tracked;
+    if (args.num_batches_tracked != nullptr)
+      *args.num_batches_tracked = next_batch(*args.num_batches_tracked);
   }
   static void update_all_running(const Problem& problem, const syncnorm_forward_args& args,
                                  const Exchange& exchange) {

@@ -101,18 +101,20 @@ inline Activation activation_of(const Problem& problem) {
 }
 
 // A tensor with one value per channel and sample is rows in either layout; one with a single
-// channel is one plane.
+// channel is one plane. One without values has no planes or rows, whatever its sizes are.
 inline bool is_rows(const Problem& problem) {
   return problem.c != 1 && (problem.layout == SYNCNORM_CHANNELS_LAST || problem.s == 1);
 }
 
 inline PlaneView plane_view(const Problem& problem) {
+  if (problem.size() == 0) return {0, problem.c, 0};
   if (problem.c == 1) return {1, 1, problem.n * problem.s};
   return {problem.n, problem.c, problem.s};
 }
 
 inline RowView row_view(const Problem& problem, bool masked) {
-  return {problem.n * problem.s, problem.c, value_size(problem), masked};
+  const std::int64_t rows = problem.size() == 0 ? 0 : problem.values_per_channel();
+  return {rows, problem.c, value_size(problem), masked};
 }
 
 }  // namespace syncnorm::cpu

@@ -20,10 +20,13 @@ __global__ __launch_bounds__(kThreads) void empty_moments_kernel(const std::uint
                                                                  ChannelIndex index,
                                                                  MomentsOutput output) {
   __shared__ double scratch[kWarp];
-  double count = 0;
-  for (std::int64_t p = threadIdx.x; p < index.positions; p += blockDim.x)
-    count += mask == nullptr || mask[p] != 0 ? 1.0 : 0.0;
-  count = sum_of_block(count, scratch);
+  double count = static_cast<double>(index.positions);
+  if (mask != nullptr) {
+    count = 0;
+    for (std::int64_t p = threadIdx.x; p < index.positions; p += blockDim.x)
+      count += mask[p] != 0 ? 1.0 : 0.0;
+    count = sum_of_block(count, scratch);
+  }
   if (threadIdx.x == 0)
     write_forward_header(rank_weight(output.weighting, count, output.samples), count, output.hash,
                          output.wire);

@@ -81,9 +81,9 @@ __device__ void finish_channels(const ForwardChannels& channels, bool agree) {
   const bool cumulative = moves && channels.momentum == SYNCNORM_MOMENTUM_CUMULATIVE;
   if (cumulative && blockIdx.x != 0) return;
   const double momentum =
-      moves
-          ? running_momentum(channels.momentum, cumulative ? *channels.num_batches_tracked + 1 : 1)
-          : 0.0;
+      moves ? running_momentum(channels.momentum,
+                               cumulative ? next_batch(*channels.num_batches_tracked) : 1)
+            : 0.0;
   const std::int64_t step = static_cast<std::int64_t>(blockDim.x) * (cumulative ? 1 : gridDim.x);
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
        i < channels.c; i += step) {
@@ -97,7 +97,7 @@ __device__ void finish_channels(const ForwardChannels& channels, bool agree) {
   }
   if (!moves || channels.num_batches_tracked == nullptr) return;
   if (cumulative) __syncthreads();  // all have read it
-  if (first) ++*channels.num_batches_tracked;
+  if (first) *channels.num_batches_tracked = next_batch(*channels.num_batches_tracked);
 }
 
 }  // namespace syncnorm::cuda
