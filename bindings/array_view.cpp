@@ -3,7 +3,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "docstrings.hpp"
@@ -44,6 +46,47 @@ DLDevice normalized(DLDevice device) noexcept {
     case kDLCUDAManaged: return {kDLCUDA, device.device_id};
     default: return device;
   }
+}
+
+constexpr int kMaxAxes = 64;  // as in NumPy; no framework has more
+
+// Sizes of 0 count as 1, because products of some of the axes are needed too.
+void check_shape(const ArrayView& view, const char* name) {
+  std::int64_t bytes = std::max<std::int64_t>(view.item_size(), 1);
+  for (int axis = 0; axis < view.ndim; ++axis) {
+    const std::int64_t size = view.shape[axis];
+    if (size < 0) fail_argument(name, ": got a size of ", size, ", expected sizes >= 0");
+    if (__builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes))
+      fail_argument(name, ": got shape ", tuple_text(view.shape, view.ndim), " of ",
+                    dtype_name(view.dtype), ", expected a shape with a product that fits 63 bits");
+  }
+}
+
+// Bytes that an array spans, relative to its first element.
+struct Span {
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+// nullopt where the span does not fit 64 bits. Strides are in units of `stride_size` bytes.
+template <class Integer>
+std::optional<Span> span_of(const Integer* shape, const Integer* strides, int ndim,
+                            std::int64_t stride_size, std::int64_t item_size) {
+  Span span{0, item_size};
+  for (int axis = 0; axis < ndim; ++axis) {
+    if (shape[axis] == 0) return Span{0, 0};
+    std::int64_t reach = 0;
+    std::int64_t& bound = strides[axis] < 0 ? span.begin : span.end;
+    if (__builtin_mul_overflow(shape[axis] - 1, strides[axis], &reach) ||
+        __builtin_mul_overflow(reach, stride_size, &reach) ||
+        __builtin_add_overflow(bound, reach, &bound))
+      return std::nullopt;
+  }
+  return span;
+}
+
+std::optional<Span> span_of(const ArrayView& view) {
+  return span_of(view.shape, view.strides, view.ndim, view.item_size(), view.item_size());
 }
 
 PyObject* array_type = nullptr;  // borrowed; the module outlives every call
@@ -96,17 +139,28 @@ class ExchangeTables {
 ExchangeTables exchange_tables;  // guarded by the GIL
 
 ArrayView view_of_dlpack(nb::handle object, const DLPackExchangeAPI* table, const char* name) {
-  DLTensor tensor;
+  DLTensor tensor{};
   if (table->dltensor_from_py_object_no_sync(object.ptr(), &tensor) != 0) nb::raise_python_error();
+  if (tensor.ndim < 0 || tensor.ndim > kMaxAxes)
+    fail_argument(name, ": got a DLPack tensor with ", tensor.ndim, " axes, expected 0 to ",
+                  kMaxAxes);
+  if (tensor.ndim > 0 && tensor.shape == nullptr)
+    fail_argument(name, ": got a DLPack tensor without a shape, expected one size per axis");
   if (tensor.ndim > 0 && tensor.strides == nullptr)
     fail_type(name, ": got a DLPack tensor without strides, expected strides: pass an Array");
-  return {static_cast<char*>(tensor.data) + tensor.byte_offset,
-          tensor.shape,
-          tensor.strides,
-          tensor.ndim,
-          tensor.dtype,
-          normalized(tensor.device),
-          false};
+  if (tensor.dtype.lanes != 1)
+    fail_argument(name, ": got a DLPack tensor with ", tensor.dtype.lanes,
+                  " lanes per element, expected 1");
+  const auto first = reinterpret_cast<std::uintptr_t>(tensor.data);
+  const ArrayView view{first == 0 ? nullptr : reinterpret_cast<void*>(first + tensor.byte_offset),
+                       tensor.shape,
+                       tensor.strides,
+                       tensor.ndim,
+                       tensor.dtype,
+                       normalized(tensor.device),
+                       false};
+  check_shape(view, name);
+  return view;
 }
 
 }  // namespace
@@ -128,23 +182,15 @@ bool ArrayView::is_contiguous() const noexcept {
   return dense;
 }
 
-ArrayView::Extent ArrayView::extent() const noexcept {
-  const auto first = reinterpret_cast<std::uintptr_t>(data);
-  std::int64_t below = 0;
-  std::int64_t above = 0;
-  for (int axis = 0; axis < ndim; ++axis) {
-    const std::int64_t reach = (shape[axis] - 1) * strides[axis];
-    (reach < 0 ? below : above) += reach;
-  }
-  return {first + static_cast<std::uintptr_t>(below * item_size()),
-          first + static_cast<std::uintptr_t>((above + 1) * item_size())};
-}
-
 bool ArrayView::overlaps(const ArrayView& other) const noexcept {
   if (count() == 0 || other.count() == 0) return false;
-  const Extent mine = extent();
-  const Extent others = other.extent();
-  return mine.begin < others.end && others.begin < mine.end;
+  const Span mine = *span_of(*this);
+  const Span others = *span_of(other);
+  const auto at = [](const ArrayView& view, std::int64_t offset) {
+    return reinterpret_cast<std::uintptr_t>(view.data) + static_cast<std::uintptr_t>(offset);
+  };
+  return at(*this, mine.begin) < at(other, others.end) &&
+         at(other, others.begin) < at(*this, mine.end);
 }
 
 Array::Array(std::uintptr_t pointer, std::vector<std::int64_t> shape,
@@ -160,8 +206,28 @@ Array::Array(std::uintptr_t pointer, std::vector<std::int64_t> shape,
   if (shape_.size() != strides_.size())
     fail_argument("strides: got ", strides_.size(), " values, expected one for each of the ",
                   shape_.size(), " axes of shape");
-  for (const std::int64_t size : shape_)
-    if (size < 0) fail_argument("shape: got a size of ", size, ", expected sizes >= 0");
+  check_shape(view(), "shape");
+  check_extent();
+}
+
+void Array::check_extent() const {
+  const ArrayView self = view();
+  const std::optional<Span> span = span_of(self);
+  const bool wraps = !span || pointer_ < 0 - static_cast<std::uintptr_t>(span->begin) ||
+                     static_cast<std::uintptr_t>(span->end) > UINTPTR_MAX - pointer_;
+  if (self.count() > 0 && wraps)
+    fail_argument("strides: got ", tuple_text(self.strides, self.ndim), " for shape ",
+                  tuple_text(self.shape, self.ndim),
+                  ", expected strides that stay inside the address space");
+  if (buffer_ == nullptr || self.count() == 0) return;
+  const std::optional<Span> held =
+      span_of(buffer_->shape, buffer_->strides, buffer_->ndim, 1, buffer_->itemsize);
+  if (!held || span->begin < held->begin || span->end > held->end)
+    fail_argument("shape: got ", tuple_text(self.shape, self.ndim), " with strides ",
+                  tuple_text(self.strides, self.ndim), " of ", dtype_name(dtype_), ", the bytes ",
+                  span->begin, " to ", span->end, " from the first element, expected elements ",
+                  "inside the buffer, which has the bytes ", held ? held->begin : 0, " to ",
+                  held ? held->end : 0);
 }
 
 void Array::Release::operator()(Py_buffer* buffer) const noexcept {
@@ -189,6 +255,7 @@ Array::Array(HeldBuffer buffer, std::vector<std::int64_t> shape, std::vector<std
     : Array(reinterpret_cast<std::uintptr_t>(buffer->buf), std::move(shape), std::move(strides),
             dtype, "cpu", 0, buffer->readonly != 0, nb::object()) {
   buffer_ = std::move(buffer);
+  check_extent();
 }
 
 ArrayView Array::view() const noexcept {

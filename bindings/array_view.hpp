@@ -29,12 +29,7 @@ struct ArrayView {
   std::int64_t item_size() const noexcept { return dtype.bits / 8; }
   // Row-major without gaps; strides of axes with one element do not matter.
   bool is_contiguous() const noexcept;
-  // The addresses from the lowest element to the end of the highest. Requires count() > 0.
-  struct Extent {
-    std::uintptr_t begin;
-    std::uintptr_t end;
-  };
-  Extent extent() const noexcept;
+  // Requires an address range that does not wrap, which the constructors of Array check.
   bool overlaps(const ArrayView& other) const noexcept;
 };
 
@@ -55,6 +50,8 @@ class Array {
   };
   using HeldBuffer = std::unique_ptr<Py_buffer, Release>;
   static HeldBuffer hold(nb::handle object);
+  // The elements lie between addresses that exist, and inside the buffer if there is one.
+  void check_extent() const;
   Array(HeldBuffer buffer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
         const std::string& dtype);
 
@@ -69,7 +66,9 @@ class Array {
 };
 
 // Reads an array argument without copying, converting or synchronizing. Raises ArgumentTypeError if
-// `object` is neither an Array nor of a type with DLPack's C exchange table.
+// `object` is neither an Array nor of a type with DLPack's C exchange table, and
+// InvalidArgumentError for a shape whose products wrap: count() and the checks of strides need none
+// after that.
 ArrayView view_of(nb::handle object, const char* name);
 
 bool same_dtype(DLDataType a, DLDataType b) noexcept;

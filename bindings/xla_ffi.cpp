@@ -122,8 +122,13 @@ syncnorm_status add_up(const Frame& frame) {
   const XLA_FFI_Buffer& sum = frame.at("total");
   const std::int64_t ranks = gathered.rank > 0 ? gathered.dims[0] : 0;
   const std::int64_t length = doubles_in(sum);
+  std::int64_t values = 0;
+  if (__builtin_mul_overflow(ranks, length, &values))
+    throw Failure(XLA_FFI_Error_Code_INVALID_ARGUMENT,
+                  concat("gathered: got ", ranks, " wires of ", length,
+                         " values, expected a number of values that fits 63 bits"));
   const syncnorm_launch launch = launch_of(frame);
-  return syncnorm_add_wires(as_doubles(gathered, "gathered", ranks * length), ranks, length,
+  return syncnorm_add_wires(as_doubles(gathered, "gathered", values), ranks, length,
                             as_doubles(sum, "total", length), &launch);
 }
 

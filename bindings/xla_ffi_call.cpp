@@ -1,5 +1,8 @@
 #include "xla_ffi_call.hpp"
 
+#include <algorithm>
+#include <cstdint>
+
 #include "errors.hpp"
 #include "option_names.hpp"
 
@@ -58,7 +61,7 @@ syncnorm_launch launch_of(const Frame& frame) {
   return launch;
 }
 
-std::int64_t doubles_in(const XLA_FFI_Buffer& buffer) noexcept {
+std::int64_t doubles_in(const XLA_FFI_Buffer& buffer) {
   return count_of(buffer) / (buffer.dtype == XLA_FFI_DataType_U32 ? 2 : 1);
 }
 
@@ -102,7 +105,9 @@ void Call::read_shape() {
 
 void Call::read_launch() {
   launch_ = launch_of(frame_);
-  launch_.num_threads = static_cast<std::int32_t>(frame_.integer("num_threads"));
+  // A number beyond the type is refused by the core as any other that is too large.
+  launch_.num_threads = static_cast<std::int32_t>(
+      std::clamp<std::int64_t>(frame_.integer("num_threads"), INT32_MIN, INT32_MAX));
   const XLA_FFI_Buffer& workspace = frame_.at("workspace");
   if (workspace.dtype != XLA_FFI_DataType_U8) fail("workspace: expected uint8");
   launch_.workspace = workspace.data;

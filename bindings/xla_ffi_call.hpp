@@ -50,7 +50,7 @@ class Call {
 // Device and stream of a call, for functions without a workspace.
 syncnorm_launch launch_of(const Frame& frame);
 // Number of float64 values, stored as float64 or uint32.
-std::int64_t doubles_in(const XLA_FFI_Buffer& buffer) noexcept;
+std::int64_t doubles_in(const XLA_FFI_Buffer& buffer);
 // The float64 values; throws Failure for another type or length.
 double* as_doubles(const XLA_FFI_Buffer& buffer, std::string_view name, std::int64_t length);
 

@@ -146,9 +146,13 @@ std::string_view Frame::text(std::string_view name) const {
   return view(*static_cast<const XLA_FFI_ByteSpan*>(found));
 }
 
-std::int64_t count_of(const XLA_FFI_Buffer& buffer) noexcept {
+std::int64_t count_of(const XLA_FFI_Buffer& buffer) {
   std::int64_t product = 1;
-  for (std::int64_t axis = 0; axis < buffer.rank; ++axis) product *= buffer.dims[axis];
+  for (std::int64_t axis = 0; axis < buffer.rank; ++axis)
+    if (buffer.dims[axis] < 0 || __builtin_mul_overflow(product, buffer.dims[axis], &product))
+      throw Failure(XLA_FFI_Error_Code_INVALID_ARGUMENT,
+                    concat("the call has an array of size ", buffer.dims[axis], " on axis ", axis,
+                           ", expected sizes >= 0 with a product that fits 63 bits"));
   return product;
 }
 

@@ -62,6 +62,7 @@ class Frame {
   std::string_view operands_, results_;
 };
 
-std::int64_t count_of(const XLA_FFI_Buffer& buffer) noexcept;
+// Number of values. Throws Failure if it does not fit 63 bits.
+std::int64_t count_of(const XLA_FFI_Buffer& buffer);
 
 }  // namespace syncnorm::bindings::xla
