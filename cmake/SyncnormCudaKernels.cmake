@@ -8,6 +8,7 @@ function(syncnorm_add_cuda target host)
     $<TARGET_PROPERTY:${host},INTERFACE_INCLUDE_DIRECTORIES>)
   target_include_directories(${target} SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   syncnorm_compile_options(${target})
+  syncnorm_harden(${target})
   target_compile_features(${target} PRIVATE cuda_std_20)
   set_target_properties(${target} PROPERTIES
     CUDA_EXTENSIONS OFF
