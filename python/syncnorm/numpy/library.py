@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,8 +13,6 @@ from syncnorm.arrays.library import ArrayLibrary
 
 NumpyArray: TypeAlias = "np.ndarray[Any, Any]"
 
-_ALIGNMENT = 64  # bytes; required by the core for a workspace
-_CACHED_BYTES = 1 << 24  # a larger workspace is freed after its call
 _DTYPES = frozenset(
     ("float16", "bfloat16", "float32", "float64", "int64", "int32", "uint8", "bool")
 )
@@ -27,7 +24,6 @@ class NumpyLibrary(ArrayLibrary[NumpyArray]):
 
     def __init__(self) -> None:
         self._dtype_names: dict[np.dtype[Any], str] = {}
-        self._cache = threading.local()
 
     def as_array(self, value: Any, name: str) -> NumpyArray:
         if type(value) is np.ndarray:
@@ -83,26 +79,16 @@ class NumpyLibrary(ArrayLibrary[NumpyArray]):
     def placement(
         self,
         x: NumpyArray,  # noqa: ARG002
-        workspace_size: int,
+        workspace_size: int,  # noqa: ARG002
         threads: int | None,
         comm: Communicator | None,
     ) -> dict[str, Any]:
         return {
-            "workspace": self._workspace(workspace_size),
+            # The core's bindings allocate one for each call. A cached one would be shared with the
+            # calls that a callback of this call makes.
+            "workspace": None,
             "num_threads": _default_threads(comm) if threads is None else threads,
         }
-
-    def _workspace(self, size: int) -> _core.Array:
-        """Return a workspace of at least this many bytes, cached for each thread."""
-        cached: _core.Array | None = getattr(self._cache, "workspace", None)
-        if cached is not None and size <= self._cache.size:
-            return cached
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT
-        workspace = self.view(memory[start : start + size], (size,), (1,), "workspace")
-        if size <= _CACHED_BYTES:
-            self._cache.workspace, self._cache.size = workspace, size
-        return workspace
 
 
 def _from_dlpack(value: Any, name: str) -> NumpyArray:
