@@ -1,7 +1,9 @@
 // How an NCCL communicator fails after it was made: each failure once, with the first reason, and
 // nothing hangs.
+#include <functional>
 #include <optional>
 
+#include "comm/interrupt.hpp"
 #include "nccl_ranks.hpp"
 
 namespace {
@@ -274,6 +276,43 @@ TEST_CASE("many threads that abort at once: one reason, one abort") {
   const Outcome first = outcome_of([&] { rank->poll(); });
   check_failed(first, SYNCNORM_INTERNAL, {"thread "});
   check_stays_failed(*rank, SYNCNORM_INTERNAL, first->what());
+}
+
+// A check of this thread that ends the wait of `call`.
+Outcome interrupted(const std::function<void()>& call) {
+  set_interrupt_check([] { return 1; });
+  const Outcome outcome = outcome_of(call);
+  set_interrupt_check(nullptr);
+  return outcome;
+}
+
+TEST_CASE("a wait for a stream is interrupted") {
+  const NcclTest test;
+  auto rank = make_one(kNoWatchdog);
+  Buffers buffers;
+  nccl_double_set("STALL", "AllReduce");
+  enqueue(*rank, buffers);
+  check_failed(interrupted([&] { rank->wait(nullptr, kAmple); }), SYNCNORM_INTERNAL,
+               {"rank 0 of 1", "interrupted", "a wait for its stream"});
+  check_stays_failed(*rank, SYNCNORM_INTERNAL, "interrupted");
+}
+
+TEST_CASE("a split that hangs inside NCCL is interrupted") {
+  const NcclTest test;
+  auto rank = make_one(kNoWatchdog);
+  nccl_double_set("HANG", "CommSplit");
+  check_failed(interrupted([&] { rank->split(0, 0); }), SYNCNORM_INTERNAL,
+               {"rank 0 of 1", "interrupted", "ncclCommSplit"});
+  check_stays_failed(*rank, SYNCNORM_INTERNAL, "interrupted");
+}
+
+TEST_CASE("a creation that waits for the other ranks is interrupted") {
+  const NcclTest test;
+  const NcclId id = new_id();
+  check_failed(
+      interrupted([&] { make_nccl_communicator(id.data(), 0, 2, 0, timeouts(kAmple, kAmple)); }),
+      SYNCNORM_INTERNAL, {"rank 0 of 2", "interrupted", "ncclCommInitRankConfig"});
+  await([] { return nccl_double_alive() == 0; });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <limits>
 #include <thread>
 
+#include "comm/interrupt.hpp"
 #include "comm_contract.hpp"
 
 namespace {
@@ -102,6 +103,73 @@ TEST_CASE("NaN and infinity pass through a sum") {
   CHECK(total[0] == kInfinity);
   CHECK(std::isnan(total[1]));
   CHECK(std::isnan(total[2]));
+}
+
+// What the checks of the tests do, each in the thread that installs it.
+thread_local int looks = 0;
+thread_local Communicator* polled = nullptr;
+
+int never() {
+  ++looks;
+  return 0;
+}
+
+int at_the_third_look() { return ++looks == 3; }
+
+int poll_and_stop() {
+  polled->poll();  // no lock is held
+  return ++looks == 3;
+}
+
+TEST_CASE("a check of the waiting thread ends its wait and fails the group") {
+  Ranks ranks = make_thread_group(3, kAmple);
+  const auto outcomes = on_every_rank(ranks, [&](Communicator& rank) {
+    if (rank.rank() == 2) return;
+    if (rank.rank() == 0) {
+      looks = 0;
+      polled = &rank;
+      set_interrupt_check(&poll_and_stop);
+    }
+    sum(rank, {1.0});
+  });
+  const std::vector<std::string> words = {"rank 0 was interrupted", "sum of 1 values",
+                                          "missing: rank 2"};
+  check_failed(outcomes[0], SYNCNORM_INTERNAL, words);
+  check_failed(outcomes[1], SYNCNORM_INTERNAL, words);
+  check_failed(outcome_of([&] { ranks[2]->poll(); }), SYNCNORM_INTERNAL, words);
+}
+
+TEST_CASE("a check that lets the wait go on") {
+  Ranks ranks = make_thread_group(2, kAmple);
+  std::atomic<int> seen{0};
+  check_all_ok(on_every_rank(ranks, [&](Communicator& rank) {
+    looks = 0;
+    set_interrupt_check(&never);
+    if (rank.rank() == 1) sleep_for(kShort);
+    sum(rank, {1.0});
+    if (rank.rank() == 0) seen = looks;
+  }));
+  CHECK(seen > 0);
+  ranks = make_thread_group(2, kShort);
+  set_interrupt_check(&never);
+  const Outcome late = outcome_of([&] { sum(*ranks[0], {1.0}); });
+  set_interrupt_check(nullptr);
+  check_failed(late, SYNCNORM_TIMEOUT, {"missing: rank 1"});
+}
+
+// A rank that comes at the moment of the interrupt: both get the sum, or both the failure.
+TEST_CASE("a call has one outcome for all ranks, also when it is interrupted") {
+  for (int repeat = 0; repeat < 30; ++repeat) {
+    Ranks ranks = make_thread_group(2, kAmple);
+    const auto outcomes = on_every_rank(ranks, [repeat](Communicator& rank) {
+      looks = 0;
+      if (rank.rank() == 0) set_interrupt_check(&at_the_third_look);
+      if (rank.rank() == 1) sleep_for(0.14 + repeat * 0.001);
+      sum(rank, {1.0});
+    });
+    REQUIRE(!outcomes[0] == !outcomes[1]);
+    if (outcomes[0]) check_failed(outcomes[1], SYNCNORM_INTERNAL, {"rank 0 was interrupted"});
+  }
 }
 
 TEST_CASE("wrong groups are refused") {

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -6,6 +8,7 @@
 #include "api/handle.hpp"
 #include "comm/callback.hpp"
 #include "comm/deadline.hpp"
+#include "comm/interrupt.hpp"
 #include "comm/nccl.hpp"
 #include "comm/threads.hpp"
 
@@ -15,8 +18,13 @@ using namespace syncnorm::api;
 
 namespace {
 
-Communicator& checked(const syncnorm_comm* comm) {
+const syncnorm_comm& present(const syncnorm_comm* comm) {
   check(comm != nullptr, "comm is NULL; expected a communicator");
+  return *comm;
+}
+
+Communicator& checked(const syncnorm_comm* comm) {
+  require_home(present(comm));
   return *comm->communicator;
 }
 
@@ -37,6 +45,16 @@ syncnorm_nccl_options read_options(const syncnorm_nccl_options* options) {
 }
 
 }  // namespace
+
+void syncnorm::api::require_home(const syncnorm_comm& comm) {
+  if (!comm.home.left()) return;
+  const Communicator& self = *comm.communicator;
+  fail(SYNCNORM_UNSUPPORTED, "this communicator, rank ", self.rank(), " of ", self.size(), " (",
+       self.kind(), "), was created by process ", comm.home.pid(), ", got a call in process ",
+       getpid(),
+       ", a forked child of it: a group does not survive a fork. Create the group in the "
+       "child, or start workers that use it by spawn");
+}
 
 extern "C" syncnorm_status syncnorm_comm_create_threads(int32_t n, double timeout_s,
                                                         syncnorm_comm** comms) {
@@ -122,7 +140,7 @@ extern "C" syncnorm_status syncnorm_comm_split(syncnorm_comm* comm, int32_t colo
 extern "C" syncnorm_status syncnorm_comm_query(const syncnorm_comm* comm,
                                                syncnorm_comm_info* info) {
   return guarded([&] {
-    const Communicator& communicator = checked(comm);
+    const Communicator& communicator = *present(comm).communicator;
     write_struct(
         "info", info,
         syncnorm_comm_info{sizeof(syncnorm_comm_info), communicator.rank(), communicator.size(),
@@ -150,4 +168,14 @@ extern "C" syncnorm_status syncnorm_comm_abort(syncnorm_comm* comm, const char* 
       [&] { checked(comm).abort(reason == nullptr ? "aborted by the caller" : reason); });
 }
 
-extern "C" void syncnorm_comm_destroy(syncnorm_comm* comm) { delete comm; }
+extern "C" void syncnorm_comm_destroy(syncnorm_comm* comm) {
+  if (comm == nullptr) return;
+  if (comm->home.left()) static_cast<void>(comm->communicator.release());  // it is the parent's
+  const syncnorm_interrupt_fn check = syncnorm::set_interrupt_check(nullptr);
+  delete comm;
+  syncnorm::set_interrupt_check(check);
+}
+
+extern "C" syncnorm_interrupt_fn syncnorm_set_interrupt_check(syncnorm_interrupt_fn check) {
+  return syncnorm::set_interrupt_check(check);
+}

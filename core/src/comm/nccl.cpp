@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "comm/exclusive_use.hpp"
+#include "comm/interrupt.hpp"
 #include "comm/nccl_watch.hpp"
 #include "comm/process_life.hpp"
 #include "support/cuda_runtime.hpp"
@@ -81,9 +82,11 @@ class NcclCommunicator final : public Communicator {
     CudaEvent all;
     all.record(on);
     const Deadline deadline(timeout_s);
+    InterruptCheck interrupt;
     for (Backoff backoff; !all.done(); backoff.pause()) {
       connection_->poll();
       if (deadline.passed()) time_out(deadline);
+      if (interrupt.interrupted()) connection_->fail_interrupted("a wait for its stream");
     }
     connection_->poll();
   }

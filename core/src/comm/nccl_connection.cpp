@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "comm/interrupt.hpp"
 #include "comm/nccl_cuda.hpp"
 #include "comm/process_life.hpp"
 #include "comm/side_call.hpp"
@@ -32,14 +33,17 @@ void Connection::call_beside(const char* name, const Deadline& deadline, Body bo
     failure_.rethrow();
     return beside(deadline.left(), std::move(body));
   }();
-  if (!result) time_out(name, deadline);
+  if (!result && deadline.passed()) time_out(name, deadline);
+  if (!result) fail_interrupted(name);
   settle(name, deadline, static_cast<Result>(*result));
 }
 
 void Connection::settle(const char* name, const Deadline& deadline, Result result) {
   Backoff backoff;
+  InterruptCheck interrupt;
   while (result == kInProgress) {
     if (deadline.passed()) time_out(name, deadline);
+    if (interrupt.interrupted()) fail_interrupted(name);
     backoff.pause();
     result = alone([this](Comm comm) { return async_error(comm); });
   }
@@ -103,6 +107,11 @@ void Connection::time_out(const char* name, const Deadline& deadline) {
              "with different ids or sizes; a network interface that the others cannot reach "
              "(NCCL_SOCKET_IFNAME; NCCL_DEBUG=INFO tells more). If a rank may honestly come later, "
              "raise init_timeout_s"));
+}
+
+void Connection::fail_interrupted(const char* name) {
+  fail_and_throw(SYNCNORM_INTERNAL, concat(text(place_), " was interrupted while it waited in ",
+                                           name, ". Create a new group to continue"));
 }
 
 bool Connection::finalized() {

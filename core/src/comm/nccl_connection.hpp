@@ -65,6 +65,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Records a failure, and ends an owned ncclComm_t, unless there is a failure already.
   void fail(syncnorm_status status, const std::string& message) noexcept;
   [[noreturn]] void fail_and_throw(syncnorm_status status, const std::string& message);
+  // Because the waiting thread was interrupted in `name`.
+  [[noreturn]] void fail_interrupted(const char* name);
   // For a call beside that comes back too late: what it has made is not wanted any more.
   void abort_if_failed() noexcept {
     if (failed()) abort_comm();

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <thread>
 
+#include "comm/interrupt.hpp"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -69,17 +71,27 @@ void Rendezvous::arrive(int rank, std::uint64_t number) {
 }
 
 void Rendezvous::await(int rank, std::uint64_t number, const Call& call) {
-  if (!settles_soon(number)) {
-    const auto deadline = std::chrono::steady_clock::now() +
-                          std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                              std::chrono::duration<double>(timeout_s_));
-    std::unique_lock lock(mutex_);
-    sleepers_.fetch_add(1);
-    const bool in_time = wake_.wait_until(lock, deadline, [&] { return settled(number); });
-    sleepers_.fetch_sub(1);
-    if (!in_time) time_out(rank, number, call);
-  }
+  if (!settles_soon(number)) sleep(rank, number, call);
   if (!complete(state_.load(), number)) poll();
+}
+
+void Rendezvous::sleep(int rank, std::uint64_t number, const Call& call) {
+  const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                           std::chrono::duration<double>(timeout_s_));
+  InterruptCheck interrupt;
+  std::unique_lock lock(mutex_);
+  sleepers_.fetch_add(1);
+  while (!wake_.wait_until(lock, interrupt.wake_by(deadline), [&] { return settled(number); })) {
+    lock.unlock();
+    const bool interrupted = interrupt.interrupted();
+    lock.lock();
+    if (interrupted) {
+      fail_interrupted(rank, number, call);
+    } else if (Clock::now() >= deadline) {
+      time_out(rank, number, call);
+    }
+  }
+  sleepers_.fetch_sub(1);
 }
 
 bool Rendezvous::settled(std::uint64_t number) const noexcept {
@@ -99,18 +111,35 @@ bool Rendezvous::settles_soon(std::uint64_t number) const noexcept {
   return settled(number);
 }
 
-// Called under mutex_.
-void Rendezvous::time_out(int rank, std::uint64_t number, const Call& call) {
-  std::uint64_t state = state_.load();
+// Called under mutex_. Sets the failed bit unless the meeting is settled, so that a meeting keeps
+// its one outcome; then `state` is what was there before.
+bool Rendezvous::claim_failure(std::uint64_t number, std::uint64_t& state) noexcept {
+  state = state_.load();
   do {
-    if ((state & kFailed) || complete(state, number)) return;
+    if ((state & kFailed) || complete(state, number)) return false;
   } while (!state_.compare_exchange_weak(state, state | kFailed));
+  return true;
+}
+
+void Rendezvous::time_out(int rank, std::uint64_t number, const Call& call) {
+  std::uint64_t state = 0;
+  if (!claim_failure(number, state)) return;
   reason_.emplace(
       SYNCNORM_TIMEOUT,
       concat("rank ", rank, " waited ", timeout_s_, " s in call ", number, " (", describe(call),
              ") of a group of ", size(), " threads; missing: ", missing(number, state),
              ". Every rank must make the same calls in the same order; if a rank may "
              "honestly take longer, create the group with a larger timeout"));
+  wake_.notify_all();
+}
+
+void Rendezvous::fail_interrupted(int rank, std::uint64_t number, const Call& call) {
+  std::uint64_t state = 0;
+  if (!claim_failure(number, state)) return;
+  reason_.emplace(SYNCNORM_INTERNAL,
+                  concat("rank ", rank, " was interrupted while it waited in call ", number, " (",
+                         describe(call), ") of a group of ", size(), " threads; missing: ",
+                         missing(number, state), ". Create a new group to continue"));
   wake_.notify_all();
 }
 

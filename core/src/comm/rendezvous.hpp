@@ -65,6 +65,9 @@ class Rendezvous {
   void arrive(int rank, std::uint64_t number);
   void await(int rank, std::uint64_t number, const Call& call);
   bool settles_soon(std::uint64_t number) const noexcept;
+  void sleep(int rank, std::uint64_t number, const Call& call);
+  bool claim_failure(std::uint64_t number, std::uint64_t& state) noexcept;
+  void fail_interrupted(int rank, std::uint64_t number, const Call& call);
   void time_out(int rank, std::uint64_t number, const Call& call);
   std::string missing(std::uint64_t number, std::uint64_t state) const;
   void check_agreement(std::uint64_t number);
