@@ -48,11 +48,11 @@ class ScopedView {
 // Runs Python code for a callback. Keeps its exception for check_status in this thread.
 template <class Body>
 syncnorm_status guarded(Body&& body) noexcept {
-  nb::gil_scoped_acquire acquired;
+  const AcquiredGil acquired;
   try {
     return body();
   } catch (...) {
-    keep_callback_exception(std::current_exception());
+    keep_exception(std::current_exception());
     return SYNCNORM_INTERNAL;
   }
 }
@@ -70,7 +70,7 @@ syncnorm_status sum(void* context, const double* src, double* dst, std::int64_t 
     const nb::object callable = static_cast<PythonCallbacks*>(context)->sum;
     const ScopedView in(const_cast<double*>(src), count, true);
     const ScopedView out(dst, count, false);
-    callable(in.view(), out.view());
+    call_python(callable, in.view(), out.view());
     return SYNCNORM_OK;
   });
 }
@@ -80,7 +80,7 @@ syncnorm_status split(void* context, std::int32_t color, std::int32_t key, void*
   return guarded([&] {
     auto* callbacks = static_cast<PythonCallbacks*>(context);
     const nb::object callable = callbacks->split;
-    const nb::object part = callable(color, key);
+    const nb::object part = call_python(callable, nb::int_(color), nb::int_(key));
     if (part.is_none() != (color < 0))
       fail_argument("split callable: got ", part.is_none() ? "None" : "a group", " for color ",
                     color, ", expected (rank, size, sum, split) for color >= 0 and None for less");
@@ -105,7 +105,7 @@ syncnorm_status split(void* context, std::int32_t color, std::int32_t key, void*
 }
 
 void release(void* context) {
-  nb::gil_scoped_acquire acquired;
+  const AcquiredGil acquired;
   delete static_cast<PythonCallbacks*>(context);
 }
 

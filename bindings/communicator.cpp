@@ -4,6 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -23,7 +25,7 @@ class CommHandle {
       : comm_(comm), callbacks_(callbacks) {}
   // Destroying a handle may wait for other threads, which may need the GIL.
   ~CommHandle() {
-    nb::gil_scoped_release released;
+    const ReleasedGil released;
     syncnorm_comm_destroy(comm_);
   }
   CommHandle(const CommHandle&) = delete;
@@ -39,7 +41,7 @@ class CommHandle {
 
 syncnorm_comm* get(const CommHold& hold) noexcept { return hold ? hold->comm() : nullptr; }
 
-Communicator::Communicator(CommHold handle) : handle_(std::move(handle)) {
+Communicator::Communicator(CommHold handle) : handle_(std::move(handle)), process_(getpid()) {
   info_.struct_size = sizeof(info_);
   check_status(syncnorm_comm_query(get(handle_), &info_));
 }
@@ -50,6 +52,8 @@ CommHold Communicator::hold() const {
                   " was closed, expected an open one: close it after its last use");
   return handle_;
 }
+
+bool Communicator::of_this_process() const noexcept { return process_ == getpid(); }
 
 int Communicator::traverse(visitproc visit, void* arg) const {
   if (handle_ == nullptr || handle_->callbacks() == nullptr) return 0;
@@ -122,7 +126,7 @@ void abort(const Communicator& self, const std::string& reason) {
   const PythonCallbacks* callbacks = hold->callbacks();
   if (callbacks == nullptr || callbacks->abort.is_none()) return;
   const nb::object callable = callbacks->abort;
-  callable(reason);
+  call_python(callable, nb::str(reason.c_str()));
 }
 
 // Returns "KeyError: 'gone'". The str() of an exception may raise.
@@ -140,7 +144,7 @@ void exit_context(Communicator& self, nb::handle type, nb::handle value, nb::han
     Communicator& comm;
     ~CloseGuard() { comm.close(); }
   } guard{self};
-  if (!type.is_none() && !self.closed())
+  if (!type.is_none() && !self.closed() && self.of_this_process())
     abort(self, concat("rank ", self.info().rank, " left its with-block with ",
                        exception_text(type, value)));
 }

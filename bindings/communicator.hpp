@@ -29,6 +29,9 @@ class Communicator {
   void close() noexcept { handle_.reset(); }
   bool closed() const noexcept { return handle_ == nullptr; }
 
+  // False in a forked child of the process that created it: there every call is refused.
+  bool of_this_process() const noexcept;
+
   // Valid after close() too.
   const syncnorm_comm_info& info() const noexcept { return info_; }
 
@@ -39,6 +42,7 @@ class Communicator {
  private:
   CommHold handle_;
   syncnorm_comm_info info_{};
+  long process_;
 };
 
 // Take ownership of handles of the C interface.

@@ -11,7 +11,7 @@ namespace {
 std::array<PyObject*, SYNCNORM_INTERNAL + 1> classes{};
 PyObject* argument_type_error = nullptr;
 
-thread_local std::exception_ptr callback_exception;
+thread_local std::exception_ptr kept_exception;
 
 PyObject* make_class(nb::module_& module, const char* name, nb::tuple bases, const char* doc) {
   const std::string qualified = std::string("syncnorm.") + name;
@@ -63,14 +63,13 @@ void raise_type(const std::string& message) {
 }
 
 void check_status(syncnorm_status status) {
-  std::exception_ptr exception = std::exchange(callback_exception, nullptr);
-  if (status == SYNCNORM_OK) return;
+  std::exception_ptr exception = std::exchange(kept_exception, nullptr);
   if (exception) std::rethrow_exception(std::move(exception));
-  raise(status, syncnorm_last_error());
+  if (status != SYNCNORM_OK) raise(status, syncnorm_last_error());
 }
 
-void keep_callback_exception(std::exception_ptr exception) noexcept {
-  callback_exception = std::move(exception);
+void keep_exception(std::exception_ptr exception) noexcept {
+  kept_exception = std::move(exception);
 }
 
 }  // namespace syncnorm::bindings

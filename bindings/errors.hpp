@@ -7,6 +7,7 @@
 #include <sstream>
 #include <string>
 
+#include "gil.hpp"
 #include "syncnorm/syncnorm.h"
 
 namespace syncnorm::bindings {
@@ -22,12 +23,12 @@ void bind_errors(nb::module_& module);
 // Raises ArgumentTypeError. Needs the GIL.
 [[noreturn]] void raise_type(const std::string& message);
 
-// Returns if `status` is SYNCNORM_OK. Otherwise raises the exception that keep_callback_exception
-// kept in this thread, or the class for `status` with syncnorm_last_error(). Needs the GIL.
+// Raises the exception that keep_exception kept in this thread, or, unless `status` is SYNCNORM_OK,
+// the class for `status` with syncnorm_last_error(). Needs the GIL.
 void check_status(syncnorm_status status);
 
-// Keeps the exception of a Python callback for the next check_status of this thread.
-void keep_callback_exception(std::exception_ptr exception) noexcept;
+// Keeps the exception of a callback or signal handler for the next check_status of this thread.
+void keep_exception(std::exception_ptr exception) noexcept;
 
 // "a", 1, "b" -> "a1b"
 template <class... Parts>
@@ -49,12 +50,13 @@ template <class... Parts>
   raise_type(concat(parts...));
 }
 
-// Runs a call of the C interface without the GIL, and raises if it fails.
+// Runs a call of the C interface without the GIL, and raises if it fails or a signal handler does.
 template <class Call>
 void run(Call&& call) {
   syncnorm_status status;
   {
-    nb::gil_scoped_release released;
+    const SignalCheck signals;
+    const ReleasedGil released;
     status = call();
   }
   check_status(status);

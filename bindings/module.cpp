@@ -8,6 +8,7 @@
 #include "communicator.hpp"
 #include "docstrings.hpp"
 #include "errors.hpp"
+#include "gil.hpp"
 #include "nccl.hpp"
 #include "one_call.hpp"
 #include "options.hpp"
@@ -20,6 +21,7 @@ NB_MODULE(_core, module) {
   // Frameworks keep registered objects, such as operators, until the process ends. Only our tests
   // enable the warnings.
   nb::set_leak_warnings(std::getenv("SYNCNORM_LEAK_WARNINGS") != nullptr);
+  find_main_thread();
   bind_errors(module);
   bind_array(module);
   bind_options(module);

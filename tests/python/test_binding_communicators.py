@@ -128,6 +128,62 @@ def test_close_during_a_call_lets_the_call_finish():
     assert total.item() == 5
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda comm: comm.sum(doubles(1), doubles(0)),
+        lambda comm: comm.split(0),
+    ],
+    ids=["sum", "split"],
+)
+def test_a_second_thread_is_refused_and_the_first_goes_on(use):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(src: memoryview, dst: memoryview) -> None:
+        inside.set()
+        assert go_on.wait(30)
+        dst[:] = src
+
+    comm, total = from_callback(0, 1, slow, lambda _color, _key: (0, 1, copy_sum, None)), doubles(0)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(comm.sum, doubles(5), total)
+        assert inside.wait(30)
+        with pytest.raises(syncnorm.InvalidArgumentError, match="rank 0 is in use"):
+            use(comm)
+        comm.poll()
+        go_on.set()
+        call.result(timeout=30)
+    assert total.item() == 5
+    use(comm)
+
+
+def test_abort_of_a_callback_in_progress_fails_the_later_calls():
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(src: memoryview, dst: memoryview) -> None:
+        inside.set()
+        assert go_on.wait(30)
+        dst[:] = src
+
+    comm, total = from_callback(0, 1, slow, None, lambda _reason: go_on.set()), doubles(0)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(comm.sum, doubles(5), total)
+        assert inside.wait(30)
+        comm.abort("the trainer stops")
+        call.result(timeout=30)
+    with pytest.raises(syncnorm.InternalError, match="the trainer stops"):
+        comm.sum(doubles(5), total)
+
+
+def test_close_by_many_threads_at_once():
+    for _ in range(100):
+        comms = thread_group(2)
+        with ThreadPoolExecutor(4) as pool:
+            for close in [pool.submit(comm.close) for comm in comms * 4]:
+                close.result(timeout=30)
+        assert all(comm.closed for comm in comms)
+
+
 def test_callback_gets_views_that_end_with_the_call():
     seen: list[memoryview] = []
 

@@ -179,3 +179,56 @@ with from_mpi(MPI.COMM_WORLD) as comm:
     assert done.returncode != 0
     assert "KeyError: 'gone'" in done.stderr
     assert "InternalError: rank 1 of 2 left the group" in done.stderr
+
+
+@pytest.mark.parametrize("abort", [False, True])
+def test_exit_while_a_daemon_thread_waits(abort):
+    """MPI is finalized while a call is pending."""
+    program = f"""
+import threading, time
+from array import array
+from mpi4py import MPI
+from syncnorm._core import Array
+from syncnorm.comm import from_mpi
+comm = from_mpi(MPI.COMM_WORLD)
+def sum():
+    src, dst = array("d", [1]), array("d", [0])
+    comm.sum(Array(src, (1,), (1,), "float64"), Array(dst, (1,), (1,), "float64"))
+def aborted():
+    try:
+        sum()
+    except RuntimeError:
+        pass
+if comm.rank == 0:
+    threading.Thread(target=aborted, daemon=True).start()
+    time.sleep(0.5)
+    if {abort}: comm.abort("reason")
+MPI.COMM_WORLD.Barrier()
+"""
+    done = mpirun(2, "-c", program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_forked_child_is_refused():
+    program = """
+import os, sys
+from mpi4py import MPI
+import numpy as np
+import syncnorm.numpy
+from syncnorm.comm import from_mpi
+x = np.ones((2, 3), "f4")
+comm = from_mpi(MPI.COMM_WORLD)
+child = os.fork()
+if child == 0:
+    code = 1
+    try:
+        syncnorm.numpy.forward(x, comm=comm)
+    except syncnorm.UnsupportedError as error:
+        code = 0 if "forked child" in str(error) else 2
+    os._exit(code)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+syncnorm.numpy.forward(x, comm=comm)
+comm.close()
+"""
+    done = mpirun(2, "-c", program)
+    assert done.returncode == 0, done.stderr
