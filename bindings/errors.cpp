@@ -8,7 +8,7 @@ namespace {
 
 // Indexed by syncnorm_status. The references are never released: an exception may be raised until
 // the interpreter ends.
-std::array<PyObject*, SYNCNORM_INTERNAL + 1> classes{};
+std::array<PyObject*, SYNCNORM_RANK_LOST + 1> classes{};
 PyObject* argument_type_error = nullptr;
 
 thread_local std::exception_ptr kept_exception;
@@ -49,10 +49,12 @@ void bind_errors(nb::module_& module) {
       "Host memory could not be allocated.");
   add(SYNCNORM_INTERNAL, "InternalError", nullptr,
       "A communicator was aborted, a user callback failed, or syncnorm has a bug.");
+  add(SYNCNORM_RANK_LOST, "RankLostError", PyExc_ConnectionError,
+      "A rank of the group has ended or left it.");
 }
 
 void raise(syncnorm_status status, const std::string& message) {
-  const bool known = status > SYNCNORM_OK && status <= SYNCNORM_INTERNAL;
+  const bool known = status > SYNCNORM_OK && status <= SYNCNORM_RANK_LOST;
   PyErr_SetString(classes[known ? status : SYNCNORM_INTERNAL], message.c_str());
   throw nb::python_error();
 }

@@ -12,6 +12,7 @@ XLA_FFI_Error_Code code_of(syncnorm_status status) noexcept {
     case SYNCNORM_UNSUPPORTED: return XLA_FFI_Error_Code_UNIMPLEMENTED;
     case SYNCNORM_DESYNC: return XLA_FFI_Error_Code_FAILED_PRECONDITION;
     case SYNCNORM_TIMEOUT: return XLA_FFI_Error_Code_DEADLINE_EXCEEDED;
+    case SYNCNORM_RANK_LOST: return XLA_FFI_Error_Code_UNAVAILABLE;
     case SYNCNORM_OUT_OF_MEMORY: return XLA_FFI_Error_Code_RESOURCE_EXHAUSTED;
     default: return XLA_FFI_Error_Code_INTERNAL;
   }

@@ -18,6 +18,7 @@ from syncnorm._core import (
     NcclError,
     Options,
     OutOfMemoryError,
+    RankLostError,
     UnsupportedError,
     version,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "NcclError",
     "Options",
     "OutOfMemoryError",
+    "RankLostError",
     "UnsupportedError",
     "__version__",
     "capabilities",

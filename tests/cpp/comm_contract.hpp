@@ -78,8 +78,8 @@ inline void a_destroyed_handle_fails_the_rest(const Implementation& of) {
   sleep_for(0.02);  // mostly they wait by now; the outcome is the same if they come later
   ranks[1].reset();
   for (std::thread& thread : threads) thread.join();
-  check_blamed(of, outcomes[0], SYNCNORM_DESYNC, {"rank 1 left", "after 1 call"});
-  check_blamed(of, outcomes[2], SYNCNORM_DESYNC, {"rank 1 left", "after 1 call"});
+  check_blamed(of, outcomes[0], SYNCNORM_RANK_LOST, {"rank 1 left", "after 1 call"});
+  check_blamed(of, outcomes[2], SYNCNORM_RANK_LOST, {"rank 1 left", "after 1 call"});
 }
 
 // Two threads come with the handle of rank 0. Rank 1 comes only when one of them has been refused.

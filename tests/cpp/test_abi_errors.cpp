@@ -233,5 +233,6 @@ TEST_CASE("phases refuse missing or shared wires") {
 
 TEST_CASE("names of statuses") {
   CHECK(std::string(syncnorm_status_name(SYNCNORM_DESYNC)) == "desync");
+  CHECK(std::string(syncnorm_status_name(SYNCNORM_RANK_LOST)) == "rank lost");
   CHECK(std::string(syncnorm_status_name(static_cast<syncnorm_status>(99))) == "unknown status");
 }

@@ -292,6 +292,7 @@ def test_callable_that_holds_its_communicator_is_collected():
         (syncnorm.CommunicatorTimeoutError, TimeoutError),
         (syncnorm.OutOfMemoryError, MemoryError),
         (syncnorm.InternalError, RuntimeError),
+        (syncnorm.RankLostError, ConnectionError),
     ],
 )
 def test_error_classes(error, builtin):

@@ -44,6 +44,7 @@ using Desync = ErrorOf<SYNCNORM_DESYNC>;
 using Timeout = ErrorOf<SYNCNORM_TIMEOUT>;
 using OutOfMemory = ErrorOf<SYNCNORM_OUT_OF_MEMORY>;
 using InternalError = ErrorOf<SYNCNORM_INTERNAL>;
+using RankLost = ErrorOf<SYNCNORM_RANK_LOST>;
 
 #if defined(__cpp_exceptions)
 [[noreturn]] inline void throw_status(syncnorm_status status, const std::string& message) {
@@ -56,6 +57,7 @@ using InternalError = ErrorOf<SYNCNORM_INTERNAL>;
     case SYNCNORM_TIMEOUT: throw Timeout(message);
     case SYNCNORM_OUT_OF_MEMORY: throw OutOfMemory(message);
     case SYNCNORM_INTERNAL: throw InternalError(message);
+    case SYNCNORM_RANK_LOST: throw RankLost(message);
     case SYNCNORM_OK: break;
   }
   throw Error(status, message);

@@ -88,7 +88,8 @@ typedef enum syncnorm_status SYNCNORM_ENUM_TYPE {
   SYNCNORM_DESYNC = 5,           /* the ranks of a group are in different calls */
   SYNCNORM_TIMEOUT = 6,          /* a rank did not come before the deadline */
   SYNCNORM_OUT_OF_MEMORY = 7,    /* host memory for a handle could not be had */
-  SYNCNORM_INTERNAL = 8          /* a defect of this library, or a failed user callback */
+  SYNCNORM_INTERNAL = 8,         /* a defect of this library, or a failed user callback */
+  SYNCNORM_RANK_LOST = 9         /* a rank has ended or left the group */
 } syncnorm_status;
 
 /* The message of the calling thread's last failure, or "": ended by '\0', of at most 1023 bytes.
@@ -431,7 +432,7 @@ typedef struct syncnorm_comm syncnorm_comm;
  * memory only. Every rank gets the same bits, of a sum in the order of the ranks.
  * timeout_s > 0: a rank that waits longer fails with SYNCNORM_TIMEOUT naming the ranks that are
  * missing, and so does every other rank that waits or comes later. A rank that destroys its handle
- * fails the group with SYNCNORM_DESYNC. */
+ * fails the group with SYNCNORM_RANK_LOST. */
 SYNCNORM_API syncnorm_status syncnorm_comm_create_threads(int32_t n, double timeout_s,
                                                           syncnorm_comm** comms);
 

@@ -31,6 +31,7 @@ extern "C" const char* syncnorm_status_name(syncnorm_status status) {
     case SYNCNORM_TIMEOUT: return "timeout";
     case SYNCNORM_OUT_OF_MEMORY: return "out of memory";
     case SYNCNORM_INTERNAL: return "internal error";
+    case SYNCNORM_RANK_LOST: return "rank lost";
   }
   return "unknown status";
 }

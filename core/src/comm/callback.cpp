@@ -99,7 +99,7 @@ class CallbackCommunicator final : public Communicator {
  private:
   void require_ok(syncnorm_status status, const char* name) {
     if (status == SYNCNORM_OK) return;
-    const bool known = status > SYNCNORM_OK && status <= SYNCNORM_INTERNAL;
+    const bool known = status > SYNCNORM_OK && status <= SYNCNORM_RANK_LOST;
     failure_.record(known ? status : SYNCNORM_INTERNAL,
                     concat("the ", name, " callback of rank ", rank_, " of ", size_, " returned ",
                            known ? "status " : "an unknown status, ", static_cast<int>(status),

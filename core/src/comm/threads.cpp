@@ -62,7 +62,7 @@ class ThreadCommunicator final : public Communicator {
 
   ~ThreadCommunicator() override {
     group_->meetings().fail(
-        SYNCNORM_DESYNC,
+        SYNCNORM_RANK_LOST,
         concat("rank ", rank_, " left the group of ", size(), " threads after ", calls_,
                calls_ == 1 ? " call" : " calls",
                ": its communicator was destroyed. A rank must stay until the others "

@@ -146,7 +146,7 @@ class MpiCollectives:
                 if failed_ranks == 1
                 else f"{int(failed_ranks)} ranks"
             )
-            raise _core.InternalError(
+            raise _core.RankLostError(
                 f"{which} of {self.size} left the group after an abort or an error; this is"
                 f" {self._location()}"
             )

@@ -91,7 +91,7 @@ def test_a_rank_that_does_not_come(world):
         assert later.startswith("InternalError")
     assert late[0] == "no error"
     gone = "rank 1" if world.size == 2 else f"{world.size - 1} ranks"
-    assert late[1].startswith(f"InternalError: {gone} of {world.size} left the group")
+    assert late[1].startswith(f"RankLostError: {gone} of {world.size} left the group")
 
 
 def test_a_rank_that_does_not_come_to_a_long_sum(world):
@@ -109,14 +109,14 @@ def test_the_others_learn_that_a_rank_has_raised(world):
         if rank == 1:
             assert error == "KeyError: 'gone'"
         else:
-            assert error.startswith(f"InternalError: rank 1 of {world.size} left the group")
+            assert error.startswith(f"RankLostError: rank 1 of {world.size} left the group")
 
 
 def test_an_abort_ends_the_wait(world):
     (first, later), *others = world["aborted_while_it_waits"]
-    aborted = f"InternalError: rank 0 of {world.size} was aborted: the trainer stops"
+    aborted = f"RankLostError: rank 0 of {world.size} was aborted: the trainer stops"
     assert (first, later) == (aborted, aborted)
-    gone = f"InternalError: rank 0 of {world.size} left the group"
+    gone = f"RankLostError: rank 0 of {world.size} left the group"
     assert [errors[0] for errors in others] == ["no error"] * (world.size - 1)
     assert all(errors[1].startswith(gone) for errors in others)
 
@@ -125,7 +125,7 @@ def test_an_interrupt_ends_the_wait(world):
     (first, later), *others = world["interrupted_while_it_waits"]
     assert first.startswith("KeyboardInterrupt")
     assert later.startswith("InternalError")
-    gone = f"InternalError: rank 0 of {world.size} left the group"
+    gone = f"RankLostError: rank 0 of {world.size} left the group"
     assert [errors[0] for errors in others] == ["no error"] * (world.size - 1)
     assert all(errors[1].startswith(gone) for errors in others)
 
@@ -178,7 +178,7 @@ with from_mpi(MPI.COMM_WORLD) as comm:
     done = mpirun(2, "-c", program)
     assert done.returncode != 0
     assert "KeyError: 'gone'" in done.stderr
-    assert "InternalError: rank 1 of 2 left the group" in done.stderr
+    assert "RankLostError: rank 1 of 2 left the group" in done.stderr
 
 
 @pytest.mark.parametrize("abort", [False, True])
