@@ -225,7 +225,7 @@ def test_a_rank_that_dies(tmp_path: Path) -> None:
             " SYNCNORM_WATCH=1 tells which)"
         ),
     ]
-    assert_errors(printed[:2], "DesyncError", expected)
+    assert_errors(printed[:2], "RankLostError", expected)
 
 
 def test_a_run_without_errors_prints_nothing(tmp_path: Path) -> None:

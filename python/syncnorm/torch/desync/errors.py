@@ -4,117 +4,140 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
-from syncnorm import CommunicatorTimeoutError, DesyncError, Error
+from syncnorm import CommunicatorTimeoutError, DesyncError, Error, RankLostError
 from syncnorm.tags import layer_number_of, pass_number_of
 
 from .records import (
     FAILED,
     GAVE_UP,
     IN_CALL,
+    INTERRUPTED,
     NOTICED,
     OUTSIDE,
     CallRecord,
     Position,
     Record,
     position_of,
-    publish,
 )
+from .store import announce_loss, exchange, is_lost
 
-# Seconds to wait for the positions of other ranks: those that failed in the same all-reduce publish
-# at once. _SETTLED: until a position that is not final counts as the newest.
-_DEADLINE = 5.0
-_SETTLED = 1.0
-_PAUSE = 0.02
 _SHAPES_SHOWN = 3
 
 _SILENT = (
     "published nothing (ended, in no call, or cannot reach the store; SYNCNORM_WATCH=1 tells which)"
 )
 _LOST = "The process group is unusable from now on."
+_ADVICE = (
+    "Every rank must make the same calls in the same order, with the same channels and options. If"
+    " a rank is only slow, raise the timeout."
+)
+_ABORT_TAG = 0x5BAD
+# Seconds: after Ctrl-C only the other ranks need the positions.
+_INTERRUPTED_WAIT = 0.25
 
 
 def raise_lost(lost: tuple[type[Error], str]) -> None:
-    """Raise the error again in which the group was lost."""
+    """Raise the error that later calls in the group get."""
     kind, text = lost
-    raise kind(f"{_LOST} An earlier call failed: {text}")
+    raise kind(text)
 
 
-def disagreement(process_group: Any, record: Record, text: str) -> DesyncError:
+def disagreement(
+    process_group: Any, record: Record, text: str, timeout: float | None
+) -> DesyncError:
     """Return the error for a disagreement that a device reports some calls later."""
     record.reports += 1
     mine = position_of(record, NOTICED, record.reports)
-    _, where = _exchange(process_group, mine, "reports")
+    _, where = _exchange(process_group, mine, "reports", timeout)
     return DesyncError(f"{text}:\n{where}")
 
 
-def explain(process_group: Any, record: Record, error: BaseException) -> Error | None:
-    """Return the error to raise in place of `error`; None if it does not concern the group."""
+def explain(
+    process_group: Any, record: Record, error: BaseException, timeout: float | None
+) -> Error | None:
+    """Return the error to raise in place of `error`; None to keep it.
+
+    If an all-reduce did not end, the group is aborted first, so that the ranks that wait in it fail
+    at once and publish their positions.
+    """
     if isinstance(error, DesyncError):
-        _, where = _exchange(process_group, position_of(record, FAILED))
+        mine = position_of(record, FAILED)
+        _, where = _exchange(process_group, mine, "where", timeout)
         return DesyncError(f"{error}:\n{where}")
-    if not (record.in_sum and isinstance(error, RuntimeError)):
+    if not record.in_sum:
+        return None
+    abort(process_group)
+    if not isinstance(error, RuntimeError):  # KeyboardInterrupt, or what a signal handler raised
+        _lose(record, RankLostError, f"{type(error).__name__} interrupted an all-reduce")
+        exchange(process_group, position_of(record, INTERRUPTED), timeout=_INTERRUPTED_WAIT)
         return None
     # Backends have no error class for a timeout. The words are those of gloo, NCCL and torch.
     state = GAVE_UP if "timed out" in str(error).lower() else FAILED
-    positions, where = _exchange(process_group, position_of(record, state))
-    text = (
-        f"an all-reduce of the group failed ({str(error).partition('. ')[0]}):\n{where}\n{_LOST}"
-        " Every rank must make the same calls in the same order, with the same channels and"
-        " options."
-    )
-    kind: type[Error] = DesyncError
+    positions, where = _exchange(process_group, position_of(record, state), "where", timeout)
+    text = f"an all-reduce of the group failed ({str(error).partition('. ')[0]}):\n{where}\n{_LOST}"
+    kind: type[Error] = RankLostError
     if any(position.state == GAVE_UP for position in positions.values()):
-        kind, text = CommunicatorTimeoutError, f"{text} If a rank is only slow, raise the timeout."
-    record.lost = kind, text
+        kind, text = CommunicatorTimeoutError, f"{text} {_ADVICE}"
+    _lose(record, kind, text)
     return kind(text)
 
 
+def abort(process_group: Any) -> None:
+    """Make the all-reduces fail in which other ranks wait for this one.
+
+    Only the neighbors of a dead rank see its connections end, and then those of its neighbors. A
+    rank that waits for a healthy one learns from the store.
+    """
+    announce_loss(process_group)
+    if not _has_gloo(process_group):
+        return  # NCCL's watchdog aborts its communicators
+    # abort() and shutdown() of gloo's process groups do nothing, and a receive that times out
+    # closes all connections. No rank sends with this tag.
+    with suppress(RuntimeError):
+        work = process_group.recv_anysource([torch.empty(1)], _ABORT_TAG)
+        work.wait(timedelta(milliseconds=1))
+
+
+def abort_if_lost(process_group: Any) -> None:
+    """Abort the group if another rank has lost it."""
+    if is_lost(process_group):
+        abort(process_group)
+
+
+def _has_gloo(process_group: Any) -> bool:
+    try:
+        backend = process_group._get_backend(torch.device("cpu"))  # noqa: SLF001
+    except RuntimeError:  # no backend for the CPU
+        return False
+    name: str = backend.name()
+    return name == "gloo"
+
+
+def _lose(record: Record, kind: type[Error], text: str) -> None:
+    record.lost = kind, f"{_LOST} An earlier call failed: {text}"
+
+
 def _exchange(
-    process_group: Any, mine: Position, topic: str = "where"
+    process_group: Any, mine: Position, topic: str, timeout: float | None
 ) -> tuple[dict[int, Position], str]:
     """Return the positions by global rank, and the lines that describe them."""
     try:
         ranks = dist.get_process_group_ranks(process_group)
     except KeyError:  # a group that torch.distributed did not create
         ranks = list(range(process_group.size()))
-    found, note = {process_group.rank(): mine}, ""
-    try:
-        found = exchange(process_group, mine, topic)
-    except RuntimeError as error:
-        note = f"\n  (the store of the group could not be reached: {error})"
+    found, problem = exchange(process_group, mine, topic, timeout)
     positions = {ranks[rank]: position for rank, position in found.items()}
-    return positions, describe(positions, ranks, time.time()) + note
-
-
-def exchange(process_group: Any, mine: Position, topic: str = "where") -> dict[int, Position]:
-    """Publish this rank's position; return those of all ranks that arrive in time, by rank."""
-    publish(process_group, mine, topic)
-    store, size = process_group.get_group_store(), process_group.size()
-    found = {process_group.rank(): mine}
-    began = time.monotonic()
-    while (waited := time.monotonic() - began) < _DEADLINE:
-        missing = [rank for rank in range(size) if rank not in found or not found[rank].is_final]
-        if not missing or (waited > _SETTLED and len(found) == size):
-            break
-        for rank in missing:
-            key = f"syncnorm/{topic}/{rank}"
-            if store.check([key]):  # get() alone would wait for a missing key
-                position = Position.from_json(store.get(key))
-                if position.sum == mine.sum:
-                    found[rank] = position
-        time.sleep(_PAUSE)
-    # Wait until the other failed ranks have read, since the store may end with this process.
-    readers = sum(position.is_final for position in found.values())
-    key = f"syncnorm/{topic}/{mine.sum}/read"
-    store.add(key, 1)
-    began = time.monotonic()
-    while store.add(key, 0) < readers and time.monotonic() - began < _SETTLED:
-        time.sleep(_PAUSE)
-    return found
+    where = describe(positions, ranks, time.time())
+    if problem:
+        where += f"\n  (the store of the group could not be reached: {problem})"
+    return positions, where
 
 
 def describe(positions: Mapping[int, Position], ranks: Iterable[int], now: float) -> str:
@@ -179,6 +202,7 @@ def _text(state: str, before: str, after: str, positions: list[Position], now: f
         FAILED: f"in {call}",
         GAVE_UP: f"gave up after {waited} s in {call}",
         NOTICED: f"noticed it after {call}",
+        INTERRUPTED: f"was interrupted in {call}",
         OUTSIDE: f"in no call for {away} s, the last was {call}",
     }[state]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +18,16 @@ _CALLS_PUBLISHED = 4
 # Options in which ranks may differ.
 _FREE_OPTIONS = ("momentum", "variance_factor")
 
-# States of a position. The last three are final: the rank publishes nothing newer for that
+# States of a position. The last four are final: the rank publishes nothing newer for that
 # all-reduce.
 IN_CALL = "in call"
 OUTSIDE = "outside"
 FAILED = "failed"  # the group cannot continue
 GAVE_UP = "gave up"  # the rank's timeout expired
 NOTICED = "noticed"  # a device reported a disagreement some calls later
+INTERRUPTED = "interrupted"  # by a signal or another exception
+_FINAL = (FAILED, GAVE_UP, NOTICED, INTERRUPTED)
+_STATES = (IN_CALL, OUTSIDE, *_FINAL)
 
 
 class CallRecord(NamedTuple):
@@ -36,6 +40,20 @@ class CallRecord(NamedTuple):
     dtype: str
     options: dict[str, Any]
     part: int = 0
+
+    def is_valid(self) -> bool:
+        """Return whether the fields have their types, which those of another rank may not."""
+        return (
+            (self.layer is None or isinstance(self.layer, str))
+            and isinstance(self.phase, str)
+            and isinstance(self.tag, int)
+            and len(self.shape) > 1
+            and all(isinstance(length, int) for length in self.shape)
+            and isinstance(self.dtype, str)
+            and isinstance(self.options, dict)
+            and all(isinstance(value, str | float | int | None) for value in self.options.values())
+            and isinstance(self.part, int)
+        )
 
 
 class Record:
@@ -94,16 +112,32 @@ class Position(NamedTuple):
     @property
     def is_final(self) -> bool:
         """Whether the rank publishes nothing newer for this all-reduce."""
-        return self.state in (FAILED, GAVE_UP, NOTICED)
+        return self.state in _FINAL
 
     def to_json(self) -> str:
         return json.dumps(self)
 
     @classmethod
-    def from_json(cls, text: bytes | str) -> Position:
-        number, state, since, published, calls = json.loads(text)
-        records = [CallRecord(*call)._replace(shape=tuple(call[3])) for call in calls]
-        return cls(number, state, since, published, tuple(records))
+    def from_json(cls, text: bytes | str) -> Position | None:
+        """Return the position; None for a text that this version of syncnorm did not write."""
+        try:
+            number, state, since, published, calls = json.loads(text)
+            records = [CallRecord(*call)._replace(shape=tuple(call[3])) for call in calls]
+            position = cls(number, state, float(since), float(published), tuple(records))
+        except (TypeError, ValueError, IndexError, KeyError, RecursionError, OverflowError):
+            return None
+        return position if position._is_valid() else None
+
+    def _is_valid(self) -> bool:
+        calls = self.calls
+        return (
+            isinstance(self.sum, int)
+            and self.state in _STATES
+            and isfinite(self.since)
+            and isfinite(self.published)
+            and len(calls) <= _CALLS_PUBLISHED
+            and all(call.is_valid() for call in calls)
+        )
 
 
 def position_of(
@@ -111,8 +145,8 @@ def position_of(
 ) -> Position:
     """Return this rank's position in the record's group.
 
-    final_state: FAILED or GAVE_UP in the last all-reduce that began, or NOTICED; report: with
-    NOTICED, the number of the device's report, in place of that of the all-reduce.
+    final_state: FAILED, GAVE_UP or INTERRUPTED in the last all-reduce that began, or NOTICED.
+    report: with NOTICED, the number of the device's report, in place of that of the all-reduce.
     """
     begun = record.in_sum or final_state is not None
     number = report or (record.sums if begun else record.sums + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
@@ -20,6 +21,8 @@ from syncnorm import (
     DesyncError,
     InvalidArgumentError,
     Options,
+    RankLostError,
+    UnsupportedError,
 )
 from syncnorm.tags import constant_tag
 from syncnorm.torch.desync import errors, watchdog
@@ -30,10 +33,30 @@ from syncnorm.torch.ops.stream import is_capturing
 from .frames import FRAME, from_frame, same_length, to_frame
 
 _SHORTEST, _LONGEST = 0.001, 1e7  # seconds that backends can count
+_OF_RANKS = DesyncError | CommunicatorTimeoutError | RankLostError
+# Python handles signals between the waits of this length.
+_SLICE = timedelta(seconds=0.2)
+_SLICES_PER_LOOK = 15  # at the store, for a loss that another rank has announced
 
 _records: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
 # torch may keep a group until the very end, after the core's objects in its record must be gone.
 atexit.register(_records.clear)
+
+
+def _refuse_groups_of_parent() -> None:
+    """In a forked child: make the existing groups unusable, since their threads are not here."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    text = (
+        f"process_group: got a group of the parent in a forked child (process {os.getpid()}),"
+        " expected a group that this process has created. Use the layer in eval mode, or start the"
+        " process by 'spawn' or 'forkserver' and call dist.init_process_group in it"
+    )
+    for group in dist.distributed_c10d._world.pg_map:  # noqa: SLF001 - there is no public way
+        _records.setdefault(group, Record()).lost = UnsupportedError, text
+
+
+os.register_at_fork(after_in_child=_refuse_groups_of_parent)
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -119,7 +142,7 @@ class Group:
 
     def fail(self, error: BaseException, phase: str, x: Tensor) -> None:
         """Record the end of a pass that raised; raise an error that says more if there is one."""
-        if self.synchronized and isinstance(error, DesyncError | CommunicatorTimeoutError):
+        if self.synchronized and isinstance(error, _OF_RANKS):
             assert self.communicator is not None
             shape = tuple(x.shape)
             raise type(error)(
@@ -207,8 +230,23 @@ class TorchGroup(Group):
     def _all_reduce(self, total: Tensor) -> None:
         # Not dist.all_reduce, which takes no timeout and is a third slower.
         work = self.process_group.allreduce([total], _allreduce_options(self.timeout))
-        if work is not None:  # on a device there may be nothing to wait for
-            work.wait()
+        if not total.is_cpu:
+            if work is not None:  # there may be nothing to wait for
+                work.wait()
+            return
+        slices = 0
+        while True:
+            try:
+                work.wait(_SLICE)
+            except RuntimeError:
+                if work.is_completed():
+                    work.wait()  # raises its error, if it has one
+                    return
+                slices += 1
+                if slices % _SLICES_PER_LOOK == 0:
+                    errors.abort_if_lost(self.process_group)
+            else:
+                return
 
     def check_device(self, device: torch.device) -> None:
         if device in self.record.devices:
@@ -224,7 +262,7 @@ class TorchGroup(Group):
         self.record.devices.add(device)
 
     def disagreement(self, text: str) -> DesyncError:
-        return errors.disagreement(self.process_group, self.record, text)
+        return errors.disagreement(self.process_group, self.record, text, self.timeout)
 
     def begin(self, phase: str, tag: int, options: Options, x: Tensor) -> None:
         record = self.record
@@ -240,7 +278,7 @@ class TorchGroup(Group):
         self.record.end()
 
     def fail(self, error: BaseException, _phase: str, _x: Tensor) -> None:
-        explained = errors.explain(self.process_group, self.record, error)
+        explained = errors.explain(self.process_group, self.record, error, self.timeout)
         self.record.end()
         if explained is not None:
             raise explained from error
