@@ -53,7 +53,7 @@ def test_a_with_block_without_an_exception_does_not_abort():
         second.sum(doubles(2), totals[1])
         call.result(timeout=30)
     assert totals[0].item() == totals[1].item() == 3
-    with pytest.raises(syncnorm.DesyncError, match="rank 1 left"):
+    with pytest.raises(syncnorm.RankLostError, match="rank 1 left"):
         first.sum(doubles(1), doubles(0))
 
 

@@ -12,7 +12,7 @@
 //              is missing. abort(), from another thread, ends a wait.
 //   Desync     Ranks in different calls, or with vectors of different lengths, get Desync, all of
 //              them. A rank that gives up (a deadline, an abort, an exception that destroys its
-//              handle) sends that in place of its next call; the others then get InternalError.
+//              handle) sends that in place of its next call; the others then get RankLost.
 //   Errors     What MPI reports is an InternalError with MPI's text. While the duplicate is made,
 //              the trainer's error handler comes first, which by default ends the job.
 //   Threads    MPI_THREAD_SERIALIZED and above: any thread, and with SERIALIZED the trainer sees to

@@ -143,10 +143,10 @@ class MpiLink {
     const auto gone = static_cast<int>(totals[kGone]);
     can_tell_ = same && gone == 0;  // all ranks see these totals
     if (gone > 0) {
-      throw InternalError((gone == 1 ? "rank " + std::to_string(static_cast<int>(totals[kWho]) - 1)
-                                     : std::to_string(gone) + " ranks") +
-                          " of " + std::to_string(size_) +
-                          " gave up, by an abort or an error there; this is " + here());
+      throw RankLost((gone == 1 ? "rank " + std::to_string(static_cast<int>(totals[kWho]) - 1)
+                                : std::to_string(gone) + " ranks") +
+                     " of " + std::to_string(size_) +
+                     " gave up, by an abort or an error there; this is " + here());
     }
     if (!same) {
       throw Desync("the " + std::to_string(size_) + " ranks are not in the same call: this is " +

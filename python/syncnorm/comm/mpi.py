@@ -42,7 +42,7 @@ def from_mpi(
 
     Returns:
         A communicator with the rank and size of mpi_comm. Its calls raise CommunicatorTimeoutError
-        at the deadline, DesyncError if the ranks are in different calls, InternalError if another
+        at the deadline, DesyncError if the ranks are in different calls, RankLostError if another
         rank failed or aborted, and mpi4py.MPI.Exception for errors of MPI.
 
     Raises:

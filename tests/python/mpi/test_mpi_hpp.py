@@ -34,7 +34,7 @@ class World:
         return f"rank {rank} of {self.size} in {call} over MPI"
 
     def gave_up(self, rank: int) -> str:
-        return f"internal error, rank {rank} of {self.size} gave up, by an abort or an error there"
+        return f"rank lost, rank {rank} of {self.size} gave up, by an abort or an error there"
 
 
 @pytest.fixture(scope="module", name="program")
@@ -134,7 +134,7 @@ def test_a_rank_that_does_not_come(world):
         assert "stays failed" in later
     assert late[0] == "no error"
     gone = "rank 1" if world.size == 2 else f"{world.size - 1} ranks"
-    assert late[1].startswith(f"internal error, {gone} of {world.size} gave up")
+    assert late[1].startswith(f"rank lost, {gone} of {world.size} gave up")
 
 
 def test_a_rank_that_does_not_come_to_the_rest_of_a_sum(world):

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from syncnorm import CommunicatorTimeoutError, DesyncError, Error, RankLostError
+from syncnorm import (
+    CommunicatorTimeoutError,
+    DesyncError,
+    Error,
+    InternalError,
+    RankLostError,
+)
 from syncnorm.tags import layer_number_of, pass_number_of
 
 from .records import (
@@ -73,9 +79,9 @@ def explain(
         return DesyncError(f"{error}:\n{where}")
     if not record.in_sum:
         return None
+    _lose(record, InternalError, f"{type(error).__name__} interrupted an all-reduce")
     abort(process_group)
     if not isinstance(error, RuntimeError):  # KeyboardInterrupt, or what a signal handler raised
-        _lose(record, RankLostError, f"{type(error).__name__} interrupted an all-reduce")
         exchange(process_group, position_of(record, INTERRUPTED), timeout=_INTERRUPTED_WAIT)
         return None
     # Backends have no error class for a timeout. The words are those of gloo, NCCL and torch.

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -234,15 +235,15 @@ class TorchGroup(Group):
             if work is not None:  # there may be nothing to wait for
                 work.wait()
             return
-        slices = 0
+        slices, began = 0, monotonic()
         while True:
             try:
                 work.wait(_SLICE)
             except RuntimeError:
-                if work.is_completed():
-                    work.wait()  # raises its error, if it has one
-                    return
                 slices += 1
+                if work.is_completed() or monotonic() - began < slices * _SLICE.total_seconds():
+                    work.wait()  # raises the error, if there is one
+                    return
                 if slices % _SLICES_PER_LOOK == 0:
                     errors.abort_if_lost(self.process_group)
             else:
@@ -278,8 +279,10 @@ class TorchGroup(Group):
         self.record.end()
 
     def fail(self, error: BaseException, _phase: str, _x: Tensor) -> None:
-        explained = errors.explain(self.process_group, self.record, error, self.timeout)
-        self.record.end()
+        try:
+            explained = errors.explain(self.process_group, self.record, error, self.timeout)
+        finally:
+            self.record.end()
         if explained is not None:
             raise explained from error
 
