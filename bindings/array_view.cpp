@@ -140,7 +140,12 @@ ExchangeTables exchange_tables;  // guarded by the GIL
 
 ArrayView view_of_dlpack(nb::handle object, const DLPackExchangeAPI* table, const char* name) {
   DLTensor tensor{};
-  if (table->dltensor_from_py_object_no_sync(object.ptr(), &tensor) != 0) nb::raise_python_error();
+  if (table->dltensor_from_py_object_no_sync(object.ptr(), &tensor) != 0) {
+    nb::python_error cause;
+    fail_type(name, ": got a ", nb::inst_name(object).c_str(),
+              " that its library does not export through DLPack, expected a dense array in the "
+              "memory of the CPU or of a CUDA device: ", cause.what());
+  }
   if (tensor.ndim < 0 || tensor.ndim > kMaxAxes)
     fail_argument(name, ": got a DLPack tensor with ", tensor.ndim, " axes, expected 0 to ",
                   kMaxAxes);

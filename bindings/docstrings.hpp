@@ -116,6 +116,8 @@ inline constexpr const char* kMoments = R"(Compute the statistics of this rank: 
 Args:
     wire: Output, sizes.wire values. All-reduce it into total.
     local_var: Optional output, float64 (C,), for center.
+    y, saved, weight, bias, running_mean, running_var, num_batches_tracked, residual: Those of
+        normalize, to be validated before the all-reduce; neither read nor written.
 )";
 
 inline constexpr const char* kCenter = R"(Compute the center wire: forward, phase 2.
@@ -168,6 +170,8 @@ Args:
     wire: Output, sizes.grad_wire values. All-reduce it into total.
     weight, bias: As in forward.
     y: Output of the forward pass, if it had both an activation and a residual; otherwise None.
+    dx, dresidual, dweight, dbias, mask: Those of grad_input, to be validated before the all-reduce;
+        neither read nor written.
 )";
 
 inline constexpr const char* kGradInput = R"(Compute the gradients: backward, phase 2.

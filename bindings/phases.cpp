@@ -9,12 +9,14 @@ namespace {
 
 using nb::handle;
 
-void moments(const Options& options, handle x, handle wire, handle mask, handle local_var,
-             handle workspace, handle control, std::int32_t num_threads, std::uintptr_t stream,
-             handle status, std::uint64_t tag) {
+void moments(const Options& options, handle x, handle wire, handle mask, handle local_var, handle y,
+             handle saved, handle weight, handle bias, handle running_mean, handle running_var,
+             handle num_batches_tracked, handle residual, handle workspace, handle control,
+             std::int32_t num_threads, std::uintptr_t stream, handle status, std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
-  syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
-  args.x = in.x();
+  syncnorm_forward_args args = forward_args(in, saved, weight, bias, residual);
+  args.y = in.optional_like_x(y, "y", Access::kWrite);
+  set_running(args, in, running_mean, running_var, num_batches_tracked);
   args.mask = in.mask(mask);
   double* out = in.wire(wire, "wire", in.sizes().wire_length, Access::kWrite);
   double* var = in.optional_doubles(local_var, "local_var", in.shape()->c, Access::kWrite);
@@ -83,11 +85,14 @@ void update_running(const Options& options, handle x, std::int64_t group_size, h
 }
 
 void grad_moments(const Options& options, handle x, handle dy, handle saved, handle wire,
-                  handle weight, handle bias, handle y, handle workspace, handle control,
+                  handle weight, handle bias, handle y, handle dx, handle dresidual, handle dweight,
+                  handle dbias, handle mask, handle workspace, handle control,
                   std::int32_t num_threads, std::uintptr_t stream, handle status,
                   std::uint64_t tag) {
   const Arguments in(options, x, {workspace, control, num_threads, stream, status, tag});
   syncnorm_backward_args args = differentiating(in, dy, saved, weight, bias, y);
+  args.mask = in.mask(mask);
+  set_gradients(args, in, dx, dresidual, dweight, dbias);
   double* out = in.wire(wire, "wire", in.sizes().grad_wire_length, Access::kWrite);
   run([&] { return syncnorm_grad_moments(in.shape(), in.options(), &args, out, in.launch()); });
 }
@@ -117,9 +122,11 @@ void bind_phases(nb::module_& m) {
   // Accepts None, so that the error for a required array names the argument.
   const auto array = [](const char* name) { return arg(name).none(); };
   m.def("moments", &moments, arg("options"), array("x"), array("wire"), keywords,
-        arg("mask") = none, arg("local_var") = none, arg("workspace") = none, arg("control") = none,
-        arg("num_threads") = 1, arg("stream") = 0, arg("status") = none, arg("tag") = 0,
-        doc::kMoments);
+        arg("mask") = none, arg("local_var") = none, arg("y") = none, arg("saved") = none,
+        arg("weight") = none, arg("bias") = none, arg("running_mean") = none,
+        arg("running_var") = none, arg("num_batches_tracked") = none, arg("residual") = none,
+        arg("workspace") = none, arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
+        arg("status") = none, arg("tag") = 0, doc::kMoments);
   m.def("center", &center, arg("options"), array("x"), arg("group_size"), array("wire"),
         array("total"), array("local_var"), array("center_wire"), keywords, arg("workspace") = none,
         arg("control") = none, arg("num_threads") = 1, arg("stream") = 0, arg("status") = none,
@@ -137,8 +144,9 @@ void bind_phases(nb::module_& m) {
         arg("tag") = 0, doc::kUpdateRunning);
   m.def("grad_moments", &grad_moments, arg("options"), array("x"), array("dy"), array("saved"),
         array("wire"), keywords, arg("weight") = none, arg("bias") = none, arg("y") = none,
-        arg("workspace") = none, arg("control") = none, arg("num_threads") = 1, arg("stream") = 0,
-        arg("status") = none, arg("tag") = 0, doc::kGradMoments);
+        arg("dx") = none, arg("dresidual") = none, arg("dweight") = none, arg("dbias") = none,
+        arg("mask") = none, arg("workspace") = none, arg("control") = none, arg("num_threads") = 1,
+        arg("stream") = 0, arg("status") = none, arg("tag") = 0, doc::kGradMoments);
   m.def("grad_input", &grad_input, arg("options"), array("x"), array("dy"), array("saved"),
         arg("group_size"), array("wire"), array("total"), keywords, arg("dx") = none,
         arg("dresidual") = none, arg("dweight") = none, arg("dbias") = none, arg("weight") = none,

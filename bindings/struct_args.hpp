@@ -5,16 +5,23 @@
 
 namespace syncnorm::bindings {
 
-// For functions that write y.
-inline syncnorm_forward_args normalizing(const Arguments& in, nb::handle y, nb::handle saved,
-                                         nb::handle weight, nb::handle bias, nb::handle residual) {
+// Without y, mask and the running statistics.
+inline syncnorm_forward_args forward_args(const Arguments& in, nb::handle saved, nb::handle weight,
+                                          nb::handle bias, nb::handle residual) {
   syncnorm_forward_args args = SYNCNORM_FORWARD_ARGS_INIT;
   args.x = in.x();
   args.residual = in.optional_like_x(residual, "residual", Access::kRead);
   args.weight = in.vector(weight, "weight", Access::kRead);
   args.bias = in.vector(bias, "bias", Access::kRead);
-  args.y = in.like_x(y, "y", Access::kWrite);
   args.saved = in.optional_doubles(saved, "saved", in.sizes().saved_length, Access::kWrite);
+  return args;
+}
+
+// For functions that write y.
+inline syncnorm_forward_args normalizing(const Arguments& in, nb::handle y, nb::handle saved,
+                                         nb::handle weight, nb::handle bias, nb::handle residual) {
+  syncnorm_forward_args args = forward_args(in, saved, weight, bias, residual);
+  args.y = in.like_x(y, "y", Access::kWrite);
   return args;
 }
 

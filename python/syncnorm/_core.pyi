@@ -312,13 +312,15 @@ def nccl_group(devices: Sequence[int], *, init_timeout: float = 300.0, sum_timeo
 def borrow_nccl(pointer: int, owner: object | None = None, *, init_timeout: float = 300.0, sum_timeout: float | None = 600.0, max_ctas: int | None = None) -> Communicator:
     """See syncnorm.comm.borrow_nccl."""
 
-def moments(options: Options, x: object | None, wire: object | None, *, mask: object | None = None, local_var: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def moments(options: Options, x: object | None, wire: object | None, *, mask: object | None = None, local_var: object | None = None, y: object | None = None, saved: object | None = None, weight: object | None = None, bias: object | None = None, running_mean: object | None = None, running_var: object | None = None, num_batches_tracked: object | None = None, residual: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Compute the statistics of this rank: forward, phase 1.
 
     Args:
         wire: Output, sizes.wire values. All-reduce it into total.
         local_var: Optional output, float64 (C,), for center.
+        y, saved, weight, bias, running_mean, running_var, num_batches_tracked, residual: Those of
+            normalize, to be validated before the all-reduce; neither read nor written.
     """
 
 def center(options: Options, x: object | None, group_size: int, wire: object | None, total: object | None, local_var: object | None, center_wire: object | None, *, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
@@ -365,7 +367,7 @@ def update_running(options: Options, x: object | None, group_size: int, wire: ob
     arguments are those of normalize.
     """
 
-def grad_moments(options: Options, x: object | None, dy: object | None, saved: object | None, wire: object | None, *, weight: object | None = None, bias: object | None = None, y: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
+def grad_moments(options: Options, x: object | None, dy: object | None, saved: object | None, wire: object | None, *, weight: object | None = None, bias: object | None = None, y: object | None = None, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, mask: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:
     """
     Compute the gradient sums of this rank: backward, phase 1.
 
@@ -378,6 +380,8 @@ def grad_moments(options: Options, x: object | None, dy: object | None, saved: o
         wire: Output, sizes.grad_wire values. All-reduce it into total.
         weight, bias: As in forward.
         y: Output of the forward pass, if it had both an activation and a residual; otherwise None.
+        dx, dresidual, dweight, dbias, mask: Those of grad_input, to be validated before the all-reduce;
+            neither read nor written.
     """
 
 def grad_input(options: Options, x: object | None, dy: object | None, saved: object | None, group_size: int, wire: object | None, total: object | None, *, dx: object | None = None, dresidual: object | None = None, dweight: object | None = None, dbias: object | None = None, weight: object | None = None, bias: object | None = None, mask: object | None = None, y: object | None = None, workspace: object | None = None, control: object | None = None, num_threads: int = 1, stream: int = 0, status: object | None = None, tag: int = 0) -> None:

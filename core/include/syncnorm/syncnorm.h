@@ -302,9 +302,10 @@ typedef struct syncnorm_forward_args {
   {sizeof(syncnorm_forward_args), NULL, NULL, NULL, {NULL, SYNCNORM_FLOAT32},                    \
    {NULL, SYNCNORM_FLOAT32}, {NULL, SYNCNORM_FLOAT32}, {NULL, SYNCNORM_FLOAT32}, NULL, NULL, NULL}
 
-/* Phase 1. Reads x and mask, and ignores the rest of args; writes wire, and local_var float64[C]
- * (the variance of this rank's values about their own mean) if it is not NULL: syncnorm_center
- * needs it. */
+/* Phase 1. Reads x and mask; writes wire, and local_var float64[C] (the variance of this rank's
+ * values about their own mean) if it is not NULL: syncnorm_center needs it. The rest of args is
+ * validated only: pass what syncnorm_normalize will get, so that its errors come before the
+ * all-reduce. */
 SYNCNORM_API syncnorm_status syncnorm_moments(const syncnorm_shape* shape,
                                               const syncnorm_options* options,
                                               const syncnorm_forward_args* args, double* wire,
@@ -377,7 +378,8 @@ typedef struct syncnorm_backward_args {
   {sizeof(syncnorm_backward_args), NULL, NULL, NULL, NULL, {NULL, SYNCNORM_FLOAT32},             \
    {NULL, SYNCNORM_FLOAT32}, NULL, NULL, NULL, {NULL, SYNCNORM_FLOAT32}, {NULL, SYNCNORM_FLOAT32}}
 
-/* Phase 1. Reads x, dy, y, weight, bias, saved, and ignores the rest of args; writes wire. */
+/* Phase 1. Reads x, dy, y, weight, bias, saved; writes wire. The rest of args is validated only:
+ * pass what syncnorm_grad_input will get, so that its errors come before the all-reduce. */
 SYNCNORM_API syncnorm_status syncnorm_grad_moments(const syncnorm_shape* shape,
                                                    const syncnorm_options* options,
                                                    const syncnorm_backward_args* args, double* wire,

@@ -46,7 +46,7 @@ void forward_phases_alone(const Problem& problem, const syncnorm_forward_args& a
 void moments(const Problem& problem, const syncnorm_forward_args& args, double* wire,
              double* local_var, const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, launch);
-  validate_moments(problem, args);
+  validate_moments(problem, args, launch.device);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 4 float64 values");
   backend.moments(problem, args, call_hash(problem, Pass::kForward, problem.options.tag), wire,
                   local_var, launch);

@@ -129,10 +129,6 @@ void validate_launch(const syncnorm_launch& launch, std::size_t workspace_size) 
   check(launch.stream == nullptr, "launch.stream is set but launch.device is the CPU; pass NULL");
 }
 
-void validate_moments(const Problem& problem, const syncnorm_forward_args& args) {
-  check_pointer("x", args.x, problem.size() > 0);
-}
-
 namespace {
 
 void check_running(const Problem& problem, const syncnorm_forward_args& args,
@@ -160,14 +156,19 @@ void validate_running(const Problem& problem, const syncnorm_forward_args& args,
   check_overlap_running(problem, args);
 }
 
-void validate_normalize(const Problem& problem, const syncnorm_forward_args& args,
-                        syncnorm_device device) {
+void validate_moments(const Problem& problem, const syncnorm_forward_args& args,
+                      syncnorm_device device) {
   check_pointer("x", args.x, problem.size() > 0);
-  check_pointer("y", args.y, problem.size() > 0);
   check_residual(problem, args.residual);
   check_affine(problem, args.weight, args.bias);
   check_running(problem, args, device);
   check_overlap_normalize(problem, args);
+}
+
+void validate_normalize(const Problem& problem, const syncnorm_forward_args& args,
+                        syncnorm_device device) {
+  validate_moments(problem, args, device);
+  check_pointer("y", args.y, problem.size() > 0);
 }
 
 void validate_infer(const Problem& problem, const syncnorm_forward_args& args) {
@@ -180,8 +181,7 @@ void validate_infer(const Problem& problem, const syncnorm_forward_args& args) {
   check_overlap_infer(problem, args);
 }
 
-void validate_backward(const Problem& problem, const syncnorm_backward_args& args,
-                       BackwardPhase phase) {
+void validate_backward(const Problem& problem, const syncnorm_backward_args& args) {
   check_pointer("x", args.x, problem.size() > 0);
   check_pointer("dy", args.dy, problem.size() > 0);
   check_pointer("saved", args.saved, true);
@@ -191,7 +191,6 @@ void validate_backward(const Problem& problem, const syncnorm_backward_args& arg
         "y is given and options.in_place is 1; in place the forward's output is passed as x: pass "
         "NULL for y");
   check_affine(problem, args.weight, args.bias);
-  if (phase == BackwardPhase::kGradMoments) return;
   check_vector(problem, "dweight", args.dweight);
   check_vector(problem, "dbias", args.dbias);
   check(args.dresidual == nullptr || !problem.in_place(),

@@ -14,14 +14,16 @@ Problem validate_problem(const syncnorm_shape& shape, const syncnorm_options& op
 // Device, stream, workspace, threads; workspace_size: the bytes that are needed.
 void validate_launch(const syncnorm_launch& launch, std::size_t workspace_size);
 
-void validate_moments(const Problem&, const syncnorm_forward_args&);
-// num_batches_tracked is read where it is in host memory, which `device` says.
+// All args that are set, also those of the later phases: an error after the all-reduce would leave
+// the other ranks a call ahead. num_batches_tracked is read where it is in host memory, which
+// `device` says.
+void validate_moments(const Problem&, const syncnorm_forward_args&, syncnorm_device device);
 void validate_normalize(const Problem&, const syncnorm_forward_args&, syncnorm_device device);
 void validate_running(const Problem&, const syncnorm_forward_args&, syncnorm_device device);
 void validate_infer(const Problem&, const syncnorm_forward_args&);
 
-enum class BackwardPhase { kGradMoments, kGradInput, kBoth, kInfer };
-void validate_backward(const Problem&, const syncnorm_backward_args&, BackwardPhase);
+// As validate_moments; for all phases.
+void validate_backward(const Problem&, const syncnorm_backward_args&);
 
 // The vectors that travel: `wire` and `total` must be there and differ; group_size >= 1.
 void validate_exchange(const void* wire, const void* total, std::int64_t group_size);

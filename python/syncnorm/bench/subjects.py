@@ -71,12 +71,12 @@ class PhasesSubject:
     def forward(self) -> Tensor:
         options, inputs = self._options, self._inputs
         x, weight, bias = inputs.x.detach(), inputs.weight.detach(), inputs.bias.detach()
-        wire, _ = kernels.moments(options, x, None, 0)
         y = torch.empty_like(x)
-        arguments = (wire, wire.clone(), None, weight, bias, None, 1, 0, self._running, y, True)
-        saved = kernels.normalize(options, x, *arguments)
-        assert saved is not None
-        self._saved = saved
+        given = (weight, bias, None, self._running, y, True)
+        arguments = kernels.forward_arguments(options, x, *given)
+        wire, _ = kernels.moments(options, x, None, 0, arguments)
+        kernels.normalize(options, x, wire, wire.clone(), None, 1, 0, arguments)
+        self._saved = arguments["saved"]
         return y
 
     def prepare_backward(self) -> None:
@@ -85,9 +85,11 @@ class PhasesSubject:
     def backward(self) -> Gradients:
         options, inputs, saved = self._options, self._inputs, self._saved
         x, weight, bias = inputs.x.detach(), inputs.weight.detach(), inputs.bias.detach()
-        wire = kernels.grad_moments(options, x, inputs.dy, saved, weight, bias, None, 0)
-        arguments = (weight, bias, inputs.dy, saved, wire, wire.clone(), None, None, 1, 0)
-        gradients = kernels.grad_input(options, x, (True, True, True, False), *arguments)
+        wanted = (True, True, True, False)
+        arguments = kernels.backward_arguments(options, x, wanted, weight, bias, None, None)
+        wire = kernels.grad_moments(options, x, inputs.dy, saved, 0, arguments)
+        kernels.grad_input(options, x, inputs.dy, saved, wire, wire.clone(), 1, 0, arguments)
+        gradients = kernels.gradients(arguments)
         return tuple(gradient for gradient in gradients if gradient is not None)
 
     def forward_backward(self) -> Gradients:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
 # Private, but there is no fast public way, and torch's own code uses them.
 from torch._C import _len_torch_dispatch_stack
@@ -28,6 +28,7 @@ from .ops.kernels import Running
 from .ops.layout import (
     canonical_mask,
     check_input,
+    check_strided,
     check_tensor,
     dense,
     on_device_of,
@@ -39,7 +40,7 @@ _PLAIN = {Tensor, nn.Parameter, type(None)}
 
 def batch_norm(input: Tensor, call: Call) -> Tensor:
     """Return activation(batch_norm(input) + residual), of input's shape, dtype and layout."""
-    (weight, bias), (mean, var, _) = call.affine, call.running
+    (weight, bias), (mean, var, count) = call.affine, call.running
     if not call.training and (mean is None or var is None):
         raise InvalidArgumentError(
             "running_mean and running_var: got None, needed where training is False"
@@ -49,6 +50,8 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         and type(weight) in _PLAIN
         and type(bias) in _PLAIN
         and type(mean) in _PLAIN
+        and type(var) in _PLAIN
+        and type(count) in _PLAIN
     ):
         result = _batch_norm_of_subclass(input, call)
         if result is not None:
@@ -63,6 +66,8 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         refuse_transforms(input, weight, bias, call.residual)
     if type(input) not in _PLAIN:  # its methods may not be those of Tensor
         input = input.as_subclass(Tensor)
+    if input.layout is not strided:
+        check_strided(input)
     x = input if input.is_contiguous() else dense(input)
     residual, mask = call.residual, None
     if residual is not None:

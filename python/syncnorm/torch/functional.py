@@ -37,10 +37,19 @@ from syncnorm.tags import layer_tag
 
 from .call import Affine, Call
 from .dispatch import batch_norm, batch_norm_list
+from .groups.process_group import check_timeout
 from .groups.resolve import ALONE
 from .ops import library as ops
 from .ops.kernels import Running
-from .ops.layout import canonical_mask, check_input, contiguous, dense, dense_like, residual_like
+from .ops.layout import (
+    canonical_mask,
+    check_flag,
+    check_input,
+    contiguous,
+    dense,
+    dense_like,
+    residual_like,
+)
 from .ops.library import encoded
 
 __all__ = [
@@ -92,6 +101,8 @@ def sync_batch_norm(
         The output, of input's shape, dtype and memory format.
     """
     check_input(input)
+    check_flag(training, "training")
+    check_timeout(timeout)
     settings, affine = Settings(eps, momentum, **choices), Affine(weight, bias)
     running = Running(running_mean, running_var, num_batches_tracked)
     tag = 0 if is_dynamo_compiling() else layer_tag(name)

@@ -19,7 +19,7 @@ from .groups.pickling import HasProcessGroup
 from .groups.process_group import check_timeout
 from .groups.resolve import ALONE
 from .ops.kernels import NO_STATISTICS, Running
-from .ops.layout import check_channels
+from .ops.layout import check_channels, check_flag
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -121,6 +121,10 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             nn.init.zeros_(self.bias)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "freeze":
+            check_flag(value, name)
+        elif name == "timeout":
+            check_timeout(value)
         super().__setattr__(name, value)
         if name in Settings._fields:
             vars(self).pop("_settings", None)
@@ -244,6 +248,7 @@ def check_options(options: dict[str, Any], eps: float = 1e-5, momentum: float | 
     """Raise for an option that is unknown or has a value that is not allowed."""
     if unknown := options.keys() - OPTIONS.keys():
         raise TypeError(f"SyncBatchNorm got an unexpected keyword argument {min(unknown)!r}")
+    check_flag(options.get("freeze", False), "freeze")
     check_timeout(options.get("timeout"))
     chosen = {name: options[name] for name in CHOICES if name in options}
     settings = Settings(eps, momentum, **chosen)

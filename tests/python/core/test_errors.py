@@ -49,6 +49,15 @@ def test_the_unchanged_call_is_accepted(function: str, rank: Rank) -> None:
     invoke(function, arguments(function, rank))
 
 
+@pytest.mark.parametrize("function", ["moments", "grad_moments"])
+def test_a_first_phase_leaves_the_arrays_of_later_phases_alone(function: str, rank: Rank) -> None:
+    given = arguments(function, rank)
+    names = [name for name in CALLS[function].split() if name not in ("wire", "local_var")]
+    before = {name: buffer_of(rank, function, name).bits for name in names}
+    invoke(function, given)
+    assert {name: buffer_of(rank, function, name).bits for name in names} == before
+
+
 @pytest.mark.parametrize(("function", "name"), EVERY_ARRAY)
 def test_wrong_dtype(function: str, name: str, rank: Rank) -> None:
     buffer = buffer_of(rank, function, name)
@@ -190,13 +199,13 @@ def test_the_sum_in_place(function: str, rank: Rank) -> None:
     assert_refused(function, rank, syncnorm.InvalidArgumentError, names, **replaced)
 
 
-@pytest.mark.parametrize("function", ["normalize", "forward", "infer"])
+@pytest.mark.parametrize("function", ["moments", "normalize", "forward", "infer"])
 @pytest.mark.parametrize("name", ["running_mean", "running_var"])
 def test_half_of_the_running_statistics(function: str, name: str, rank: Rank) -> None:
     assert_refused(function, rank, syncnorm.InvalidArgumentError, "running_", **{name: None})
 
 
-@pytest.mark.parametrize("function", ["normalize", "forward", "update_running"])
+@pytest.mark.parametrize("function", ["moments", "normalize", "forward", "update_running"])
 def test_cumulative_average_needs_the_counter(function: str, rank: Rank) -> None:
     options = _core.Options(momentum=None, activation="relu", centering="on")
     replaced = {"options": options, "num_batches_tracked": None}
@@ -218,7 +227,7 @@ def test_y_without_an_activation(function: str, rank: Rank) -> None:
     assert_refused(function, rank, syncnorm.InvalidArgumentError, "y", options=options)
 
 
-@pytest.mark.parametrize("function", ["grad_input", "backward", "infer_backward"])
+@pytest.mark.parametrize("function", ["grad_moments", "grad_input", "backward", "infer_backward"])
 def test_dx_and_dresidual_in_one_buffer(function: str, rank: Rank) -> None:
     replaced = {"dresidual": rank.array("dx")}
     assert_refused(function, rank, syncnorm.InvalidArgumentError, "dresidual", **replaced)

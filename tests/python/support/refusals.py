@@ -13,12 +13,13 @@ from syncnorm import _core
 N, C, S = 3, 5, 7
 # How the C functions are called, by argument name; "wire" of the backward pass is grad_wire.
 CALLS = {
-    "moments": "x wire mask local_var",
+    "moments": "x wire mask local_var y saved weight bias running_mean running_var "
+    "num_batches_tracked residual",
     "center": "x wire total local_var center_wire",
     "normalize": "x wire total y center_total saved weight bias running_mean running_var "
     "num_batches_tracked residual",
     "update_running": "x wire total center_total running_mean running_var num_batches_tracked",
-    "grad_moments": "x dy saved wire weight bias y",
+    "grad_moments": "x dy saved wire weight bias y dx dresidual dweight dbias mask",
     "grad_input": "x dy saved wire total dx dresidual dweight dbias weight bias mask y",
     "infer": "x running_mean running_var y weight bias residual saved",
     "infer_backward": "x dy saved dx dresidual dweight dbias weight bias y",
@@ -28,11 +29,11 @@ CALLS = {
 GROUPS = ("center", "normalize", "update_running", "grad_input")
 ONE_CALL = ("forward", "backward")
 OUTPUTS = {
-    "moments": "wire local_var",
+    "moments": "wire local_var y saved running_mean running_var num_batches_tracked",
     "center": "center_wire",
     "normalize": "y saved running_mean running_var num_batches_tracked",
     "update_running": "running_mean running_var num_batches_tracked",
-    "grad_moments": "wire",
+    "grad_moments": "wire dx dresidual dweight dbias",
     "grad_input": "dx dresidual dweight dbias",
     "infer": "y saved",
     "infer_backward": "dx dresidual dweight dbias",

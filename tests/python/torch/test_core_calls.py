@@ -96,7 +96,12 @@ def run(name: str, x: Tensor) -> None:
         "keep": True,
         "new_wire": kernels.vector,
     }
-    function(**{each: special.get(each, given) for each in inspect.signature(function).parameters})
+    parameters = inspect.signature(function).parameters
+    if "arguments" in parameters:
+        passes = kernels.backward_arguments if "dy" in parameters else kernels.forward_arguments
+        names = inspect.signature(passes).parameters.keys() - {"status"}
+        special["arguments"] = passes(**{each: special.get(each, given) for each in names})
+    function(**{each: special.get(each, given) for each in parameters})
 
 
 def test_the_stub_and_the_kernels_name_the_same_functions() -> None:

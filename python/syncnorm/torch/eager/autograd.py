@@ -11,8 +11,8 @@ from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from syncnorm import InvalidArgumentError, Options, UnsupportedError
-from syncnorm.torch.ops.kernels import Running
-from syncnorm.torch.ops.layout import dense, dense_like, on_device_of
+from syncnorm.torch.ops.kernels import NO_STATISTICS, Running
+from syncnorm.torch.ops.layout import dense, dense_like, int64_counter, on_device_of
 
 Optional = Tensor | None
 Tensors = tuple[Optional, ...]
@@ -97,10 +97,30 @@ def wants_gradient(*tensors: Optional) -> bool:
     return False
 
 
-def in_backward_pass() -> bool:
-    """Return whether autograd runs a backward pass in this thread."""
+def running_to_update(running: Running, x: Tensor, in_backward: bool) -> Running:
+    """Return the running statistics that a call updates, as the core takes them.
+
+    Args:
+        in_backward: Whether a call inside a backward pass updates them. It repeats an earlier one
+            (activation checkpointing).
+
+    Raises:
+        InvalidArgumentError: One requires a gradient, or num_batches_tracked is no number.
+    """
     # Private, but torch's module tracker and FSDP use it as well.
-    return torch._C._current_graph_task_id() != -1  # noqa: SLF001
+    if not in_backward and torch._C._current_graph_task_id() != -1:  # noqa: SLF001
+        return NO_STATISTICS
+    for field, each in zip(Running._fields, running, strict=True):
+        if each is not None and each.requires_grad and torch.is_grad_enabled():
+            name = field if field == "num_batches_tracked" else f"running_{field}"
+            raise InvalidArgumentError(
+                f"{name}: got a tensor that requires a gradient, expected one that can be updated"
+                f" in place: pass {name}.detach()"
+            )
+    count = running[2]
+    if count is None or count.dtype is torch.int64:
+        return running
+    return running._replace(num_batches_tracked=int64_counter(count, x))
 
 
 def may_transform() -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 from torch.autograd import Function
 
 from syncnorm.settings import core_options
@@ -20,7 +20,7 @@ from syncnorm.torch.call import Call
 from syncnorm.torch.groups.process_group import Group
 from syncnorm.torch.ops import kernels
 from syncnorm.torch.ops.kernels import NO_STATISTICS
-from syncnorm.torch.ops.layout import bump_versions, on_device_of
+from syncnorm.torch.ops.layout import bump_versions, copy_counter, on_device_of
 from syncnorm.torch.ops.stream import take_disagreement
 
 from .autograd import (
@@ -29,9 +29,9 @@ from .autograd import (
     Pass,
     Shard,
     Tensors,
-    in_backward_pass,
     refuse_batched,
     refuse_overwriting,
+    running_to_update,
     save,
     shards_of,
     wants_gradient,
@@ -55,16 +55,16 @@ def batch_norm(
     """
     options = core_options(call.settings)
     (weight, bias), running, recording = call.affine, call.running, torch.is_grad_enabled()
-    if weight is not None and not weight.is_contiguous():
+    # A sparse one has no such method; the core refuses it.
+    if weight is not None and weight.layout is strided and not weight.is_contiguous():
         weight = weight.contiguous()
-    if bias is not None and not bias.is_contiguous():
+    if bias is not None and bias.layout is strided and not bias.is_contiguous():
         bias = bias.contiguous()
     if options.in_place:
         refuse_overwriting(xs)
     group.check_device(xs[0].device)
-    # A forward pass inside a backward pass repeats an earlier one (activation checkpointing).
-    if call.training and not call.update_in_backward and in_backward_pass():
-        running = NO_STATISTICS
+    if call.training:
+        running = running_to_update(running, xs[0], call.update_in_backward)
     this: Pass = (options, group, not call.training, running, masks)
     wanted = recording and (xs[0].requires_grad or wants_gradient(weight, bias, *xs, *residuals))
     if wanted or (recording and group.synchronized):
@@ -76,6 +76,8 @@ def batch_norm(
             bump_versions(*xs)
     if call.training and running[0] is not None:
         bump_versions(*running)
+        if running[2] is not call.running[2]:
+            copy_counter(running[2], call.running[2])
     return ys
 
 
@@ -127,30 +129,24 @@ def _forward(
     """Return y of each shard, what each saves for backward if `keep`, and the tag of the call."""
     options, group, frozen, running, masks = this
     x, communicator = xs[0], group.communicator
-    if group.size == 1 and not group.synchronized:
-        y = x if options.in_place else torch.empty_like(x)
-        if frozen:
-            saved = kernels.infer(options, x, running, weight, bias, residuals[0], y, keep)
-        else:
-            given = (weight, bias, residuals[0], masks[0], 0, running, y, keep)
-            saved = kernels.forward(options, x, None, *given)
-        return (y,), (saved,), 0
-    if x.is_cuda:
+    if group.synchronized and x.is_cuda:
         _raise_disagreement(x, group)
     tag = group.next_tag(x)
-    group.begin("forward", tag, options, x)
+    if communicator is None and (group.size > 1 or group.synchronized):
+        ys, kept = _forward_phases(this, tag, weight, bias, xs, residuals, keep)
+        return ys, kept, tag
+    y = x if options.in_place else torch.empty_like(x)
+    if frozen:
+        saved = kernels.infer(options, x, running, weight, bias, residuals[0], y, keep)
+        return (y,), (saved,), tag
+    given = (weight, bias, residuals[0], running, y, keep)
+    arguments = kernels.forward_arguments(options, x, *given)
     try:
-        if communicator is None:
-            ys, kept = _forward_phases(this, tag, weight, bias, xs, residuals, keep)
-        else:
-            ys = [x if options.in_place else torch.empty_like(x)]
-            given = (weight, bias, residuals[0], masks[0], tag, running, ys[0], keep)
-            kept = [kernels.forward(options, x, communicator, *given)]
+        kernels.forward(options, x, communicator, masks[0], tag, arguments)
     except BaseException as error:
         group.fail(error, "forward", x)
         raise
-    group.end()
-    return ys, kept, tag
+    return (y,), (arguments["saved"],), tag
 
 
 def _forward_phases(
@@ -163,31 +159,42 @@ def _forward_phases(
     keep: bool,
 ) -> tuple[list[Tensor], list[Optional]]:
     options, group, _, running, masks = this
-    size, new_wire = group.size, group.new_wire
-    wires, local_vars, ys, saved = [], [], [], []
-    for x, mask in zip(xs, masks, strict=True):
-        wire, local_var = kernels.moments(options, x, mask, tag, new_wire)
-        wires.append(wire)
-        local_vars.append(local_var)
-    totals = group.all_reduce(wires)
-    centers: Sequence[Optional] = [None] * len(xs)
-    if local_vars[0] is not None:
-        centers = group.all_reduce(
-            [
-                kernels.center(options, x, wire, total, local_var, size, tag, new_wire)
-                for x, wire, total, local_var in zip(xs, wires, totals, local_vars, strict=True)
-                if local_var is not None
-            ]
-        )
-    for index, x in enumerate(xs):
-        if index > 0:  # the first shard has updated the running statistics
+    size, new_wire, first = group.size, group.new_wire, xs[0]
+    wires, local_vars, passes = [], [], []
+    # All arguments are validated, and all outputs allocated, before the first all-reduce.
+    for index, (x, residual, mask) in enumerate(zip(xs, residuals, masks, strict=True)):
+        if index > 0:  # the first shard updates the running statistics
             weight, bias = on_device_of(x, weight, bias)
             running = NO_STATISTICS
         y = x if options.in_place else torch.empty_like(x)
-        given = (centers[index], weight, bias, residuals[index])
-        sums = (wires[index], totals[index])
-        saved.append(kernels.normalize(options, x, *sums, *given, size, tag, running, y, keep))
-        ys.append(y)
+        given = (weight, bias, residual, running, y, keep)
+        arguments = kernels.forward_arguments(options, x, *given)
+        wire, local_var = kernels.moments(options, x, mask, tag, arguments, new_wire)
+        wires.append(wire)
+        local_vars.append(local_var)
+        passes.append(arguments)
+    group.begin("forward", tag, options, first)
+    try:
+        totals = group.all_reduce(wires)
+        centers: Sequence[Optional] = [None] * len(xs)
+        if local_vars[0] is not None:
+            centers = group.all_reduce(
+                [
+                    kernels.center(options, x, wire, total, local_var, size, tag, new_wire)
+                    for x, wire, total, local_var in zip(xs, wires, totals, local_vars, strict=True)
+                    if local_var is not None
+                ]
+            )
+        ys, saved = [], []
+        parts = zip(xs, wires, totals, centers, passes, strict=True)
+        for x, wire, total, center, arguments in parts:
+            kernels.normalize(options, x, wire, total, center, size, tag, arguments)
+            ys.append(arguments["y"])
+            saved.append(arguments["saved"])
+    except BaseException as error:
+        group.fail(error, "forward", first)
+        raise
+    group.end()
     return ys, saved
 
 
@@ -199,21 +206,19 @@ def _backward(this: Pass, tag: int, wanted: Sequence[bool], *tensors: Any) -> Te
     if group.communicator is None and (group.size > 1 or group.synchronized):
         return _backward_phases(this, tag, wanted, shards)
     of_weight, of_bias, of_x, of_residual = wanted
-    given = (options, x, (of_x, of_weight, of_bias, of_residual), weight, bias, dy, saved)
+    want = (of_x, of_weight, of_bias, of_residual)
     if frozen:
-        gradients = kernels.infer_backward(*given, y)
-    elif group.size == 1:
-        gradients = kernels.backward(*given, None, mask, y, tag)
+        gradients = kernels.infer_backward(options, x, want, weight, bias, dy, saved, y)
     else:
-        if x.is_cuda:
+        if group.synchronized and x.is_cuda:
             _raise_disagreement(x, group)
-        group.begin("backward", tag, options, x)
+        arguments = kernels.backward_arguments(options, x, want, weight, bias, y, mask)
         try:
-            gradients = kernels.backward(*given, group.communicator, mask, y, tag)
+            kernels.backward(options, x, dy, saved, group.communicator, tag, arguments)
         except BaseException as error:
             group.fail(error, "backward", x)
             raise
-        group.end()
+        gradients = kernels.gradients(arguments)
     dx, dweight, dbias, dresidual = gradients
     # Without an activation the residual's gradient is dy.
     return dweight, dbias, dx, dy if of_residual and dresidual is None else dresidual
@@ -226,29 +231,30 @@ def _backward_phases(
     first = shards[0][0]
     if first.is_cuda:
         _raise_disagreement(first, group)
+    wires, passes = [], []
+    want_weight, want_bias, *others = wanted
+    for index, (x, dy, saved, weight, bias, y, mask, _) in enumerate(shards):
+        want = (others[index], want_weight, want_bias, others[len(shards) + index])
+        arguments = kernels.backward_arguments(options, x, want, weight, bias, y, mask)
+        wires.append(kernels.grad_moments(options, x, dy, saved, tag, arguments, group.new_wire))
+        passes.append(arguments)
+        want_weight = want_bias = False  # the first shard reports the gradients of weight and bias
     group.begin("backward", tag, options, first)
     try:
-        wires = []
-        for x, dy, saved, weight, bias, y, _, _ in shards:
-            given = (dy, saved, weight, bias, y, tag, group.new_wire)
-            wires.append(kernels.grad_moments(options, x, *given))
         totals = group.all_reduce(wires)
-        dxs, dresiduals = [], []
-        want_weight, want_bias = wanted[:2]
-        for index, (x, dy, saved, weight, bias, y, mask, _) in enumerate(shards):
-            of_x, of_residual = wanted[2 + index], wanted[2 + len(shards) + index]
-            want = (of_x, want_weight, want_bias, of_residual)
-            sums = (wires[index], totals[index], mask, y, group.size, tag)
-            out = kernels.grad_input(options, x, want, weight, bias, dy, saved, *sums)
-            dxs.append(out[0])
-            dresiduals.append(dy if of_residual and out[3] is None else out[3])
-            if index == 0:  # the first shard reports the gradients of weight and bias
-                dweight, dbias, want_weight, want_bias = out[1], out[2], False, False
+        for shard, wire, total, arguments in zip(shards, wires, totals, passes, strict=True):
+            x, dy, saved = shard[:3]
+            kernels.grad_input(options, x, dy, saved, wire, total, group.size, tag, arguments)
     except BaseException as error:
         group.fail(error, "backward", first)
         raise
     group.end()
-    return dweight, dbias, *dxs, *dresiduals
+    dxs, dresiduals = [], []
+    for shard, arguments, of_residual in zip(shards, passes, others[len(shards) :], strict=True):
+        dxs.append(arguments["dx"])
+        dresidual = arguments["dresidual"]
+        dresiduals.append(shard[1] if of_residual and dresidual is None else dresidual)
+    return passes[0]["dweight"], passes[0]["dbias"], *dxs, *dresiduals
 
 
 def _raise_disagreement(x: Tensor, group: Group) -> None:

@@ -100,9 +100,10 @@ def _second(this: Pass, tag: int, cotangents: Tensors, tensors: Tensors) -> Tens
         )
     ]
     parts = [_Part(this, *both) for both in zip(shards, shares, strict=True)]
+    wires = [part.wire() for part in parts]
     group.begin("second backward", tag, options, x)
     try:
-        totals = group.all_reduce([part.wire() for part in parts])
+        totals = group.all_reduce(wires)
         derivatives = [part.derivatives(total) for part, total in zip(parts, totals, strict=True)]
     except BaseException as error:
         group.fail(error, "second backward", x)

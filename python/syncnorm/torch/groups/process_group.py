@@ -64,7 +64,7 @@ def check_timeout(timeout: float | None) -> None:
     """Raise InvalidArgumentError for a timeout that backends cannot count."""
     if timeout is None:
         return
-    if not isinstance(timeout, (int, float)):
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         raise ArgumentTypeError(f"timeout: got {timeout!r}, expected seconds, or None")
     if not _SHORTEST <= timeout <= _LONGEST:
         raise InvalidArgumentError(
@@ -76,9 +76,9 @@ def check_timeout(timeout: float | None) -> None:
 class Group:
     """The shards of a list in this process, each counting as a rank; of one shard: no group at all.
 
-    The base of the other groups, too. A pass of a layer calls `begin`, then either hands
-    `communicator` to the core or reduces its wires by `all_reduce`, and calls `end`, or `fail`
-    after an error.
+    The base of the other groups, too. A pass of a layer either hands `communicator` to the core, or
+    calls `begin`, reduces its wires by `all_reduce`, and calls `end`. After an error it calls
+    `fail`. Before `begin` it has validated its arguments and made its wires.
 
     Attributes:
         size: Number of ranks.
@@ -102,7 +102,10 @@ class Group:
         self.synchronized = communicator is not None
 
     def next_tag(self, x: Tensor) -> int:
-        """Return the tag of the next forward pass over x, and of its backward passes."""
+        """Return the tag of the next forward pass over x, and of its backward passes.
+
+        It is the same until `begin` is called with it.
+        """
         # A communicator counts forward passes itself, except in a graph that is captured once.
         return constant_tag(self.tag) if self.synchronized and is_capturing(x) else self.tag
 

@@ -44,7 +44,8 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         dummy = None if wants_gradient(x, weight, bias, residual) else GRAD_DUMMY
     # Of these phases normalize alone has a derivative, which takes account of the others.
     values = x.detach()
-    wire, *local_var = ops.moments(values, settings, mask, tag)
+    checked = [None if each is None else each.detach() for each in (weight, bias, residual)]
+    wire, *local_var = ops.moments(values, settings, mask, tag, *checked, mean, var, count)
     total = all_reduce(wire, group) if group else None
     center_total = None
     if local_var:

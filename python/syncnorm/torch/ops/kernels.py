@@ -51,51 +51,75 @@ def vector(x: Tensor, length: int) -> Tensor:
     return x.new_empty(length, dtype=torch.float64)
 
 
-def _forward_arguments(
+def forward_arguments(
     options: Options,
     x: Tensor,
     weight: Optional,
     bias: Optional,
     residual: Optional,
+    running: Running,
+    y: Tensor,
     keep: bool,
-    status: bool = True,
-) -> tuple[Optional, dict[str, Any]]:
-    """Return saved, allocated if `keep`, and what every function that writes y takes by name."""
-    saved = vector(x, _core.sizes(x, options).saved) if keep else None
-    at = launch(x, options, status)
-    at |= {"weight": weight, "bias": bias, "residual": residual, "saved": saved}
-    return saved, at
+) -> dict[str, Any]:
+    """Return what the functions that write y take by name; "saved" is allocated if `keep`."""
+    mean, var, count = running
+    arguments = launch(x, options)
+    arguments |= {"y": y, "saved": vector(x, _core.sizes(x, options).saved) if keep else None}
+    arguments |= {"weight": weight, "bias": bias, "residual": residual}
+    arguments |= {"running_mean": mean, "running_var": var, "num_batches_tracked": count}
+    return arguments
 
 
-def _empty_gradients(
+def backward_arguments(
     options: Options,
     x: Tensor,
+    wanted: Sequence[bool],
     weight: Optional,
     bias: Optional,
-    wanted: Sequence[bool],
-    arguments: dict[str, Any],
-) -> Gradients:
-    """Allocate the gradients that are wanted, also as arguments of a core function."""
-    dx = torch.empty_like(x) if wanted[0] else None
-    dweight = torch.empty_like(weight) if wanted[1] and weight is not None else None
-    dbias = torch.empty_like(bias) if wanted[2] and bias is not None else None
+    y: Optional,
+    mask: Optional,
+    status: bool = True,
+) -> dict[str, Any]:
+    """Return what the functions of a backward pass take by name, with the gradients allocated."""
     identity = options.activation == "identity"
-    dresidual = torch.empty_like(x) if wanted[3] and not identity else None
-    arguments |= {"dx": dx, "dweight": dweight, "dbias": dbias, "dresidual": dresidual}
-    return dx, dweight, dbias, dresidual
+    arguments = launch(x, options, status)
+    arguments |= {"weight": weight, "bias": bias, "y": y, "mask": mask}
+    arguments |= {
+        "dx": torch.empty_like(x) if wanted[0] else None,
+        "dweight": torch.empty_like(weight) if wanted[1] and weight is not None else None,
+        "dbias": torch.empty_like(bias) if wanted[2] and bias is not None else None,
+        "dresidual": torch.empty_like(x) if wanted[3] and not identity else None,
+    }
+    return arguments
 
 
-# Phases, with an all-reduce between them.
+def gradients(arguments: dict[str, Any]) -> Gradients:
+    """Return the gradients of `backward_arguments`."""
+    return arguments["dx"], arguments["dweight"], arguments["dbias"], arguments["dresidual"]
+
+
+# Phases, with an all-reduce between them. The first phase of a pass takes the arguments of the last
+# one, which validates them before the all-reduce: an error after it would leave the other ranks a
+# call ahead.
 
 
 def moments(
-    options: Options, x: Tensor, mask: Optional, tag: int, new_wire: NewWire = vector
+    options: Options,
+    x: Tensor,
+    mask: Optional,
+    tag: int,
+    arguments: dict[str, Any],
+    new_wire: NewWire = vector,
 ) -> tuple[Tensor, Optional]:
-    """Return this rank's wire and, where centering is on, the variances (C,) for center."""
-    sizes, at = _core.sizes(x, options), launch(x, options)
+    """Return this rank's wire and, where centering is on, the variances (C,) for center.
+
+    Args:
+        arguments: Those of normalize, or of `launch` alone.
+    """
+    sizes = _core.sizes(x, options)
     wire = new_wire(x, sizes.wire)
     local_var = vector(x, x.shape[1]) if sizes.center_wire else None
-    _core.moments(options, x, wire, mask=mask, local_var=local_var, tag=tag, **at)
+    _core.moments(options, x, wire, mask=mask, local_var=local_var, tag=tag, **arguments)
     return wire, local_var
 
 
@@ -122,22 +146,13 @@ def normalize(
     wire: Tensor,
     total: Tensor,
     center_total: Optional,
-    weight: Optional,
-    bias: Optional,
-    residual: Optional,
     group_size: int,
     tag: int,
-    running: Running,
-    y: Tensor,
-    keep: bool,
-) -> Optional:
-    """Write y, update the running statistics that are given, and return saved if `keep`."""
-    saved, at = _forward_arguments(options, x, weight, bias, residual, keep)
-    mean, var, count = running
-    at |= {"running_mean": mean, "running_var": var, "num_batches_tracked": count}
-    at |= {"center_total": center_total, "tag": tag}
-    _core.normalize(options, x, group_size, wire, total, y, **at)
-    return saved
+    arguments: dict[str, Any],
+) -> None:
+    """Write y, saved and the running statistics that are in `forward_arguments`."""
+    at = {"wire": wire, "total": total, "center_total": center_total, "tag": tag, **arguments}
+    _core.normalize(options, x, group_size, **at)
 
 
 def update_running(
@@ -161,39 +176,33 @@ def grad_moments(
     x: Tensor,
     dy: Tensor,
     saved: Tensor,
-    weight: Optional,
-    bias: Optional,
-    y: Optional,
     tag: int,
+    arguments: dict[str, Any],
     new_wire: NewWire = vector,
 ) -> Tensor:
-    """Return this rank's wire of the backward pass."""
-    wire, at = new_wire(x, _core.sizes(x, options).grad_wire), launch(x, options)
-    _core.grad_moments(options, x, dy, saved, wire, weight=weight, bias=bias, y=y, tag=tag, **at)
+    """Return this rank's wire of the backward pass.
+
+    Args:
+        arguments: Those of grad_input, or those that this phase reads: weight, bias, y and launch.
+    """
+    wire = new_wire(x, _core.sizes(x, options).grad_wire)
+    _core.grad_moments(options, x, dy, saved, wire, tag=tag, **arguments)
     return wire
 
 
 def grad_input(
     options: Options,
     x: Tensor,
-    wanted: Sequence[bool],
-    weight: Optional,
-    bias: Optional,
     dy: Tensor,
     saved: Tensor,
     wire: Tensor,
     total: Tensor,
-    mask: Optional,
-    y: Optional,
     group_size: int,
     tag: int,
-) -> Gradients:
-    """Return the gradients that are wanted."""
-    at = launch(x, options)
-    out = _empty_gradients(options, x, weight, bias, wanted, at)
-    at |= {"weight": weight, "bias": bias, "mask": mask, "y": y, "tag": tag}
-    _core.grad_input(options, x, dy, saved, group_size, wire, total, **at)
-    return out
+    arguments: dict[str, Any],
+) -> None:
+    """Write the gradients that are in `backward_arguments`."""
+    _core.grad_input(options, x, dy, saved, group_size, wire, total, tag=tag, **arguments)
 
 
 # A whole pass in one call, for one rank or over a communicator that the core reduces with.
@@ -203,42 +212,25 @@ def forward(
     options: Options,
     x: Tensor,
     communicator: Communicator | None,
-    weight: Optional,
-    bias: Optional,
-    residual: Optional,
     mask: Optional,
     tag: int,
-    running: Running,
-    y: Tensor,
-    keep: bool,
-) -> Optional:
-    """As normalize."""
-    saved, at = _forward_arguments(options, x, weight, bias, residual, keep)
-    mean, var, count = running
-    at |= {"running_mean": mean, "running_var": var, "num_batches_tracked": count}
-    _core.forward(options, communicator, x, y, mask=mask, tag=tag, **at)
-    return saved
+    arguments: dict[str, Any],
+) -> None:
+    """Write what is in `forward_arguments`."""
+    _core.forward(options, communicator, x, mask=mask, tag=tag, **arguments)
 
 
 def backward(
     options: Options,
     x: Tensor,
-    wanted: Sequence[bool],
-    weight: Optional,
-    bias: Optional,
     dy: Tensor,
     saved: Tensor,
     communicator: Communicator | None,
-    mask: Optional,
-    y: Optional,
     tag: int,
-) -> Gradients:
-    """Return the gradients that are wanted."""
-    at = launch(x, options)
-    out = _empty_gradients(options, x, weight, bias, wanted, at)
-    at |= {"weight": weight, "bias": bias, "mask": mask, "y": y, "tag": tag}
-    _core.backward(options, communicator, x, dy, saved, **at)
-    return out
+    arguments: dict[str, Any],
+) -> None:
+    """Write the gradients that are in `backward_arguments`."""
+    _core.backward(options, communicator, x, dy, saved, tag=tag, **arguments)
 
 
 # With the running statistics, on this rank alone.
@@ -255,7 +247,9 @@ def infer(
     keep: bool,
 ) -> Optional:
     """Write y, and return saved if `keep`."""
-    saved, at = _forward_arguments(options, x, weight, bias, residual, keep, status=False)
+    at = launch(x, options, status=False)
+    saved = vector(x, _core.sizes(x, options).saved) if keep else None
+    at |= {"weight": weight, "bias": bias, "residual": residual, "saved": saved}
     _core.infer(options, x, running[0], running[1], y, **at)
     return saved
 
@@ -271,7 +265,7 @@ def infer_backward(
     y: Optional,
 ) -> Gradients:
     """Return the gradients that are wanted."""
-    at = launch(x, options, status=False)
-    out = _empty_gradients(options, x, weight, bias, wanted, at)
-    _core.infer_backward(options, x, dy, saved, weight=weight, bias=bias, y=y, **at)
-    return out
+    arguments = backward_arguments(options, x, wanted, weight, bias, y, None, status=False)
+    del arguments["mask"]
+    _core.infer_backward(options, x, dy, saved, **arguments)
+    return gradients(arguments)

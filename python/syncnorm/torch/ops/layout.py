@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
+
+_INTEGERS = {torch.int8, torch.int16, torch.int32, torch.uint8}
 
 
 def is_channels_last(tensor: Tensor) -> bool:
@@ -23,6 +26,12 @@ def check_tensor(value: object, name: str = "") -> None:
         raise _not_a_tensor(value, name)
 
 
+def check_flag(value: object, name: str) -> None:
+    """Raise ArgumentTypeError unless value is a bool, or 0 or 1."""
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ArgumentTypeError(f"{name}: got {value!r}, expected True or False")
+
+
 def check_input(input: Tensor, name: str = "") -> None:
     """Raise unless input is a CPU, CUDA or meta tensor (N, C, ...); name: prefix of the error."""
     if not isinstance(input, Tensor):
@@ -32,6 +41,18 @@ def check_input(input: Tensor, name: str = "") -> None:
     if not (input.is_cpu or input.is_cuda or input.is_meta):
         raise InvalidArgumentError(
             f"{name or 'input: '}got a tensor on {input.device}, expected one on cpu or cuda"
+        )
+    check_strided(input, name)
+
+
+def check_strided(tensor: Tensor, name: str = "") -> None:
+    """Raise InvalidArgumentError for a sparse tensor; name: prefix of the error."""
+    if is_dynamo_compiling():  # cannot trace the attribute in a backward pass
+        return
+    if tensor.layout is not torch.strided:
+        raise InvalidArgumentError(
+            f"{name or 'input: '}got a tensor with the layout {tensor.layout}, expected"
+            " torch.strided: pass tensor.to_dense()"
         )
 
 
@@ -62,6 +83,7 @@ def residual_like(residual: Tensor | None, input: Tensor, x: Tensor) -> Tensor |
                 *got, *expected
             )
         )
+    check_strided(residual, "residual: ")
     return dense_like(residual, x)
 
 
@@ -92,6 +114,7 @@ def canonical_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     """Return a mask (N, *spatial) or (N, 1, *spatial) as a contiguous one (N, *spatial)."""
     if mask is None:
         return None
+    check_strided(mask, "mask: ")
     expected = (x.shape[0], *x.shape[2:])
     got = tuple(mask.shape)
     if mask.dim() == x.dim() and got[1] == 1:
@@ -112,6 +135,26 @@ def canonical_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
 def on_device_of(x: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
     """Return the tensors on x's device, as operations that autograd records."""
     return [None if tensor is None else tensor.to(x.device) for tensor in tensors]
+
+
+def int64_counter(count: Tensor | None, x: Tensor) -> Tensor | None:
+    """Return num_batches_tracked, or a copy as int64 if it has another dtype of real numbers."""
+    if count is None or count.dtype == torch.int64:
+        return count
+    number = count.is_floating_point() or count.dtype in _INTEGERS
+    if not number or count.layout is not torch.strided or count.is_meta:
+        raise InvalidArgumentError(
+            f"num_batches_tracked: got {count.dtype} and {count.layout} on {count.device}, expected"
+            " one number, as in torch.tensor(0)"
+        )
+    return count.detach().to(x.device, torch.int64)
+
+
+def copy_counter(counter: Tensor | None, count: Tensor | None) -> None:
+    """Write the copy that int64_counter has made, after an update, back to its source."""
+    if count is not None and counter is not None:
+        with torch.no_grad():
+            count.copy_(counter)
 
 
 def bump_versions(*tensors: Tensor | None) -> None:

@@ -22,10 +22,13 @@ from syncnorm.settings import Settings, core_options
 from . import kernels
 from .all_reduce import all_reduce
 from .kernels import NO_STATISTICS, Optional, Running, vector
-from .layout import bump_versions, dense_like
-from .stream import take_disagreement
+from .layout import bump_versions, copy_counter, dense_like, int64_counter
+from .stream import launch, take_disagreement
 
 _LIBRARY = Library("syncnorm", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+# What moments takes in order to validate it.
+_CHECKED = ("weight", "bias", "residual", "running_mean", "running_var", "num_batches_tracked")
 
 
 def encoded(settings: Settings) -> str:
@@ -122,12 +125,23 @@ def _four(gradients: Any) -> tuple[Tensor, ...]:
     return tuple(nothing.clone() if each is None else each for each in gradients)
 
 
-@_operator("moments(Tensor x, str settings, Tensor? mask, int tag) -> Tensor[]", _fake_moments)
-def moments(x: Tensor, settings: str, *others: Any) -> list[Tensor]:
-    """Return this rank's wire and, where centering is on, the variances that center reads."""
+@_operator(
+    "moments(Tensor x, str settings, Tensor? mask, int tag, Tensor? weight=None,"
+    " Tensor? bias=None, Tensor? residual=None, Tensor? running_mean=None,"
+    " Tensor? running_var=None, Tensor? num_batches_tracked=None) -> Tensor[]",
+    _fake_moments,
+)
+def moments(x: Tensor, settings: str, mask: Optional, tag: int, *checked: Optional) -> list[Tensor]:
+    """Return this rank's wire and, where centering is on, the variances that center reads.
+
+    weight and all that follow are those of the later operators, and are validated only.
+    """
     if (text := take_disagreement(x)) is not None:
         raise DesyncError(text)
-    wire, local_var = kernels.moments(decoded(settings), x, *others)
+    options = decoded(settings)
+    arguments = launch(x, options) | dict(zip(_CHECKED, checked, strict=False))
+    arguments |= {_CHECKED[5]: int64_counter(arguments.get(_CHECKED[5]), x)}
+    wire, local_var = kernels.moments(options, x, mask, tag, arguments)
     return [wire] if local_var is None else [wire, local_var]
 
 
@@ -151,9 +165,12 @@ def normalize(
 ) -> tuple[Tensor, Optional]:
     """Return y and saved. mask, GRAD_DUMMY and group are for the backward pass alone."""
     options, y = decoded(settings), torch.empty_like(x)
-    # All but mask, GRAD_DUMMY and group.
-    given = (_other(wire, total), *others[:4], others[6], others[8], NO_STATISTICS, y, True)
-    return y, kernels.normalize(options, x, wire, *given)
+    center_total, weight, bias, residual, _, _, size, _, tag = others
+    given = (weight, bias, residual, NO_STATISTICS, y, True)
+    arguments = kernels.forward_arguments(options, x, *given)
+    sums = (wire, _other(wire, total), center_total)
+    kernels.normalize(options, x, *sums, size, tag, arguments)
+    return y, arguments["saved"]
 
 
 @_operator(
@@ -167,9 +184,12 @@ def update_running(x: Tensor, settings: str, wire: Tensor, total: Optional, *oth
     if torch._C._current_graph_task_id() != -1:  # noqa: SLF001
         return
     center_total, mean, var, count, size, tag = others
-    sums, running = (wire, _other(wire, total), center_total), Running(mean, var, count)
+    counter = int64_counter(count, x)
+    sums, running = (wire, _other(wire, total), center_total), Running(mean, var, counter)
     kernels.update_running(decoded(settings), x, *sums, running, size, tag)
-    bump_versions(*running)
+    if counter is not count:
+        copy_counter(counter, count)
+    bump_versions(mean, var, count)
 
 
 @_operator(
@@ -180,7 +200,9 @@ def update_running(x: Tensor, settings: str, wire: Tensor, total: Optional, *oth
 def grad_moments(x: Tensor, settings: str, *others: Any) -> Tensor:
     if (text := take_disagreement(x)) is not None:
         raise DesyncError(text)
-    return kernels.grad_moments(decoded(settings), x, *others)
+    (dy, saved, weight, bias, y, tag), options = others, decoded(settings)
+    arguments = launch(x, options) | {"weight": weight, "bias": bias, "y": y}
+    return kernels.grad_moments(options, x, dy, saved, tag, arguments)
 
 
 @_operator(
@@ -190,9 +212,11 @@ def grad_moments(x: Tensor, settings: str, *others: Any) -> Tensor:
     _fake_gradients,
 )
 def grad_input(x: Tensor, settings: str, *others: Any) -> tuple[Tensor, ...]:
-    wire, total = others[5:7]
-    given = (*others[:6], _other(wire, total), *others[7:])
-    return _four(kernels.grad_input(decoded(settings), x, *given))
+    wanted, weight, bias, dy, saved, wire, total, mask, y, size, tag = others
+    options = decoded(settings)
+    arguments = kernels.backward_arguments(options, x, wanted, weight, bias, y, mask)
+    kernels.grad_input(options, x, dy, saved, wire, _other(wire, total), size, tag, arguments)
+    return _four(kernels.gradients(arguments))
 
 
 @_operator(
