@@ -32,7 +32,6 @@ function(syncnorm_add_cpu_kernels result sources host)
     target_compile_options(${target} PRIVATE
       -ffp-contract=off -fno-math-errno ${flags_${isa}})
     syncnorm_compile_options(${target})
-    syncnorm_harden(${target})
     set_target_properties(${target} PROPERTIES UNITY_BUILD OFF) # two large files, for two cores
     if(SYNCNORM_SIMT) # which tests the other backend
       target_compile_options(${target} PRIVATE -O0)
