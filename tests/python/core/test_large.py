@@ -39,7 +39,7 @@ def test_sizes_beyond_32_bits(shape: tuple[int, ...], layout: str) -> None:
 
 
 def test_more_values_than_can_be_addressed() -> None:
-    with pytest.raises(syncnorm.InvalidArgumentError, match="address"):
+    with pytest.raises(syncnorm.InvalidArgumentError, match="product that fits"):
         _core.sizes(view((2**40, 2**20, 2**10)), _core.Options())
 
 
