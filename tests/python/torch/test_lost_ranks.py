@@ -16,7 +16,7 @@ import lost_rank
 import pytest
 import torch
 import torch.distributed as dist
-from lost_rank import PATIENCE
+from lost_rank import PATIENCE, wait_for
 from worlds import World, _server
 
 from syncnorm.torch.desync import store as store_module
@@ -97,6 +97,7 @@ def test_a_frozen_host_of_the_store(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
+        wait_for(tmp_path, ["stopped"])
         # Its exit must not wait for the store either.
         printed, _ = other.communicate(timeout=PATIENCE)
     finally:
