@@ -144,7 +144,8 @@ ArrayView view_of_dlpack(nb::handle object, const DLPackExchangeAPI* table, cons
     nb::python_error cause;
     fail_type(name, ": got a ", nb::inst_name(object).c_str(),
               " that its library does not export through DLPack, expected a dense array in the "
-              "memory of the CPU or of a CUDA device: ", cause.what());
+              "memory of the CPU or of a CUDA device: ",
+              cause.what());
   }
   if (tensor.ndim < 0 || tensor.ndim > kMaxAxes)
     fail_argument(name, ": got a DLPack tensor with ", tensor.ndim, " axes, expected 0 to ",
@@ -263,6 +264,18 @@ Array::Array(HeldBuffer buffer, std::vector<std::int64_t> shape, std::vector<std
   check_extent();
 }
 
+void Array::require_memory_unchanged(const char* name) const {
+  if (!buffer_ || buffer_->obj == nullptr) return;
+  Py_buffer now;
+  if (PyObject_GetBuffer(buffer_->obj, &now, PyBUF_STRIDED_RO) != 0) nb::raise_python_error();
+  const bool unchanged = now.buf == buffer_->buf && now.len >= buffer_->len;
+  PyBuffer_Release(&now);
+  if (!unchanged)
+    fail_argument(name,
+                  ": its memory was moved or freed after it had been passed, expected an array "
+                  "that keeps its memory until the backward pass: do not resize it in place");
+}
+
 ArrayView Array::view() const noexcept {
   return {reinterpret_cast<void*>(pointer_),
           shape_.data(),
@@ -277,7 +290,11 @@ ArrayView view_of(nb::handle object, const char* name) {
   PyTypeObject* type = Py_TYPE(object.ptr());
   const DLPackExchangeAPI* table = exchange_tables.cached(type);
   if (table != nullptr) return view_of_dlpack(object, table, name);
-  if (reinterpret_cast<PyObject*>(type) == array_type) return nb::inst_ptr<Array>(object)->view();
+  if (reinterpret_cast<PyObject*>(type) == array_type) {
+    const Array* array = nb::inst_ptr<Array>(object);
+    array->require_memory_unchanged(name);
+    return array->view();
+  }
   table = exchange_tables.look_up(type);
   if (table != nullptr) return view_of_dlpack(object, table, name);
   fail_type(

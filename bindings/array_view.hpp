@@ -43,6 +43,9 @@ class Array {
   Array(nb::handle buffer, std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
         const std::string& dtype);
   ArrayView view() const noexcept;
+  // Raises InvalidArgumentError if the buffer's owner has moved or shrunk its memory, which NumPy's
+  // resize does in spite of the export.
+  void require_memory_unchanged(const char* name) const;
 
  private:
   struct Release {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from syncnorm import Communicator, InvalidArgumentError
+from syncnorm import ArgumentTypeError, Communicator, InvalidArgumentError
 from syncnorm._core import Array
 
 from .library import A
@@ -108,9 +108,14 @@ def saved_placement(saved: Saved[A], gradients: Gradients[A] | None = None) -> d
     return where
 
 
+def check_flag(value: Any, name: str) -> None:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ArgumentTypeError(f"{name}: got {value!r}, expected True or False")
+
+
 def check_communicator(comm: Any) -> None:
     if not isinstance(comm, Communicator):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"comm: got {type(comm).__name__}, expected a syncnorm.Communicator or None; make one"
             " with syncnorm.comm, such as from_mpi(comm)"
         )
@@ -118,7 +123,7 @@ def check_communicator(comm: Any) -> None:
 
 def check_saved(saved: Any) -> None:
     if not isinstance(saved, Saved):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"saved: got {type(saved).__name__}, expected the second result of a forward pass:"
             " y, saved = forward(x)"
         )

@@ -13,6 +13,7 @@ from .call_arguments import (
     allocate_forward,
     allocate_gradients,
     check_communicator,
+    check_flag,
     check_saved,
     forward_arguments,
     gradient_arguments,
@@ -101,6 +102,7 @@ class Functions(Generic[A]):
         """
         if comm is not None:
             check_communicator(comm)
+        check_flag(training, "training")
         operands = Operands.from_x(self.library, x, axis, settings)
         y, y_view, saved = allocate_forward(operands, weight, bias, residual, mask, out)
         saved.comm, saved.frozen, saved.num_threads = comm, not training, num_threads

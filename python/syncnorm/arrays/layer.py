@@ -10,6 +10,7 @@ from syncnorm import Communicator
 from syncnorm._core import InvalidArgumentError
 from syncnorm.settings import Choices
 
+from .call_arguments import check_flag, check_saved
 from .channels import channel_axis, channel_shape
 from .layer_state import LayerState
 from .layout import as_axis_tuple, normalize_axes
@@ -126,6 +127,7 @@ class SyncBatchNorm(LayerState[A]):
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training, or to evaluation with mode=False, and return the layer."""
+        check_flag(mode, "mode")
         self.training = mode
         return self
 
@@ -208,11 +210,16 @@ class SyncBatchNorm(LayerState[A]):
             dx, or (dx, dresidual) if the forward pass had a residual.
 
         Raises:
-            InvalidArgumentError: dy has a wrong shape, dtype or device, or saved is None and no
-                call of the layer waits for its backward pass.
+            InvalidArgumentError: dy has a wrong shape, dtype or device, weight_grad or bias_grad
+                cannot be added to, or saved is None and no call of the layer waits for its backward
+                pass.
             TypeError: dy is no array, or saved is no result of `forward`.
         """
-        gradients = self.functions.backward(dy, self._newest() if saved is None else saved)
+        forward_pass = self._newest() if saved is None else saved
+        check_saved(forward_pass)
+        self._check_accumulation(self.weight_grad, forward_pass.weight, "weight_grad")
+        self._check_accumulation(self.bias_grad, forward_pass.bias, "bias_grad")
+        gradients = self.functions.backward(dy, forward_pass)
         if saved is None:
             self._outstanding.pop()
         dx, dweight, dbias = gradients

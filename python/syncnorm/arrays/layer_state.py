@@ -178,6 +178,25 @@ class LayerState(Generic[A]):
         if array is not None:
             self.functions.library.assign(array, value)
 
+    def _check_accumulation(self, gradient: A | None, parameter: A | None, name: str) -> None:
+        """Raise unless the gradient of a parameter can be added to this array in place."""
+        if gradient is None or parameter is None:
+            return
+        library = self.functions.library
+        array = library.as_array(gradient, name)
+        if array.shape != parameter.shape or array.dtype.name not in _DTYPES:
+            raise InvalidArgumentError(
+                f"{name}: got shape {array.shape} and dtype {array.dtype}, expected"
+                f" {parameter.shape} and one of {', '.join(_DTYPES)}, or None"
+            )
+        try:  # an empty part: the errors of the library, and nothing is written
+            library.add(array[:0], library.empty((0, *array.shape[1:]), parameter.dtype))
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"{name}: got an array to which gradients of {parameter.dtype} cannot be added in"
+                f" place, expected a writable one, or None: {error}"
+            ) from error
+
     def _accumulate(self, gradient: A | None, more: A | None) -> A | None:
         """Return the sum of two gradients, computed in place in the first."""
         if gradient is None or more is None:

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Iterable
 from typing import Any, NamedTuple, SupportsIndex
 
-from syncnorm._core import InvalidArgumentError
+from syncnorm._core import ArgumentTypeError, InvalidArgumentError
 
 Axes = tuple[int, ...]
 
@@ -121,7 +121,9 @@ def as_axis_tuple(axis: Any) -> Axes:
         return axis  # the fast path
     given = tuple(axis) if isinstance(axis, Iterable) else (axis,)
     if not all(isinstance(a, SupportsIndex) and not isinstance(a, bool) for a in given):
-        raise TypeError(f"axis: got {axis!r}, expected an integer or a sequence of integers")
+        raise ArgumentTypeError(
+            f"axis: got {axis!r}, expected an integer or a sequence of integers"
+        )
     return tuple(operator.index(a) for a in given)
 
 

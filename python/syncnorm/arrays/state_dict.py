@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from syncnorm._core import InvalidArgumentError
+from syncnorm._core import ArgumentTypeError, InvalidArgumentError
 from syncnorm._facts import class_name
 
 from .library import A, ArrayLibrary
@@ -56,7 +56,7 @@ def load(
         TypeError: state is no mapping, or a value is no array.
     """
     if not isinstance(state, Mapping):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"state: got {type(state).__name__}, expected a mapping of names to arrays, such as the"
             " result of numpy.load for an .npz file"
         )
@@ -148,7 +148,7 @@ def _as_array(library: ArrayLibrary[A], value: Any, array_type: type, key: str) 
         try:
             array = value.__array__()
         except TypeError as error:  # such as CuPy's, which has no implicit conversion to NumPy
-            raise TypeError(f"{key}: got {class_name(value)}: {error}") from error
+            raise ArgumentTypeError(f"{key}: got {class_name(value)}: {error}") from error
     return _from_bfloat16_bytes(array) if array.dtype.name == "void16" else array
 
 

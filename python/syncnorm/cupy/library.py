@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import cupy
 
-from syncnorm import Communicator, DesyncError, InvalidArgumentError, _core
+from syncnorm import ArgumentTypeError, Communicator, DesyncError, InvalidArgumentError, _core
 from syncnorm._facts import class_name
 from syncnorm.arrays.library import ArrayLibrary
 from syncnorm.status_word import StatusWord, explanation
@@ -66,14 +66,14 @@ class CupyLibrary(ArrayLibrary[CupyArray]):
             where = (
                 "host memory" if kind in _DLPACK_HOST else f"memory of DLPack device type {kind}"
             )
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{name}: got {class_name(value)} in {where}, expected an array on the current CUDA"
                 " device: copy it there with cupy.asarray, or use syncnorm.numpy for arrays in host"
                 " memory"
             )
         interface = getattr(value, "__cuda_array_interface__", None)
         if interface is None:
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{name}: got {class_name(value)}, expected a cupy.ndarray or another array on the"
                 " current CUDA device that has __dlpack__ or __cuda_array_interface__"
             )

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from syncnorm import InvalidArgumentError
+from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.settings import Choices, Settings, core_options
 from syncnorm.tags import constant_tag, layer_tag
 
 from . import phases
 from .derivatives import Inputs, StaticArgs, Wires, infer, match_varying_axes, normalize
+from .layout import Layout
 from .running_statistics import RunningStatistics
 from .wires import AxisName, axis_names, sum_over
 
@@ -79,7 +80,12 @@ def batch_norm(
     """
     settings = Settings(eps, momentum, **choices)
     core_options(settings)  # raises if a setting is not allowed
-    inputs = Inputs(jnp.asarray(x), *(_optional_array(one) for one in (weight, bias, residual)))
+    inputs = Inputs(
+        _array(x, "x"),
+        _optional_array(weight, "weight"),
+        _optional_array(bias, "bias"),
+        _optional_array(residual, "residual"),
+    )
     running = None if running is None else _without_gradient(running)
     has_residual = residual is not None
     if not training:
@@ -88,7 +94,9 @@ def batch_norm(
     group_size = jax.lax.axis_size(names) if names else 1
     tag = constant_tag(layer_tag(name))
     args = StaticArgs(settings, axis, names, group_size, tag, has_residual)
-    return _train(args, inputs, _optional_array(mask), running)
+    mask = _optional_array(mask, "mask")
+    _check(args, inputs, mask, running)
+    return _train(args, inputs, mask, running)
 
 
 def _infer(
@@ -148,11 +156,44 @@ def _update_running(
     )
 
 
-def _optional_array(value: Any) -> Array | None:
-    return None if value is None else jnp.asarray(value)
+def _check(
+    args: StaticArgs, inputs: Inputs, mask: Array | None, running: RunningStatistics | None
+) -> None:
+    """Raise for an array that a later phase would refuse, before the ranks exchange wires."""
+    layout = Layout.of(inputs.x, args.axis)
+    layout.vector(inputs.weight, "weight")
+    layout.vector(inputs.bias, "bias")
+    layout.data(inputs.residual, "residual")
+    layout.mask(mask)
+    if running is not None:
+        layout.vector(running.mean, "running.mean")
+        layout.vector(running.var, "running.var")
+
+
+def _array(value: Any, name: str) -> Array:
+    """Return value as a jax.Array."""
+    try:
+        if value is not None:
+            return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"{name}: got {value!r}, expected an array: {error}") from error
+    raise ArgumentTypeError(f"{name}: got None, expected an array")
+
+
+def _optional_array(value: Any, name: str) -> Array | None:
+    return None if value is None else _array(value, name)
 
 
 def _without_gradient(running: RunningStatistics) -> RunningStatistics:
-    arrays = jax.tree.map(jnp.asarray, running)
+    if not isinstance(running, RunningStatistics):
+        raise ArgumentTypeError(
+            f"running: got {type(running).__name__}, expected RunningStatistics or None"
+        )
+    mean, var, count = running
+    arrays = RunningStatistics(
+        _array(mean, "running.mean"),
+        _array(var, "running.var"),
+        _optional_array(count, "running.num_batches_tracked"),
+    )
     stopped: RunningStatistics = jax.lax.stop_gradient(arrays)
     return stopped

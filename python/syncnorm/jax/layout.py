@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from syncnorm import InvalidArgumentError, UnsupportedError, _core
+from syncnorm import ArgumentTypeError, InvalidArgumentError, UnsupportedError, _core
 from syncnorm.settings import Settings, core_options
+
+# The dtypes of per-channel arrays for float64 x, and for other x.
+_WIDE = ("float32", "float64")
+_NARROW = ("float16", "bfloat16", "float32")
+
+
+def check_array(value: Any, name: str) -> Array:
+    """Return value; raise ArgumentTypeError unless it is an array of JAX or NumPy."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "reshape")):
+        raise ArgumentTypeError(f"{name}: got {type(value).__name__}, expected a jax.Array")
+    array: Array = value
+    return array
 
 
 def result(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -33,6 +45,9 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, x: Array, axis: int) -> Layout:
+        check_array(x, "x")
+        if isinstance(axis, bool) or not isinstance(axis, SupportsIndex):
+            raise ArgumentTypeError(f"axis: got {axis!r}, expected an integer")
         if not -x.ndim <= axis < x.ndim:
             raise InvalidArgumentError(
                 f"axis: got {axis}, expected one of the {x.ndim} axes of x, which has shape"
@@ -46,6 +61,16 @@ class Layout(NamedTuple):
 
     @property
     def channels_last(self) -> bool:
+        """Whether the core takes (N, S, C).
+
+        An array that is dense in both layouts, such as an empty one, is channels first, as
+        `_core.sizes` reads it from the strides.
+        """
+        dense_in_both = 0 in self.shape or 1 in (self.channels, math.prod(self.shape[1:-1]))
+        return self._last_axis and not dense_in_both
+
+    @property
+    def _last_axis(self) -> bool:
         return 1 < self.axis == len(self.shape) - 1
 
     @property
@@ -58,6 +83,8 @@ class Layout(NamedTuple):
         """(N, C, S), or (N, S, C) with channels last. S may be 1."""
         if self.channels_last:
             return self.shape[0], math.prod(self.shape[1:-1]), self.channels
+        if self._last_axis:
+            return self.shape[0], self.channels, math.prod(self.shape[1:-1])
         before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
         return math.prod(before), self.channels, math.prod(after)
 
@@ -65,6 +92,7 @@ class Layout(NamedTuple):
         """Check an array of x's shape and dtype, and reshape it for the core without a copy."""
         if array is None:
             return None
+        check_array(array, name)
         if array.shape != self.shape or array.dtype.name != self.dtype:
             raise InvalidArgumentError(
                 f"{name}: got shape {array.shape} and {array.dtype.name}, expected those of x,"
@@ -78,10 +106,19 @@ class Layout(NamedTuple):
 
     def vector(self, array: Array | None, name: str) -> Array | None:
         """Check a per-channel array."""
-        if array is not None and array.shape != (self.channels,):
+        if array is None:
+            return None
+        check_array(array, name)
+        if array.shape != (self.channels,):
             raise InvalidArgumentError(
                 f"{name}: got shape {array.shape}, expected ({self.channels},), a value per"
                 f" channel: x has shape {self.shape} with channel axis {self.axis}"
+            )
+        allowed = _WIDE if self.dtype == "float64" else _NARROW
+        if array.dtype.name not in allowed:
+            raise InvalidArgumentError(
+                f"{name}: got {array.dtype.name}, expected one of {', '.join(allowed)}: x is"
+                f" {self.dtype}"
             )
         return array
 
@@ -89,6 +126,7 @@ class Layout(NamedTuple):
         """Check a mask and broadcast it to x's shape without the channel axis."""
         if mask is None:
             return None
+        check_array(mask, "mask")
         if mask.dtype.name not in ("bool", "uint8"):
             raise InvalidArgumentError(f"mask: got {mask.dtype.name}, expected bool or uint8")
         squeezed = mask

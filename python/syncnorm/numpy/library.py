@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from syncnorm import Communicator, InvalidArgumentError, _core
+from syncnorm import ArgumentTypeError, Communicator, InvalidArgumentError, _core
 from syncnorm._facts import class_name, usable_cores
 from syncnorm.arrays.library import ArrayLibrary
 
@@ -29,7 +29,7 @@ class NumpyLibrary(ArrayLibrary[NumpyArray]):
         if type(value) is np.ndarray:
             return value
         if isinstance(value, np.ma.MaskedArray):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{name}: got a masked array, expected a plain array, because its mask would be"
                 " ignored; to leave out positions of x, pass the argument mask"
             )
@@ -95,7 +95,7 @@ def _from_dlpack(value: Any, name: str) -> NumpyArray:
     """Return an array of another library as a NumPy array over the same memory."""
     if not hasattr(value, "__dlpack_device__"):
         hint = "; for arrays on a CUDA device use syncnorm.cupy"
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{name}: got {class_name(value)}, expected a numpy.ndarray or another array in host"
             " memory that has __dlpack__"
             + (hint if hasattr(value, "__cuda_array_interface__") else "")
@@ -106,11 +106,11 @@ def _from_dlpack(value: Any, name: str) -> NumpyArray:
             return array
     # The exporter refuses, or NumPy does not have the dtype, such as bfloat16.
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{name}: got {class_name(value)}, expected an array that NumPy can use without a copy:"
             f" {error}"
         ) from error
-    raise TypeError(
+    raise ArgumentTypeError(
         f"{name}: got {class_name(value)} on a device, expected an array in host memory;"
         " for arrays on a CUDA device use syncnorm.cupy"
     )

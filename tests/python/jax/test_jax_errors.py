@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from syncnorm import InvalidArgumentError, UnsupportedError
+from syncnorm import ArgumentTypeError, InvalidArgumentError, UnsupportedError
 from syncnorm import jax as adapter
-from syncnorm.jax import RunningStatistics, Settings, ffi
+from syncnorm.jax import RunningStatistics, Settings, ffi, functional
 from syncnorm.jax.layout import Layout
 
 X = np.ones((4, 3, 5), np.float32)
@@ -45,13 +45,56 @@ def test_layers_of_other_names_have_other_tags() -> None:
     assert len({text("first"), text("second"), text(None)}) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("x", None),
+        *((name, "x") for name in ("x", "weight", "bias", "residual", "mask")),
+        *((name, object()) for name in ("x", "weight", "bias", "residual", "mask")),
+    ],
+)
+def test_what_is_no_array(name: str, wrong: Any) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"{name}: got"):
+        adapter.batch_norm(**{"x": X, name: wrong})
+    if name != "mask":
+        wire, _ = adapter.moments(X)
+        with pytest.raises(ArgumentTypeError, match=f"{name}: got"):
+            adapter.normalize(**{"x": X, "wire": wire, "total": wire, "group_size": 1, name: wrong})
+
+
+def test_running_statistics_of_another_type() -> None:
+    with pytest.raises(ArgumentTypeError, match="running: got tuple"):
+        adapter.batch_norm(X, running=(np.zeros(5), np.ones(5)))
+    with pytest.raises(ArgumentTypeError, match=r"running.mean: got None"):
+        adapter.batch_norm(X, running=RunningStatistics(None, np.ones(5)))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("weight", np.ones(4, np.float32)),
+        ("bias", np.ones(5, np.int32)),
+        ("residual", np.ones((4, 3, 4), np.float32)),
+        ("mask", np.ones((4, 3), np.float32)),
+        ("running", RunningStatistics(np.zeros(5, np.float32), np.ones(4, np.float32))),
+        ("running", RunningStatistics(np.zeros(5, np.int32), np.ones(5, np.float32))),
+    ],
+)
+def test_nothing_is_exchanged_by_a_refused_call(
+    name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchange(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(functional, "sum_over", exchange)
+    with pytest.raises(InvalidArgumentError, match=name):
+        adapter.batch_norm(X, **{name: wrong})
+
+
 def test_what_the_core_refuses() -> None:
-    """float64 parameters for float32 input, and sums that are not of this shape."""
-    with jax.enable_x64(True):
-        weight = np.ones(5, np.float64)
-        assert_fails_when_run(
-            lambda: adapter.batch_norm(X, weight), "INVALID_ARGUMENT", "weight is float64"
-        )
+    """float64 parameters for float32 input while tracing, and sums that are not of this shape."""
+    with jax.enable_x64(True), pytest.raises(InvalidArgumentError, match="weight: got float64"):
+        adapter.batch_norm(X, np.ones(5, np.float64))
     wire, _ = adapter.moments(X)
     assert_fails_when_run(
         lambda: adapter.normalize(X, wire, wire[:3], 1), "total: got 6 values, expected 28"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax_driver import arguments, on_devices, results, run
+from jax_driver import RANKS, arguments, mesh, on_devices, results, run
 
 from support.cases import Case, simple_case
 from support.compare import check_training
@@ -99,3 +101,34 @@ def test_infer_and_its_gradients() -> None:
     np.testing.assert_allclose(gradients.x, dy * invstd, rtol=1e-6)
     np.testing.assert_allclose(gradients.weight, (np.asarray(y) * dy).sum(0), rtol=1e-5)
     assert gradients.bias is None
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 8), (2, 0, 8), (0, 8), (3, 1, 8), (3, 5, 1), (2, 3, 0)])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_arrays_dense_in_both_layouts(shape: tuple[int, ...], axis: int, x64: bool) -> None:
+    """Empty ones, too: the layout of x is decided once."""
+    values = np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape)
+    weight = np.ones(shape[axis], np.float32)
+
+    def loss(x: jax.Array, weight: jax.Array) -> jax.Array:
+        return (adapter.batch_norm(x, weight, axis=axis, weighting="batch")[0] ** 2).sum()
+
+    y, _ = adapter.batch_norm(values, weight, axis=axis)
+    reduced = tuple(a for a in range(len(shape)) if a != axis % len(shape))
+    if values.size:
+        mean, var = values.mean(reduced, keepdims=True), values.var(reduced, keepdims=True)
+        np.testing.assert_allclose(y, (values - mean) / np.sqrt(var + 1e-5), atol=1e-5)
+    dx, dweight = jax.grad(loss, (0, 1))(values, weight)
+    assert y.shape == dx.shape == shape
+    assert dweight.shape == weight.shape
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 8), (2, 0, 8)])
+def test_ranks_without_data_take_part(shape: tuple[int, ...], x64: bool) -> None:
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh(2), in_specs=RANKS, out_specs=RANKS)
+    def normalize(x: jax.Array) -> jax.Array:
+        return adapter.batch_norm(x, axis_name="ranks")[0]
+
+    assert normalize(np.ones((2 * shape[0], *shape[1:]), np.float32)).shape[1:] == shape[1:]
