@@ -143,13 +143,13 @@ class Table(ctypes.Structure):
     )
 
 
-@ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))
-def describe(producer: Producer, tensor: Any) -> int:
+def fill(producer: Producer, tensor: Any) -> int:
     for name, value in producer.fields.items():
         setattr(tensor.contents, name, value)
     return 0
 
 
+describe = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))(fill)
 TABLE = Table(major=1, tensor_from_object=ctypes.cast(describe, ctypes.c_void_p).value)
 NAME = b"dlpack_exchange_api"  # the capsule points to it
 new_capsule = ctypes.pythonapi.PyCapsule_New
@@ -212,7 +212,7 @@ def test_a_producer_that_tells_the_truth() -> None:
 )
 @pytest.mark.parametrize("argument", ["x", "y"])
 def test_a_producer_that_lies(changed: dict[str, Any], message: str, argument: str) -> None:
-    given = {"x": Producer(), "y": Producer(), argument: Producer(**changed)}
+    given: dict[str, Any] = {"x": Producer(), "y": Producer(), argument: Producer(**changed)}
     with pytest.raises(syncnorm.Error, match=message if argument == "x" else None):
         _core.forward(OPTIONS, None, **given)
     assert (given["y"].memory == np.arange(24)).all()
@@ -220,6 +220,8 @@ def test_a_producer_that_lies(changed: dict[str, Any], message: str, argument: s
 
 @pytest.mark.parametrize("argument", ["workspace", "control", "status"])
 def test_a_producer_that_lies_about_scratch(argument: str) -> None:
-    wrong = {"sizes": (2**40, 2**40, 2**40), "code": 0, "bits": 32}
+    wrong: dict[str, Any] = {
+        argument: Producer(sizes=(2**40, 2**40, 2**40), code=0, bits=32),
+    }
     with pytest.raises(syncnorm.InvalidArgumentError, match=f"{argument}: got "):
-        _core.forward(OPTIONS, None, Producer(), Producer(), **{argument: Producer(**wrong)})
+        _core.forward(OPTIONS, None, Producer(), Producer(), **wrong)
