@@ -114,7 +114,7 @@ def test_the_others_learn_that_a_rank_has_raised(world):
 
 def test_an_abort_ends_the_wait(world):
     (first, later), *others = world["aborted_while_it_waits"]
-    aborted = f"RankLostError: rank 0 of {world.size} was aborted: the trainer stops"
+    aborted = f"InternalError: rank 0 of {world.size} was aborted: the trainer stops"
     assert (first, later) == (aborted, aborted)
     gone = f"RankLostError: rank 0 of {world.size} left the group"
     assert [errors[0] for errors in others] == ["no error"] * (world.size - 1)
