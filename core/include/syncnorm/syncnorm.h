@@ -38,8 +38,9 @@
  *              syncnorm_forward and _backward where the group is of one), and syncnorm_comm_destroy
  *              does nothing there, the release of a callback's context included. NCCL communicators
  *              cannot be created in a child of a process that has created one, nor used once exit
- *              has begun. Nothing here may be called in a signal handler, nor between a fork of a process with
- *              threads and exec. The library is not to be unloaded (on Linux dlclose leaves it).
+ *              has begun. Nothing here may be called in a signal handler, nor between a fork of a
+ *              process with threads and exec. The library is not to be unloaded (on Linux dlclose
+ *              leaves it).
  *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are
  *              none. Index of (n, c, s): channels first (n*C + c)*S + s, channels last
  *              (n*S + s)*C + c, dense. N, C, S >= 0, with a product of at most 2^48 where a size of
@@ -569,14 +570,15 @@ SYNCNORM_API syncnorm_status syncnorm_comm_poll(syncnorm_comm* comm);
 SYNCNORM_API syncnorm_status syncnorm_comm_abort(syncnorm_comm* comm, const char* reason);
 
 /* A check that a thread installs to end its own waits, such as for signals that a language runtime
- * handles between two instructions. While a call of the thread waits for the other ranks of a threads
- * or NCCL group, check() is called about every 0.05 s. It may run any code, but not use the handle of
- * that call. If it returns a value other than 0 the wait ends, and the group fails with
- * SYNCNORM_INTERNAL. Not called by syncnorm_comm_destroy, nor for callbacks, which check by their own
- * means. */
+ * handles between two instructions. While a call of the thread waits for the other ranks of a
+ * threads or NCCL group, check() is called about every 0.05 s. It may run any code, but not use the
+ * handle of that call. If it returns a value other than 0 the wait ends, and the group fails with
+ * SYNCNORM_INTERNAL. Not called by syncnorm_comm_destroy, nor for callbacks, which check by their
+ * own means. */
 typedef int (*syncnorm_interrupt_fn)(void);
 
-/* NULL, which every thread begins with, installs none. Returns the previous check, to be restored. */
+/* NULL, which every thread begins with, installs none. Returns the previous check, to be
+ * restored. */
 SYNCNORM_API syncnorm_interrupt_fn syncnorm_set_interrupt_check(syncnorm_interrupt_fn check);
 
 /* NULL is ignored. No call may be under way on this handle, in any thread. An NCCL communicator

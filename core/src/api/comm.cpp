@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -51,7 +49,7 @@ void syncnorm::api::require_home(const syncnorm_comm& comm) {
   const Communicator& self = *comm.communicator;
   fail(SYNCNORM_UNSUPPORTED, "this communicator, rank ", self.rank(), " of ", self.size(), " (",
        self.kind(), "), was created by process ", comm.home.pid(), ", got a call in process ",
-       getpid(),
+       syncnorm::HomeProcess().pid(),
        ", a forked child of it: a group does not survive a fork. Create the group in the "
        "child, or start workers that use it by spawn");
 }

@@ -80,14 +80,14 @@ FOREIGN_HEADERS = {
     "backend/cpu": r"(immintrin|arm_neon|pthread|sched|unistd)\.h|sys/\w+\.h",
     "backend/cuda": r"cuda\w*\.h",
     "backend/cuda/device": r"cuda\w*\.h|cooperative_groups\.h",
-    "comm": r"(cuda_runtime_api|dlfcn|immintrin|pthread)\.h",
-    "bindings": r"(Python|dlfcn)\.h|nanobind/.*",
+    "comm": r"(cuda_runtime_api|dlfcn|immintrin|pthread|unistd)\.h",
+    "bindings": r"(Python|cxxabi|dlfcn|pthread|unistd)\.h|nanobind/.*",
     "simt": (
         r"(cuda\w*|cooperative_groups|elf|fcntl|link|ucontext|unistd)\.h"
         r"|(sanitizer|sys)/\w+\.h|doctest/doctest\.h"
     ),
     "internal tests": r"doctest/doctest\.h|\w+\.h|sys/\w+\.h",
-    "embedder": r"doctest/doctest\.h|(dlfcn|mpi)\.h",
+    "embedder": r"doctest/doctest\.h|(dlfcn|mpi|unistd)\.h|sys/wait\.h",
 }
 FOREIGN_HEADERS_OF_FILE = {
     "core/include/syncnorm/mpi.hpp": r"mpi\.h",
