@@ -36,7 +36,7 @@ void require_contiguous(const ArrayView& view, const char* name) {
 }
 
 void require_aligned(const ArrayView& view, const char* name) {
-  const std::int64_t size = view.item_size();
+  const auto size = static_cast<std::uintptr_t>(view.item_size());
   if (size > 0 && view.count() > 0 && reinterpret_cast<std::uintptr_t>(view.data) % size != 0)
     fail_argument(name, ": got an address that is not a multiple of the ", size, " bytes of dtype ",
                   dtype_name(view.dtype), ", expected an aligned array: pass a copy");

@@ -9,6 +9,7 @@ namespace {
 // Indexed by syncnorm_status. The references are never released: an exception may be raised until
 // the interpreter ends.
 std::array<PyObject*, SYNCNORM_RANK_LOST + 1> classes{};
+PyObject*& class_of(syncnorm_status status) { return classes[static_cast<std::size_t>(status)]; }
 PyObject* argument_type_error = nullptr;
 
 thread_local std::exception_ptr kept_exception;
@@ -30,13 +31,13 @@ void bind_errors(nb::module_& module) {
                        const char* doc) {
     nb::tuple bases = builtin == nullptr ? nb::make_tuple(nb::borrow(error))
                                          : nb::make_tuple(nb::borrow(error), nb::borrow(builtin));
-    classes[status] = make_class(module, name, bases, doc);
+    class_of(status) = make_class(module, name, bases, doc);
   };
   add(SYNCNORM_INVALID_ARGUMENT, "InvalidArgumentError", PyExc_ValueError,
       "An argument has a wrong value, shape, dtype or device. Nothing was written.");
   argument_type_error = make_class(
       module, "ArgumentTypeError",
-      nb::make_tuple(nb::borrow(classes[SYNCNORM_INVALID_ARGUMENT]), nb::borrow(PyExc_TypeError)),
+      nb::make_tuple(nb::borrow(class_of(SYNCNORM_INVALID_ARGUMENT)), nb::borrow(PyExc_TypeError)),
       "An argument has the wrong type. Nothing was written.");
   add(SYNCNORM_UNSUPPORTED, "UnsupportedError", PyExc_NotImplementedError,
       "This build, device or communicator does not support the call. Nothing was written.");
@@ -55,7 +56,7 @@ void bind_errors(nb::module_& module) {
 
 void raise(syncnorm_status status, const std::string& message) {
   const bool known = status > SYNCNORM_OK && status <= SYNCNORM_RANK_LOST;
-  PyErr_SetString(classes[known ? status : SYNCNORM_INTERNAL], message.c_str());
+  PyErr_SetString(class_of(known ? status : SYNCNORM_INTERNAL), message.c_str());
   throw nb::python_error();
 }
 

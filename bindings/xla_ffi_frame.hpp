@@ -10,8 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include <xla_ffi.h>
 #include "syncnorm/syncnorm.h"
-#include "vendor/xla_ffi.h"
 
 namespace syncnorm::bindings::xla {
 

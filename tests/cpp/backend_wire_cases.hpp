@@ -17,8 +17,8 @@ TEST_CASE("gathered wires are added in the order of the ranks" * kSmall) {
   Device& device = device_under_test();
   syncnorm_launch launch = SYNCNORM_LAUNCH_INIT;
   launch.device = device.kind(), launch.stream = device.stream();
-  for (const std::size_t ranks : {0, 1, 3, 8})
-    for (const std::size_t length : {0, 1, 134, 20000}) {
+  for (const std::size_t ranks : {0U, 1U, 3U, 8U})
+    for (const std::size_t length : {0U, 1U, 134U, 20000U}) {
       CAPTURE(ranks);
       CAPTURE(length);
       std::mt19937_64 random(ranks + length);

@@ -72,7 +72,7 @@ inline void a_destroyed_handle_fails_the_rest(const Implementation& of) {
   check_all_ok(on_every_rank(ranks, [](Communicator& rank) { sum(rank, {1.0}); }));
   std::vector<Outcome> outcomes(3);
   std::vector<std::thread> threads;
-  for (std::size_t r : {0, 2}) {
+  for (std::size_t r : {0U, 2U}) {
     threads.emplace_back([&, r] { outcomes[r] = outcome_of([&] { sum(*ranks[r], {1.0}); }); });
   }
   sleep_for(0.02);  // mostly they wait by now; the outcome is the same if they come later

@@ -17,10 +17,11 @@ inline void identity(const Implementation& of) {
     Ranks ranks = of.make(n, kAmple);
     REQUIRE(static_cast<int>(ranks.size()) == n);
     for (int r = 0; r < n; ++r) {
-      CHECK(ranks[r]->rank() == r);
-      CHECK(ranks[r]->size() == n);
-      CHECK(ranks[r]->device_memory() == 1 << of.device);
-      CHECK_NOTHROW(ranks[r]->poll());
+      Communicator& rank = *ranks[static_cast<std::size_t>(r)];
+      CHECK(rank.rank() == r);
+      CHECK(rank.size() == n);
+      CHECK(rank.device_memory() == 1 << of.device);
+      CHECK_NOTHROW(rank.poll());
     }
   }
 }
@@ -102,12 +103,12 @@ inline void split_into_halves_and_reversed(const Implementation& of) {
   CHECK(roll_call(parts) == std::vector<double>{10101, 1010, 10101, 1010, 10101});
 
   Ranks reversed = split(ranks, {{0, 4}, {0, 3}, {0, 2}, {0, 1}, {0, 0}});
-  for (int r = 0; r < 5; ++r) CHECK(reversed[r]->rank() == 4 - r);
+  for (std::size_t r = 0; r < 5; ++r) CHECK(reversed[4 - r]->rank() == static_cast<int>(r));
   CHECK(roll_call(reversed) == std::vector<double>(5, 11111));
 
   Ranks ties = split(ranks, {{0, 1}, {0, -5}, {0, 1}, {0, -5}, {0, 0}});
   const std::vector<int> expected{3, 0, 4, 1, 2};
-  for (int r = 0; r < 5; ++r) CHECK(ties[r]->rank() == expected[r]);
+  for (std::size_t r = 0; r < 5; ++r) CHECK(ties[r]->rank() == expected[r]);
 }
 
 inline void split_can_leave_ranks_out(const Implementation& of) {

@@ -49,7 +49,7 @@ Rendezvous::Rendezvous(int size, double timeout_s)
 
 void Rendezvous::meet(int rank, std::uint64_t number, const Call& call) {
   poll();  // after a failure the slots belong to those who report it
-  slots_[rank].calls[number & 1] = call;
+  slot(rank).calls[number & 1] = call;
   arrive(rank, number);
   await(rank, number, call);
   check_agreement(number);
@@ -60,7 +60,7 @@ void Rendezvous::arrive(int rank, std::uint64_t number) {
   do {
     if (state & kFailed) poll();
   } while (!state_.compare_exchange_weak(state, state + kArrival));
-  slots_[rank].arrived.store(number, std::memory_order_release);
+  slot(rank).arrived.store(number, std::memory_order_release);
   if (complete(state + kArrival, number) && sleepers_.load() > 0) {
     // A sleeper is before its last look at state_, which is under the lock, or inside the wait.
     {
@@ -149,7 +149,7 @@ std::string Rendezvous::missing(std::uint64_t number, std::uint64_t state) const
   // A rank that was counted is about to say who it is.
   for (;; std::this_thread::yield(), ranks.clear()) {
     for (int r = 0; r < size(); ++r) {
-      if (slots_[r].arrived.load(std::memory_order_acquire) < number) ranks.push_back(r);
+      if (slot(r).arrived.load(std::memory_order_acquire) < number) ranks.push_back(r);
     }
     if (ranks.size() == expected) return list(ranks);
   }

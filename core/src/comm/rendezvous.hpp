@@ -40,7 +40,7 @@ class Rendezvous {
 
   // What `rank` brought to meeting `number`; to be read between this rank's meeting and its next.
   const Call& brought(int rank, std::uint64_t number) const noexcept {
-    return slots_[rank].calls[number & 1];
+    return slot(rank).calls[number & 1];
   }
 
   // Releases all ranks that wait. The first failure stays.
@@ -58,6 +58,8 @@ class Rendezvous {
     std::array<Call, 2> calls;              // a rank is never two meetings ahead of a reader
   };
 
+  Slot& slot(int rank) noexcept { return slots_[static_cast<std::size_t>(rank)]; }
+  const Slot& slot(int rank) const noexcept { return slots_[static_cast<std::size_t>(rank)]; }
   bool complete(std::uint64_t state, std::uint64_t number) const noexcept {
     return state / kArrival >= number * slots_.size();
   }

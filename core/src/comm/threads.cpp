@@ -18,7 +18,8 @@ constexpr std::int64_t kBlock = 512;  // values added at a time: dst stays in th
 
 class ThreadGroup {
  public:
-  ThreadGroup(int size, double timeout_s) : meetings_(size, timeout_s), published_(size) {}
+  ThreadGroup(int size, double timeout_s)
+      : meetings_(size, timeout_s), published_(static_cast<std::size_t>(size)) {}
 
   Rendezvous& meetings() noexcept { return meetings_; }
 
@@ -26,7 +27,7 @@ class ThreadGroup {
   // is done with reading meeting k. One wait per sum is enough, and src is free when the sum
   // returns.
   std::vector<double>& published(int rank, std::uint64_t number) noexcept {
-    return published_[rank].buffers[number & 1];
+    return published_[static_cast<std::size_t>(rank)].buffers[number & 1];
   }
 
   // The group that the `size` ranks of `color` form in meeting `number`: made by the first that

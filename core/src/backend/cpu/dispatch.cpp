@@ -3,6 +3,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <span>
+#if defined(SYNCNORM_HAVE_AVX2)
+#include <cpuid.h>
+#endif
 
 namespace syncnorm::cpu {
 
@@ -40,6 +43,15 @@ constexpr const char* kBaseline = "neon";  // part of every arm64
 constexpr const char* kBaseline = "generic";
 #endif
 
+#if defined(SYNCNORM_HAVE_AVX2)
+// clang before 18 rejects __builtin_cpu_supports("f16c"). CPUID reports the processor alone: that
+// the operating system saves AVX registers is part of the builtin's answer for avx2.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 // The best that the machine has, or the one that the environment names if the machine has it.
 InstructionSet choose() {
   const InstructionSet all[] = {
@@ -50,9 +62,7 @@ InstructionSet choose() {
        avx512::kKernels, avx512::kAnyKernels},
 #endif
 #if defined(SYNCNORM_HAVE_AVX2)
-      {"avx2",
-       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c"),
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(),
        avx2::kKernels, avx2::kAnyKernels},
 #endif
       {kBaseline, true, generic::kKernels, generic::kAnyKernels},
