@@ -8,6 +8,7 @@
 #   make cpp-test     the C++ tests, optimized build
 #   make asan         the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan         the C++ tests that use threads, under ThreadSanitizer
+#   make fuzz         the C ABI under libFuzzer, by clang, for FUZZ_SECONDS
 #   make simt         the CUDA sources run on the CPU: C++ and Python tests, optimized build
 #   make simt-asan    the same C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make simt-tsan    the same C++ tests under ThreadSanitizer
@@ -32,6 +33,8 @@
 #   CONSTRAINTS   a file of pinned versions to use instead of constraints.txt
 #   PYTEST_ARGS   more arguments of pytest, such as "-k layers"
 #   DEMO_ARGS, BENCH_ARGS   arguments of the demo and of the benchmark
+#   FUZZ_SECONDS  how long `make fuzz` runs its targets, side by side (600)
+#   CLANG         the clang++ of `make fuzz` (else the first that is found)
 #   BUDGET_SCALE  multiplies the time budgets, for slow machines
 
 PYTHON ?=
@@ -44,6 +47,8 @@ WERROR ?= OFF
 CUDA ?= AUTO
 GPU := $(shell nvidia-smi -L 2> /dev/null)
 CUDA_ARCHS ?= $(if $(GPU),native,90)
+FUZZ_SECONDS ?= 600
+CLANG ?= $(firstword $(shell command -v clang++ clang++-{20,19,18,17,16,15,14}))
 export BUDGET_SCALE ?= 1
 
 SHELL := /bin/bash
@@ -63,7 +68,7 @@ CXX_SOURCES = $(shell find core bindings tests examples benchmarks -type f \
                 -name '*.h' -o -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PYTHON_SOURCES := $(wildcard python tests tools examples benchmarks)
 
-.PHONY: help demo test lint format cpp-test asan tsan simt simt-asan simt-tsan python-test
+.PHONY: help demo test lint format cpp-test asan tsan fuzz fuzz-probe simt simt-asan simt-tsan python-test
 .PHONY: exhaustive bench gpu-check cuda-archs cuda-report stubs abi excerpts clean preflight setup FORCE
 
 help:
@@ -159,6 +164,16 @@ asan: .venv/.tools
 
 tsan: .venv/.tools
 	$(call ctest,tsan)
+
+fuzz-probe:
+	@tests/fuzz/probe $(CLANG)
+
+fuzz: fuzz-probe .venv/.tools
+	@mkdir -p build
+	@$(IN_VENV) cmake --preset fuzz -DCMAKE_CXX_COMPILER=$(CLANG) \
+	  -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) > build/fuzz.log || { cat build/fuzz.log; exit 1; }
+	@$(IN_VENV) cmake --build --preset fuzz > build/fuzz.log || { cat build/fuzz.log; exit 1; }
+	@tests/fuzz/run build/fuzz $(FUZZ_SECONDS)
 
 simt: $(PYPI_NVCC) .venv/.developer
 	$(call ctest,simt)

@@ -22,6 +22,14 @@ if(SYNCNORM_SANITIZE)
   set(syncnorm_sanitize_flags -fsanitize=${SYNCNORM_SANITIZE} -fno-omit-frame-pointer
       -fno-sanitize-recover=all -g1)
 endif()
+if(SYNCNORM_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR
+      "SYNCNORM_FUZZ links with clang's libFuzzer, but the compiler is ${CMAKE_CXX_COMPILER}: set "
+      "CMAKE_CXX_COMPILER to clang++.")
+  endif()
+  list(APPEND syncnorm_sanitize_flags -fsanitize=fuzzer-no-link)
+endif()
 
 function(syncnorm_compile_options)
   foreach(target IN LISTS ARGN)

@@ -41,6 +41,7 @@ CXX_ROOMS = {
     "bindings": "bindings",
     "tests/cpp/test_abi_*": "embedder",
     "tests/cpp": "internal tests",
+    "tests/fuzz": "embedder",
     "tests/simt": "simt",
     "tests/python/house/consumer": "embedder",
     "tests/python/mpi/mpi_hpp": "embedder",
@@ -77,11 +78,11 @@ _C_HEADERS = re.compile(
 )
 # Besides the standard library, by room.
 FOREIGN_HEADERS = {
-    "backend/cpu": r"(immintrin|arm_neon|pthread|sched|unistd)\.h|sys/\w+\.h",
+    "backend/cpu": r"(arm_neon|cpuid|immintrin|pthread|sched|unistd)\.h|sys/\w+\.h",
     "backend/cuda": r"cuda\w*\.h",
     "backend/cuda/device": r"cuda\w*\.h|cooperative_groups\.h",
     "comm": r"(cuda_runtime_api|dlfcn|immintrin|pthread|unistd)\.h",
-    "bindings": r"(Python|cxxabi|dlfcn|pthread|unistd)\.h|nanobind/.*",
+    "bindings": r"(Python|cxxabi|dlfcn|pthread|unistd|xla_ffi)\.h|nanobind/.*",
     "simt": (
         r"(cuda\w*|cooperative_groups|elf|fcntl|link|ucontext|unistd)\.h"
         r"|(sanitizer|sys)/\w+\.h|doctest/doctest\.h"
