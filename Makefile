@@ -17,6 +17,7 @@
 #   make cuda-archs   compile the CUDA sources for every supported architecture
 #   make cuda-report  registers, spills and 16-byte accesses of every CUDA kernel
 #   make exhaustive   the Python tests with the full product of their matrices (long)
+#   make soak         30,000 training steps on 4 ranks, whose memory, descriptors and threads must not grow
 #   make bench        speed, beside PyTorch's own batch norm
 #   make stubs        accept the binding's present signatures as python/syncnorm/_core.pyi
 #   make abi          accept the present ABI of syncnorm.h as tests/python/house/abi.txt
@@ -35,6 +36,7 @@
 #   DEMO_ARGS, BENCH_ARGS   arguments of the demo and of the benchmark
 #   FUZZ_SECONDS  how long `make fuzz` runs its targets, side by side (600)
 #   CLANG         the clang++ of `make fuzz` (else the first that is found)
+#   SOAK_ARGS     arguments of the soak, such as "--kind threads"
 #   BUDGET_SCALE  multiplies the time budgets, for slow machines
 
 PYTHON ?=
@@ -43,6 +45,7 @@ CONSTRAINTS ?= constraints.txt
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 WERROR ?= OFF
 CUDA ?= AUTO
 GPU := $(shell nvidia-smi -L 2> /dev/null)
@@ -191,6 +194,10 @@ python-test: .venv/.developer .venv/.installed
 
 exhaustive: .venv/.developer .venv/.installed
 	@$(IN_VENV) .venv/bin/python -m pytest --exhaustive --timeout 0 $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: .venv/.developer .venv/.installed
+	@.venv/bin/python -m tests.soak $(SOAK_ARGS)
 
 # ---------------------------------------------------------------------------------------- CUDA
 

@@ -1,0 +1,1 @@
+"""Soak test: long training on several ranks, whose resources must not grow."""
