@@ -13,7 +13,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from syncnorm import Communicator
 from syncnorm.comm import thread_group
@@ -59,7 +58,7 @@ def _results(ranks: list[Future[list[Sample]]]) -> list[list[Sample]]:
 def _run_alone(plan: Plan) -> list[Sample]:
     torch.set_num_threads(1)
     (comm,) = thread_group(1)
-    return train(comm, lambda x: x, rank=0, size=1, **vars(plan))
+    return train(comm, rank=0, size=1, **vars(plan))
 
 
 def _run_process(rank: int, plan: Plan, folder: str) -> list[Sample]:
@@ -74,29 +73,17 @@ def _run_process(rank: int, plan: Plan, folder: str) -> list[Sample]:
         world_size=plan.ranks,
         timeout=timedelta(seconds=TIMEOUT),
     )
-
-    def all_reduce(x: Tensor) -> Tensor:
-        dist.all_reduce(x)
-        return x
-
     progress = _print_progress if rank == 0 else None
-    samples = train(None, all_reduce, rank=rank, size=plan.ranks, progress=progress, **vars(plan))
+    samples = train(None, rank=rank, size=plan.ranks, progress=progress, **vars(plan))
     dist.barrier()
     dist.destroy_process_group()
     return samples
 
 
 def _run_thread(comm: Communicator, plan: Plan) -> list[Sample]:
-    def all_reduce(x: Tensor) -> Tensor:
-        total = torch.empty_like(x)
-        comm.sum(x, total)
-        return total
-
     progress = _print_progress if comm.rank == 0 else None
     with comm:
-        return train(
-            comm, all_reduce, rank=comm.rank, size=comm.size, progress=progress, **vars(plan)
-        )
+        return train(comm, rank=comm.rank, size=comm.size, progress=progress, **vars(plan))
 
 
 def _print_progress(sample: Sample) -> None:

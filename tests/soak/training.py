@@ -1,4 +1,4 @@
-"""Trains a small network on batches of random size, and records state and resources."""
+"""Trains one layer on batches of random size, and records state and resources."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from syncnorm.torch import SyncBatchNorm
 
-CHANNELS, HIDDEN = 6, 4
+CHANNELS = 6
 LEARNING_RATE, WEIGHT_DECAY = 0.05, 0.01
 
 _one_at_a_time = threading.Lock()  # reading /proc opens descriptors of this process
-
-AllReduce = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Shard:
 
     x: Tensor
     mask: Tensor | None
-    total: int  # samples of the whole batch
+    values: int  # of the whole batch
     training: bool
 
 
@@ -44,27 +42,14 @@ class Sample:
     rss: int  # bytes
     descriptors: int
     threads: int
-    loss: float  # of this rank, summed over the steps since the last sample
+    loss: float  # result of train_step, summed over the steps since the last sample
     state: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class Network(nn.Module):
-    """Two layers of batch normalization with a matrix between them.
-
-    The first one centers (two all-reduces in forward), the second one does not.
-    """
-
-    def __init__(self, group: Any) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        double = {"dtype": torch.float64}
-        self.first = SyncBatchNorm(CHANNELS, process_group=group, **double)
-        self.mix = nn.Parameter(torch.randn(HIDDEN, CHANNELS, generator=generator, **double))
-        options = {"activation": "elu", "centering": "off", **double}
-        self.second = SyncBatchNorm(HIDDEN, process_group=group, **options)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.second(self.mix @ self.first(x), mask=mask)
+def make_layer(group: Any) -> SyncBatchNorm:
+    """Return the layer under test: float64, with centering, and gradients summed over the ranks."""
+    options = {"activation": "elu", "grad_reduction": "sum", "dtype": torch.float64}
+    return SyncBatchNorm(CHANNELS, process_group=group, **options)
 
 
 def shard_of(seed: int, step: int, rank: int, size: int, ranks: int) -> Shard:
@@ -80,40 +65,36 @@ def shard_of(seed: int, step: int, rank: int, size: int, ranks: int) -> Shard:
     ends = np.sort(generator.integers(0, total + 1, ranks - 1)) if ranks > 1 else []
     bounds = [0, *map(int, ends), total]
     x = torch.from_numpy(generator.normal(1, 2, (total, CHANNELS, positions)))
-    mask = None
+    values, mask = x.numel(), None
     if generator.random() < 0.3:
         mask = torch.from_numpy(generator.random((total, positions)) < 0.8)
     training = bool(generator.random() >= 0.1)
     if size > 1:
         part = slice(bounds[rank], bounds[rank + 1])
         x, mask = x[part], None if mask is None else mask[part]
-    return Shard(x, mask, total, training)
+    return Shard(x, mask, values, training)
 
 
-def train_step(network: Network, shard: Shard, all_reduce: AllReduce) -> float:
-    """Train or evaluate on one batch; return this rank's part of the loss."""
-    network.train(shard.training)
-    mask = shard.mask if shard.training else None
+def train_step(layer: SyncBatchNorm, shard: Shard) -> float:
+    """Train or evaluate on one batch; return this rank's part of the loss and of sum |dx|."""
+    layer.train(shard.training)
+    x = shard.x.requires_grad_(shard.training)
     with torch.set_grad_enabled(shard.training):
-        y = network(shard.x, mask)
-        loss = ((y - shard.x[:, :HIDDEN].abs()) ** 2).sum() / max(y[0:1].numel() * shard.total, 1)
+        y = layer(x, mask=shard.mask if shard.training else None)
+        loss = ((y - shard.x.abs()) ** 2).sum() / max(shard.values, 1)
     if not shard.training:
         return loss.item()
-    parameters = list(network.parameters())
-    gradients = torch.autograd.grad(loss, parameters)
-    total = all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
+    loss.backward()
     with torch.no_grad():
-        for parameter, gradient in zip(
-            parameters, total.split([p.numel() for p in parameters]), strict=True
-        ):
+        for parameter in layer.parameters():
             parameter.mul_(1 - LEARNING_RATE * WEIGHT_DECAY)
-            parameter.sub_(LEARNING_RATE * gradient.view_as(parameter))
-    return loss.item()
+            parameter.sub_(LEARNING_RATE * parameter.grad)
+            parameter.grad = None
+    return loss.item() + x.grad.abs().sum().item()
 
 
 def train(
     group: Any,
-    all_reduce: AllReduce,
     *,
     rank: int,
     size: int,
@@ -124,11 +105,11 @@ def train(
     progress: Callable[[Sample], None] | None = None,
 ) -> list[Sample]:
     """Train for `steps` steps; return a sample for every `every` of them."""
-    network, samples, loss, start = Network(group), [], 0.0, time.monotonic()
+    layer, samples, loss, start = make_layer(group), [], 0.0, time.monotonic()
     for step in range(1, steps + 1):
-        loss += train_step(network, shard_of(seed, step, rank, size, ranks), all_reduce)
+        loss += train_step(layer, shard_of(seed, step, rank, size, ranks))
         if step % every == 0:
-            state = {name: value.numpy().copy() for name, value in network.state_dict().items()}
+            state = {name: value.numpy().copy() for name, value in layer.state_dict().items()}
             samples.append(Sample(step, time.monotonic() - start, *resources(), loss, state))
             loss = 0.0
             if progress is not None:
