@@ -17,7 +17,7 @@
 #   make cuda-archs   compile the CUDA sources for every supported architecture
 #   make cuda-report  registers, spills and 16-byte accesses of every CUDA kernel
 #   make exhaustive   the Python tests with the full product of their matrices (long)
-#   make soak         30,000 training steps on 4 ranks, whose memory, descriptors and threads must not grow
+#   make soak         30,000 training steps on 4 ranks: no growth, the result of one process
 #   make bench        speed, beside PyTorch's own batch norm
 #   make stubs        accept the binding's present signatures as python/syncnorm/_core.pyi
 #   make abi          accept the present ABI of syncnorm.h as tests/python/house/abi.txt
