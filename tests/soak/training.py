@@ -81,7 +81,10 @@ def train_step(layer: SyncBatchNorm, shard: Shard) -> float:
     x = shard.x.requires_grad_(shard.training)
     with torch.set_grad_enabled(shard.training):
         y = layer(x, mask=shard.mask if shard.training else None)
-        loss = ((y - shard.x.abs()) ** 2).sum() / max(shard.values, 1)
+        errors = (y - shard.x.detach().abs()) ** 2
+        # Positions that do not count may be any number of standard deviations away.
+        errors = errors if shard.mask is None else errors * shard.mask.unsqueeze(1)
+        loss = errors.sum() / max(shard.values, 1)
     if not shard.training:
         return loss.item()
     loss.backward()
