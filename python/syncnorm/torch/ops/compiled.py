@@ -45,7 +45,14 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
     # Of these phases normalize alone has a derivative, which takes account of the others.
     values = x.detach()
     checked = [None if each is None else each.detach() for each in (weight, bias, residual)]
-    wire, *local_var = ops.moments(values, settings, mask, tag, *checked, mean, var, count)
+    # In place of the running statistics: a recomputation in backward would find them changed.
+    checked += [
+        None
+        if each is None
+        else torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device=each.device)
+        for each in (mean, var, count)
+    ]
+    wire, *local_var = ops.moments(values, settings, mask, tag, *checked)
     total = all_reduce(wire, group) if group else None
     center_total = None
     if local_var:
