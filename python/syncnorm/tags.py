@@ -41,7 +41,7 @@ def layer_tag(layer: str | int | None) -> int:
     if layer is None:
         return 0
     number = zlib.crc32(layer.encode()) if isinstance(layer, str) else layer
-    return number << 32
+    return (number & 0x7FFFFFFF) << 32  # operators of torch and JAX take signed integers
 
 
 def constant_tag(tag: int) -> int:
