@@ -21,6 +21,7 @@
 #   make bench        speed, beside PyTorch's own batch norm
 #   make stubs        accept the binding's present signatures as python/syncnorm/_core.pyi
 #   make abi          accept the present ABI of syncnorm.h as tests/python/house/abi.txt
+#   make faults       bring docs/faults.md up to date with the table of tests/python/faults
 #   make excerpts     bring the excerpts of sources in docs/embedding.md up to date
 #   make clean        remove everything that was made, .venv included
 #
@@ -72,7 +73,8 @@ CXX_SOURCES = $(shell find core bindings tests examples benchmarks -type f \
 PYTHON_SOURCES := $(wildcard python tests tools examples benchmarks)
 
 .PHONY: help demo test lint format cpp-test asan tsan fuzz fuzz-probe simt simt-asan simt-tsan python-test
-.PHONY: exhaustive bench gpu-check cuda-archs cuda-report stubs abi excerpts clean preflight setup FORCE
+.PHONY: exhaustive bench gpu-check cuda-archs cuda-report stubs abi faults excerpts clean preflight setup
+.PHONY: FORCE
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -224,6 +226,9 @@ stubs: .venv/.installed
 abi: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/abi > tests/python/house/abi.txt.new
 	@mv tests/python/house/abi.txt.new tests/python/house/abi.txt
+
+faults: .venv/.developer .venv/.installed
+	@PYTHONPATH=tests/python .venv/bin/python -m faults.page
 
 excerpts: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/excerpts docs/embedding.md
