@@ -283,7 +283,7 @@ fault(
 )(_paused)  # fmt: skip
 fault(
     "hosts the store and is stopped for longer than the timeout",
-    NotApplicable("no rank hosts a store"), SHORT + 1, faulty=0, gloo=gloo_deadline(TIMED_OUT),
+    NotApplicable("no rank hosts a store"), SHORT + 1, faulty=0, gloo=gloo_deadline(GONE),
 )(_paused)  # fmt: skip
 
 
