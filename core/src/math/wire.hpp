@@ -48,8 +48,8 @@ struct BackwardWire {
   }
 };
 
-// Saved for backward: [ W/(sum(W)*n), h,  mean[C],  invstd[C],  gate[C] ], h that of the forward
-// wire.
+// Saved for backward: [ W/(sum(W)*n), h,  mean[C],  invstd[C],  gate[C] ], h a hash that identifies
+// the forward pass.
 struct Saved {
   static constexpr std::int64_t kRankFactor = 0;
   static constexpr std::int64_t kHash = 1;
@@ -84,6 +84,11 @@ constexpr SYNCNORM_HOST_DEVICE double following_hash(double earlier, double own)
   const bool valid = earlier >= 0 && earlier <= 65535;
   const std::uint32_t first = valid ? static_cast<std::uint32_t>(earlier) : 0;
   return 1 + (first * kFactor + static_cast<std::uint32_t>(own)) % 65535;
+}
+
+// The hash in saved after a forward wire with the hash h, in the forward pass that the tag numbers.
+constexpr SYNCNORM_HOST_DEVICE double saved_hash(double h, std::uint64_t tag) {
+  return following_hash(h, static_cast<double>(1 + (tag & 0xffffffff) % 65535));
 }
 
 // The hash of the center wire after a forward wire with the hash h.

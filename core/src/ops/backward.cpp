@@ -22,8 +22,7 @@ void grad_moments(const Problem& problem, const syncnorm_backward_args& args, do
                   const syncnorm_launch& launch) {
   const Backend& backend = prepare(problem, args, launch);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 2 float64 values");
-  backend.grad_moments(problem, args, call_hash(problem, Pass::kBackward, problem.options.tag),
-                       wire, launch);
+  backend.grad_moments(problem, args, call_hash(problem, Pass::kBackward), wire, launch);
 }
 
 void grad_input(const Problem& problem, const syncnorm_backward_args& args,
@@ -47,8 +46,7 @@ void backward(const Problem& problem, const syncnorm_backward_args& args, Commun
   const bool alone = comm == nullptr || comm->size() == 1;
   if (alone && backend.backward_alone(problem, args, space.wire, launch)) return;
 
-  backend.grad_moments(problem, args, call_hash(problem, Pass::kBackward, problem.options.tag),
-                       space.wire, launch);
+  backend.grad_moments(problem, args, call_hash(problem, Pass::kBackward), space.wire, launch);
   const double* total = space.wire;
   if (!alone) {
     comm->sum(space.wire, space.total, BackwardWire::length(problem.c), launch.device,

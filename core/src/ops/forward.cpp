@@ -33,8 +33,8 @@ void validate_totals(const Problem& problem, const Exchange& exchange) {
 void forward_phases_alone(const Problem& problem, const syncnorm_forward_args& args,
                           const Backend& backend, const WireSpace& space,
                           const syncnorm_launch& launch) {
-  backend.moments(problem, args, call_hash(problem, Pass::kForward, problem.options.tag),
-                  space.wire, space.local_var, launch);
+  backend.moments(problem, args, call_hash(problem, Pass::kForward), space.wire, space.local_var,
+                  launch);
   const Exchange first{1, space.wire, space.wire, nullptr};
   if (problem.centered())
     backend.center(problem, first, space.local_var, space.center_wire, launch);
@@ -48,8 +48,7 @@ void moments(const Problem& problem, const syncnorm_forward_args& args, double* 
   const Backend& backend = prepare(problem, launch);
   validate_moments(problem, args, launch.device);
   check(wire != nullptr, "wire is NULL; expected room for 2C + 4 float64 values");
-  backend.moments(problem, args, call_hash(problem, Pass::kForward, problem.options.tag), wire,
-                  local_var, launch);
+  backend.moments(problem, args, call_hash(problem, Pass::kForward), wire, local_var, launch);
 }
 
 void center(const Problem& problem, const Exchange& exchange, const double* local_var,
@@ -98,21 +97,22 @@ void infer(const Problem& problem, const syncnorm_forward_args& args,
   backend.infer(problem, args, launch);
 }
 
-void forward(const Problem& problem, const syncnorm_forward_args& args, Communicator* comm,
+void forward(const Problem& given, const syncnorm_forward_args& args, Communicator* comm,
              const syncnorm_launch& launch) {
+  Problem problem = given;
   const Backend& backend = prepare(problem, launch);
   validate_normalize(problem, args, launch.device);
   const WireSpace space = wire_space(problem, backend, launch.workspace);
   if (comm == nullptr || comm->size() == 1) {
-    const double hash = call_hash(problem, Pass::kForward, problem.options.tag);
+    const double hash = call_hash(problem, Pass::kForward);
     if (!backend.forward_alone(problem, args, space, hash, launch))
       forward_phases_alone(problem, args, backend, space, launch);
     return;
   }
   const bool counted = (problem.options.tag & kCallBits) == 0;
-  const std::uint64_t tag = problem.options.tag + (counted ? comm->passes() + 1 : 0);
-  backend.moments(problem, args, call_hash(problem, Pass::kForward, tag), space.wire,
-                  space.local_var, launch);
+  if (counted) problem.options.tag += comm->passes() + 1;
+  backend.moments(problem, args, call_hash(problem, Pass::kForward), space.wire, space.local_var,
+                  launch);
   comm->sum(space.wire, space.total, ForwardWire::length(problem.c), launch.device, launch.stream);
   if (counted) comm->count_pass();  // a call that is refused has not taken place
   Exchange exchange{comm->size(), space.wire, space.total, nullptr};

@@ -16,10 +16,10 @@ constexpr std::uint64_t mix(std::uint64_t state, std::uint64_t value) {
 
 }  // namespace
 
-double call_hash(const Problem& problem, Pass pass, std::uint64_t tag) {
+double call_hash(const Problem& problem, Pass pass) {
   const syncnorm_options& options = problem.options;
   const std::uint64_t parts[] = {
-      tag,
+      options.tag,
       static_cast<std::uint64_t>(pass),
       static_cast<std::uint64_t>(problem.c),
       std::bit_cast<std::uint64_t>(options.eps),

@@ -21,7 +21,7 @@ class Saved(Generic[A]):
 
     Attributes:
         operands: x, its layout and the options of the call.
-        statistics: float64 (3C + 2,): [W/(sum(W)*n), 0, mean[C], invstd[C], gate[C]].
+        statistics: float64 (3C + 2,): [W/(sum(W)*n), h, mean[C], invstd[C], gate[C]].
         weight: The scale, or None.
         bias: The offset, or None.
         has_residual: Whether the forward pass had a residual.

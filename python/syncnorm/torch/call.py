@@ -38,7 +38,7 @@ class Call(NamedTuple):
         mask: Positions that count in the statistics, (N, *spatial) or (N, 1, *spatial).
         group: The ranks: what `groups.resolve.resolve` takes as process_group.
         name: The layer's name.
-        tag: Identifies the layer, see syncnorm.tags. Compiled code uses the name.
+        number: That of creation, which identifies a layer without a name; 0: none.
         timeout: Seconds that an all-reduce may take; None: the timeout of the process group.
         update_in_backward: Update `running` also in a call inside a backward pass, which repeats an
             earlier call (activation checkpointing). Compiled code never does.
@@ -52,6 +52,6 @@ class Call(NamedTuple):
     mask: Any = None
     group: Any = None
     name: str | None = None
-    tag: int = 0
+    number: int = 0
     timeout: float | None = None
     update_in_backward: bool = False

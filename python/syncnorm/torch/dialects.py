@@ -15,7 +15,6 @@ from torch.compiler import is_dynamo_compiling
 
 from syncnorm import InvalidArgumentError
 from syncnorm.settings import Settings
-from syncnorm.tags import layer_tag
 
 from .call import Call
 from .dispatch import batch_norm, batch_norm_list
@@ -63,10 +62,9 @@ class DialectLayer(LoadsArrays, HasProcessGroup):
         self, settings: Settings, input: Tensor | Sequence[Tensor], training: bool, **call: Any
     ) -> Any:
         """Normalize a tensor or a list over this layer's group; call: other fields of Call."""
-        name = self.layer_name
-        layer = {"group": self.current_group(), "name": name, "timeout": self.timeout}
+        layer = {"group": self.current_group(), "name": self.layer_name, "timeout": self.timeout}
         if not is_dynamo_compiling():
-            layer["tag"] = layer_tag(self._number if name is None else name)
+            layer["number"] = self._number
         normalize: Any = batch_norm if isinstance(input, Tensor) else batch_norm_list
         return normalize(input, Call(settings, training, **layer, **call))
 

@@ -74,7 +74,7 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         residual = residual_like(_plain(residual, "residual"), input, x)
     if call.training and call.mask is not None:
         mask = canonical_mask(_plain(call.mask, "mask"), x)
-    group = resolve(call.group if call.training else ALONE, call.name, call.timeout, call.tag)
+    group = resolve(call.group if call.training else ALONE, call.name, call.timeout, call.number)
     return eager.batch_norm((x,), (residual,), (mask,), call, group)[0]
 
 

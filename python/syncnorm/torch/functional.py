@@ -29,11 +29,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
 from typing_extensions import Unpack
 
 from syncnorm.settings import Choices, Settings
-from syncnorm.tags import layer_tag
 
 from .call import Affine, Call
 from .dispatch import batch_norm, batch_norm_list
@@ -105,8 +103,7 @@ def sync_batch_norm(
     check_timeout(timeout)
     settings, affine = Settings(eps, momentum, **choices), Affine(weight, bias)
     running = Running(running_mean, running_var, num_batches_tracked)
-    tag = 0 if is_dynamo_compiling() else layer_tag(name)
-    others = (residual, mask, process_group, name, tag, timeout)
+    others = (residual, mask, process_group, name, 0, timeout)
     return batch_norm(input, Call(settings, training, affine, running, *others))
 
 

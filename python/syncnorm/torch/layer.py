@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.settings import CHOICES, Settings, core_options
-from syncnorm.tags import layer_tag
 
 from .call import Affine, Call, LayerChoices
 from .dispatch import batch_norm, batch_norm_list
@@ -45,8 +44,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             mesh["dp"], a list of global ranks, a syncnorm.Communicator, or None: the default group
             of torch.distributed, or a world of one if that is not initialized.
         name: Identifies the layer to the other ranks and in error messages; the attribute is
-            layer_name. Layers without a name are numbered in order of creation, which then has to
-            be the same on all ranks.
+            layer_name. Without one it is the order of first use that identifies it.
         weighting: "count" (every value counts equally), "equal" (every rank) or "batch" (every
             sample).
         eps_mode: "add", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
@@ -197,7 +195,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             weight = None if weight is None else weight.detach()
             bias = None if bias is None else bias.detach()
             uses_batch = False
-        running, name = NO_STATISTICS, self.layer_name
+        running = NO_STATISTICS
         if not uses_batch or (self.training and self.track_running_stats):
             running = Running(mean, var, buffers.get("num_batches_tracked"))
         call = Call(
@@ -208,8 +206,8 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             residual,
             mask,
             self.current_group() if self._communicates() else ALONE,
-            name,
-            0 if is_dynamo_compiling() else layer_tag(self._number if name is None else name),
+            self.layer_name,
+            0 if is_dynamo_compiling() else self._number,
             self.timeout,
         )
         return normalize(input, call)

@@ -117,23 +117,6 @@ def test_calls_of_several_threads() -> None:
         assert list(pool.map(results, range(8))) == expected
 
 
-def workspace(library: NumpyLibrary, size: int) -> Any:
-    return library.placement(X, size, None, None)["workspace"]
-
-
-def test_scratch_belongs_to_a_thread_and_is_kept_unless_it_is_large() -> None:
-    library = NumpyLibrary()
-    small = workspace(library, 1000)
-    assert workspace(library, 10) is small
-    larger = workspace(library, 2000)
-    assert larger is not small
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(workspace, library, 1000).result() is not larger
-    huge = workspace(library, 100_000_000)
-    assert workspace(library, 100_000_000) is not huge
-    assert workspace(library, 1000) is larger
-
-
 def test_zero_threads_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="num_threads"):
         bn.infer(X, None, None, np.zeros(3), np.ones(3), num_threads=0)

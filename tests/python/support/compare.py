@@ -67,7 +67,7 @@ def value_of(buffer: Buffer) -> np.ndarray:
 def saved_parts(case: Case, rank: Rank) -> dict[str, np.ndarray]:
     saved = value_of(rank.out["saved"])
     mean, invstd, gate = saved[2:].reshape(3, case.channels)
-    return {"factor": saved[:1], "mean": mean, "invstd": invstd, "gate": gate, "pad": saved[1:2]}
+    return {"factor": saved[:1], "mean": mean, "invstd": invstd, "gate": gate, "hash": saved[1:2]}
 
 
 def vector_values(case: Case, name: str) -> np.ndarray | None:
@@ -106,7 +106,9 @@ def add_saved(report: Report, case: Case, rank: Rank, d: int, result, bounds) ->
     # Within its error of eps the variance may have been clamped or not.
     doubt = np.abs(result.var - case.policy.eps) <= bounds.var
     report.add(f"saved gate of {d}", saved["gate"], result.gate, 1.0 * doubt)
-    report.add(f"saved pad of {d}", saved["pad"], np.zeros(1), np.zeros(1))
+    (h,) = saved["hash"]
+    assert h == int(h)
+    assert 1 <= h <= 65535
 
 
 def add_running(report: Report, case: Case, rank: Rank, d: int, result, bounds) -> None:

@@ -70,14 +70,16 @@ def test_different_backward_passes(world: World) -> None:
 
 
 def test_layers_that_swap_places(world: World) -> None:
+    """Names tell at once; without them the second layer does."""
+    second = "layer 2 of those without a name"
     for named, unnamed in world["layers_that_swap_places"]:
-        for (error, counted), layers in (
-            (named, ("'one'", "'two'")),
-            (unnamed, ("layer 1 of those without a name", "layer 2 of those without a name")),
+        for (error, counted), layers, batches in (
+            (named, ("'one' (", "'two' ("), [0, 0]),
+            (unnamed, (f"{second} (", f"{second}, created before 1 of the earlier ones ("), [1, 0]),
         ):
-            assert error.startswith("DesyncError: ")
+            assert error.startswith("DesyncError: "), error
             assert [f"in forward of {layer}" in error for layer in layers] == [True, True], error
-            assert counted == [0, 0]
+            assert counted == batches
 
 
 def test_two_passes_of_one_layer(world: World) -> None:

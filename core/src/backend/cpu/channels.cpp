@@ -91,9 +91,9 @@ void write_center(const Problem& problem, ChannelRange range, const Exchange& ex
         center_entry(exchange.wire, exchange.total, local_var[i], problem.c, i);
 }
 
-void write_saved_header(const Exchange& exchange, double* saved) {
+void write_saved_header(const Problem& problem, const Exchange& exchange, double* saved) {
   saved[Saved::kRankFactor] = rank_factor_from(exchange.wire, exchange.total);
-  saved[Saved::kHash] = exchange.wire[ForwardWire::kHash];
+  saved[Saved::kHash] = saved_hash(exchange.wire[ForwardWire::kHash], problem.options.tag);
 }
 
 void forward_constants(const Problem& problem, ChannelRange range,

@@ -28,7 +28,7 @@ void write_center(const Problem&, ChannelRange, const Exchange&, const double* l
                   double* center_wire);
 
 // The constants of normalize, and saved where it is wanted.
-void write_saved_header(const Exchange&, double* saved);
+void write_saved_header(const Problem&, const Exchange&, double* saved);
 void forward_constants(const Problem&, ChannelRange, const syncnorm_forward_args&, const Exchange&,
                        ForwardConstants*);
 // The same from the running statistics.

@@ -108,7 +108,7 @@ class CpuBackend final : public Backend {
                  const Exchange& exchange, const syncnorm_launch& launch) const override {
     require_agreement(exchange, launch);
     Call call{problem, launch};
-    if (args.saved != nullptr) write_saved_header(exchange, args.saved);
+    if (args.saved != nullptr) write_saved_header(problem, exchange, args.saved);
     forward_constants(problem, all_channels(problem), args, exchange, call.channels.forward);
     if (updates_running(args, exchange)) update_all_running(problem, args, exchange);
     call.with_passes(nullptr, [&](const auto& passes) {
@@ -189,7 +189,7 @@ class CpuBackend final : public Backend {
     if (blocks.count == 0) return false;
     const Exchange own{1, space.wire, space.wire, space.center_wire};
     write_wire_header(problem, count_values(problem, args.mask), hash, space.wire);
-    if (args.saved != nullptr) write_saved_header(own, args.saved);
+    if (args.saved != nullptr) write_saved_header(problem, own, args.saved);
     const bool running = updates_running(args, own);
     parallel_for(call.threads(), blocks.count, [&](std::int64_t i) {
       const ChannelRange range = blocks[i];

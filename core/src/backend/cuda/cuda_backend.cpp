@@ -32,6 +32,7 @@ ForwardChannels channels_of(const Problem& problem, const syncnorm_forward_args&
           options.momentum,
           options.eps_mode,
           options.variance_factor,
+          options.tag,
           problem.in_place()};
 }
 

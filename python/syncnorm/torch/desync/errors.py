@@ -18,7 +18,7 @@ from syncnorm import (
     InternalError,
     RankLostError,
 )
-from syncnorm.tags import layer_number_of, pass_number_of
+from syncnorm.tags import UnnamedLayers, pass_number_of
 
 from .records import (
     FAILED,
@@ -166,10 +166,7 @@ def describe(positions: Mapping[int, Position], ranks: Iterable[int], now: float
 
 def layer_text(name: str | None, tag: int = 0) -> str:
     """Return how a message names a layer."""
-    if name is not None:
-        return repr(name)
-    number = layer_number_of(tag)
-    return f"layer {number} of those without a name" if number else "a layer without a name"
+    return UnnamedLayers.text(tag) if name is None else repr(name)
 
 
 def rank_list(ranks: Iterable[int]) -> str:

@@ -6,12 +6,14 @@ import json
 import time
 from collections import deque
 from math import isfinite
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from syncnorm import Error, Options
+from syncnorm import Error, InvalidArgumentError, Options
+from syncnorm.tags import UnnamedLayers
 
 _CALLS_KEPT = 16
 _CALLS_PUBLISHED = 4
@@ -63,11 +65,13 @@ class Record:
         self.is_fake = is_fake  # the group's backend does not communicate
         # Tuples, which are interpreted after an error only: every call appends one.
         self._calls: deque[tuple[Any, ...]] = deque(maxlen=_CALLS_KEPT)
+        self.unnamed = UnnamedLayers()
         # Outside of captures, of which ranks may make different ones.
         self.passes = 0  # forward passes begun
         self.sums = 0  # all-reduces begun; the number identifies an all-reduce on all ranks
         self.reports = 0  # disagreements that a device reported
         self.in_call = self.in_sum = False
+        self.thread = 0  # of the pass
         # The error after which the group is unusable; itself it would keep tensors alive.
         self.lost: tuple[type[Error], str] | None = None
         self.devices: set[torch.device] = set()  # that the group's backends reduce
@@ -77,7 +81,19 @@ class Record:
         self.patience = 5.0  # seconds without a change before it publishes the position
 
     def begin(self, layer: str | None, phase: str, tag: int, options: Options, x: Tensor) -> None:
-        """Record the begin of a pass over x."""
+        """Record the begin of a pass over x.
+
+        Raises:
+            InvalidArgumentError: Another thread is in a pass.
+        """
+        thread = get_ident()
+        if self.in_call and self.thread != thread:
+            raise InvalidArgumentError(
+                f"process_group: is in a {self._calls[-1][1]} pass in another thread, expected one"
+                " call at a time: the ranks could not tell the calls of two threads apart. Create a"
+                " group for each thread with dist.new_group"
+            )
+        self.thread = thread
         self._calls.append((layer, phase, tag, options, x.dtype, x.shape, self.sums))
         self.in_call = True
         self.changed = time.monotonic()

@@ -160,6 +160,9 @@ def _forward_phases(
 ) -> tuple[list[Tensor], list[Optional]]:
     options, group, _, running, masks = this
     size, new_wire, first = group.size, group.new_wire, xs[0]
+    # Wires identify the layer only: a recomputation (activation checkpointing) may take the totals
+    # from its cache. `saved` identifies the pass.
+    layer = group.tag
     wires, local_vars, passes = [], [], []
     # All arguments are validated, and all outputs allocated, before the first all-reduce.
     for index, (x, residual, mask) in enumerate(zip(xs, residuals, masks, strict=True)):
@@ -169,7 +172,7 @@ def _forward_phases(
         y = x if options.in_place else torch.empty_like(x)
         given = (weight, bias, residual, running, y, keep)
         arguments = kernels.forward_arguments(options, x, *given)
-        wire, local_var = kernels.moments(options, x, mask, tag, arguments, new_wire)
+        wire, local_var = kernels.moments(options, x, mask, layer, arguments, new_wire)
         wires.append(wire)
         local_vars.append(local_var)
         passes.append(arguments)
@@ -180,7 +183,7 @@ def _forward_phases(
         if local_vars[0] is not None:
             centers = group.all_reduce(
                 [
-                    kernels.center(options, x, wire, total, local_var, size, tag, new_wire)
+                    kernels.center(options, x, wire, total, local_var, size, layer, new_wire)
                     for x, wire, total, local_var in zip(xs, wires, totals, local_vars, strict=True)
                     if local_var is not None
                 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from typing_extensions import Self
 
 from syncnorm import Communicator, InvalidArgumentError
-from syncnorm.tags import next_layer_number
 
 from .rank_lists import groups_of, is_initialized, of_ranks
 
@@ -37,18 +37,21 @@ class KeptCommunicator:
 Kept = KeptGroup | KeptCommunicator
 
 
+_numbers = itertools.count(1)
+
+
 class HasProcessGroup(nn.Module):
     """A layer of a process group, which survives copies and pickles."""
 
     process_group: Any
     layer_name: str | None = None
-    _number: int = 0  # identifies a layer without a name; 0 for one that a converter made
+    _number: int = 0  # of creation; 0 for a layer that a converter made
 
     def _set_group(self, process_group: Any, name: str | None) -> None:
-        """Set process_group and layer_name, and number the layer among those of the group."""
+        """Set process_group and layer_name, and number the layer."""
         self.process_group = process_group
         self.layer_name = name
-        self._number = next_layer_number(_numbered_in(process_group))
+        self._number = next(_numbers)
 
     def current_group(self) -> Any:
         """Return process_group, found again after loading, or created from a list of ranks."""
@@ -79,14 +82,6 @@ class HasProcessGroup(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.process_group = found_again(self.process_group)
-
-
-def _numbered_in(process_group: Any) -> Any:
-    """Return the object that counts the layers of a process_group argument."""
-    groups = (Communicator, dist.ProcessGroup) if dist.is_available() else Communicator
-    if isinstance(process_group, groups):
-        return process_group
-    return dist.group.WORLD if is_initialized() else None
 
 
 def _state_of(layer: nn.Module) -> dict[str, Any]:

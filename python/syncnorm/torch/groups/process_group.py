@@ -25,7 +25,7 @@ from syncnorm import (
     RankLostError,
     UnsupportedError,
 )
-from syncnorm.tags import constant_tag
+from syncnorm.tags import UnnamedLayers, constant_tag, layer_tag
 from syncnorm.torch.desync import errors, watchdog
 from syncnorm.torch.desync.errors import layer_text
 from syncnorm.torch.desync.records import Record
@@ -40,6 +40,7 @@ _SLICE = timedelta(seconds=0.2)
 _SLICES_PER_LOOK = 15  # at the store, for a loss that another rank has announced
 
 _records: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
+_unnamed_layers: WeakKeyDictionary[Any, UnnamedLayers] = WeakKeyDictionary()  # of communicators
 # torch may keep a group until the very end, after the core's objects in its record must be gone.
 atexit.register(_records.clear)
 
@@ -93,12 +94,16 @@ class Group:
         size: int,
         communicator: Communicator | None = None,
         name: str | None = None,
-        tag: int = 0,
+        number: int = 0,
     ) -> None:
         self.size = size
         self.communicator = communicator
         self.name = name
-        self.tag = tag
+        self.tag = 0
+        if name is not None:
+            self.tag = layer_tag(name)
+        elif number > 0:
+            self.tag = _unnamed_layers.setdefault(communicator, UnnamedLayers())[number]
         self.synchronized = communicator is not None
 
     def next_tag(self, x: Tensor) -> int:
@@ -163,7 +168,7 @@ class TorchGroup(Group):
         size: Its number of ranks.
         name: The layer's name in error messages.
         timeout: Seconds that an all-reduce may take; None: the timeout of the group.
-        tag: Identifies the layer.
+        number: Identifies a layer without a name.
 
     Raises:
         InvalidArgumentError: A timeout that backends cannot count.
@@ -177,7 +182,7 @@ class TorchGroup(Group):
         size: int,
         name: str | None = None,
         timeout: float | None = None,
-        tag: int = 0,
+        number: int = 0,
     ) -> None:
         if timeout is not None:
             check_timeout(timeout)
@@ -189,7 +194,7 @@ class TorchGroup(Group):
         self.synchronized = True
         self.process_group = process_group
         self.timeout = timeout
-        self.tag = tag
+        self.tag = self.record.unnamed[number] if name is None else layer_tag(name)
 
     def next_tag(self, x: Tensor) -> int:
         if x.is_cuda and is_capturing(x):

@@ -18,14 +18,20 @@ ALONE: Final = Group(1)
 
 
 def resolve(
-    process_group: Any, name: str | None = None, timeout: float | None = None, tag: int = 0
+    process_group: Any, name: str | None = None, timeout: float | None = None, number: int = 0
 ) -> Group:
-    """Return the Group that a layer uses; process_group: as in SyncBatchNorm, or ALONE."""
+    """Return the Group that a layer uses.
+
+    Args:
+        process_group: As in SyncBatchNorm, or ALONE.
+        name, timeout: Those of the layer.
+        number: Identifies a layer without a name.
+    """
     if isinstance(process_group, Group):  # ALONE
         return process_group
     if isinstance(process_group, Communicator):
         size = process_group.size
-        return Group(size, process_group, name, tag) if size > 1 else ALONE
+        return Group(size, process_group, name, number) if size > 1 else ALONE
     if process_group is None:
         group: Any = dist.group.WORLD if is_initialized() else None
     else:
@@ -33,7 +39,7 @@ def resolve(
     if group is None:
         return ALONE
     size = group.size()
-    return TorchGroup(group, size, name, timeout, tag) if size > 1 else ALONE
+    return TorchGroup(group, size, name, timeout, number) if size > 1 else ALONE
 
 
 def required(process_group: Any) -> dist.ProcessGroup:

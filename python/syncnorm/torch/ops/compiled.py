@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncnorm import Communicator
+from syncnorm import Communicator, InvalidArgumentError
 from syncnorm.tags import constant_tag, layer_tag
 from syncnorm.torch.call import Call
 from syncnorm.torch.eager.autograd import GRAD_DUMMY, wants_gradient
@@ -45,13 +45,13 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
     # Of these phases normalize alone has a derivative, which takes account of the others.
     values = x.detach()
     checked = [None if each is None else each.detach() for each in (weight, bias, residual)]
-    # In place of the running statistics: a recomputation in backward would find them changed.
-    checked += [
-        None
-        if each is None
-        else torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device=each.device)
-        for each in (mean, var, count)
-    ]
+    # Not an input of the first phase: a recomputation in backward would find them changed.
+    for name, each in (("running_mean", mean), ("running_var", var)):
+        if each is not None and each.shape != (x.shape[1],):
+            raise InvalidArgumentError(
+                f"{name}: got shape {tuple(each.shape)}, expected ({x.shape[1]},), one value per"
+                " channel of the input"
+            )
     wire, *local_var = ops.moments(values, settings, mask, tag, *checked)
     total = all_reduce(wire, group) if group else None
     center_total = None

@@ -27,9 +27,6 @@ from .stream import launch, take_disagreement
 
 _LIBRARY = Library("syncnorm", "FRAGMENT")  # type: ignore[no-untyped-call]
 
-# What moments takes in order to validate it.
-_CHECKED = ("weight", "bias", "residual", "running_mean", "running_var", "num_batches_tracked")
-
 
 def encoded(settings: Settings) -> str:
     """Return settings as operators take them: "eps=1e-05, momentum=0.1, weighting='count', ..."."""
@@ -127,20 +124,19 @@ def _four(gradients: Any) -> tuple[Tensor, ...]:
 
 @_operator(
     "moments(Tensor x, str settings, Tensor? mask, int tag, Tensor? weight=None,"
-    " Tensor? bias=None, Tensor? residual=None, Tensor? running_mean=None,"
-    " Tensor? running_var=None, Tensor? num_batches_tracked=None) -> Tensor[]",
+    " Tensor? bias=None, Tensor? residual=None) -> Tensor[]",
     _fake_moments,
 )
 def moments(x: Tensor, settings: str, mask: Optional, tag: int, *checked: Optional) -> list[Tensor]:
     """Return this rank's wire and, where centering is on, the variances that center reads.
 
-    weight and all that follow are those of the later operators, and are validated only.
+    weight, bias and residual are those of normalize, and are validated only.
     """
     if (text := take_disagreement(x)) is not None:
         raise DesyncError(text)
     options = decoded(settings)
-    arguments = launch(x, options) | dict(zip(_CHECKED, checked, strict=False))
-    arguments |= {_CHECKED[5]: int64_counter(arguments.get(_CHECKED[5]), x)}
+    arguments = launch(x, options)
+    arguments |= dict(zip(("weight", "bias", "residual"), checked, strict=False))
     wire, local_var = kernels.moments(options, x, mask, tag, arguments)
     return [wire] if local_var is None else [wire, local_var]
 

@@ -40,6 +40,7 @@ struct ForwardChannels {
   double eps, momentum;
   syncnorm_eps_mode eps_mode;
   syncnorm_variance_factor variance_factor;
+  std::uint64_t tag;
   bool in_place;
 };
 

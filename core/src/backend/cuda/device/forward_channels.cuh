@@ -93,7 +93,8 @@ __device__ void finish_channels(const ForwardChannels& channels, bool agree) {
   if (channels.saved != nullptr && first) {
     channels.saved[Saved::kRankFactor] =
         is_frozen(channels) ? 0.0 : rank_factor_from(channels.wire, channels.total);
-    channels.saved[Saved::kHash] = is_frozen(channels) ? 0.0 : channels.wire[ForwardWire::kHash];
+    channels.saved[Saved::kHash] =
+        is_frozen(channels) ? 0.0 : saved_hash(channels.wire[ForwardWire::kHash], channels.tag);
   }
   if (!moves || channels.num_batches_tracked == nullptr) return;
   if (cumulative) __syncthreads();  // all have read it
