@@ -52,8 +52,8 @@ function(syncnorm_compile_options)
 endfunction()
 
 # Only with optimization, which _FORTIFY_SOURCE needs, and without sanitizers, which check more.
-# Level 3, where the compiler has it, also checks buffers whose size is known at run time only. It is
-# undefined first, because some distributions' compilers define it.
+# Level 3, where the compiler has it, also checks buffers whose size is known only at run time. It
+# is undefined first, because some distributions' compilers define it.
 set(syncnorm_hardened 0)
 if(NOT SYNCNORM_SANITIZE AND NOT SYNCNORM_SIMT)
   set(syncnorm_hardened "$<CONFIG:Release,RelWithDebInfo,MinSizeRel>")

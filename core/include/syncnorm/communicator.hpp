@@ -276,6 +276,11 @@ class Communicator {
   Context* context_ = nullptr;  // of a callback communicator; owned by the handle
 };
 
+// Installs the check that ends the waits of this thread; see syncnorm_set_interrupt_check.
+inline syncnorm_interrupt_fn set_interrupt_check(syncnorm_interrupt_fn check) noexcept {
+  return syncnorm_set_interrupt_check(check);
+}
+
 }  // namespace SYNCNORM_INLINE_NAMESPACE
 }  // namespace syncnorm
 

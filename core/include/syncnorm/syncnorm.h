@@ -278,8 +278,8 @@ SYNCNORM_API syncnorm_status syncnorm_query_sizes(const syncnorm_shape* shape,
  * total   float64[2C+4]: the sum of the wires over the group. Another buffer than wire, unless
  *         group_size is 1: then it may be wire itself.
  * saved   float64[3C+2], for the backward pass = [ W/(sum(W)*n), h, mean[C], invstd[C], gate[C] ];
- *         h identifies the forward pass, mean is in float64, invstd has float32 precision (float64 for float64 x), gate is 0 where
- *         eps_mode max has clamped the variance, else 1.
+ *         h identifies the forward pass, mean is in float64, invstd has float32 precision (float64
+ *         for float64 x), gate is 0 where eps_mode max has clamped the variance, else 1.
  */
 typedef struct syncnorm_forward_args {
   size_t struct_size;

@@ -17,13 +17,13 @@ from torch.overrides import (
     has_torch_function_unary,
 )
 
-from syncnorm import ArgumentTypeError, InvalidArgumentError
+from syncnorm import ArgumentTypeError, Communicator, InvalidArgumentError
 
 from .call import Affine, Call
 from .eager import batch_norm as eager
 from .eager.autograd import may_transform, refuse_transforms
-from .groups.process_group import Group
-from .groups.resolve import ALONE, resolve
+from .groups.process_group import ALONE, Group
+from .groups.resolve import resolve, torch_group
 from .ops.kernels import Running
 from .ops.layout import (
     canonical_mask,
@@ -88,6 +88,8 @@ def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor | None:
         # Importing DTensor takes seconds. Here the user has done so already.
         from .groups import dtensor
 
+        if call.group is not None and not isinstance(call.group, Group | Communicator):
+            call = call._replace(group=torch_group(call.group))
         local, local_call, wrap = dtensor.localize(input, call)
         return wrap(batch_norm(local, local_call))
     if has_torch_function_unary(input):

@@ -35,8 +35,7 @@ from syncnorm.settings import Choices, Settings
 
 from .call import Affine, Call
 from .dispatch import batch_norm, batch_norm_list
-from .groups.process_group import check_timeout
-from .groups.resolve import ALONE
+from .groups.process_group import ALONE, check_timeout
 from .ops import library as ops
 from .ops.kernels import Running
 from .ops.layout import (

@@ -15,8 +15,7 @@ from syncnorm.settings import CHOICES, Settings, core_options
 from .call import Affine, Call, LayerChoices
 from .dispatch import batch_norm, batch_norm_list
 from .groups.pickling import HasProcessGroup
-from .groups.process_group import check_timeout
-from .groups.resolve import ALONE
+from .groups.process_group import ALONE, check_timeout
 from .ops.kernels import NO_STATISTICS, Running
 from .ops.layout import check_channels, check_flag
 

@@ -20,8 +20,8 @@ from lost_rank import PATIENCE, wait_for
 from worlds import World, _server
 
 from syncnorm.torch.desync import store as store_module
+from syncnorm.torch.desync.errors import exchange
 from syncnorm.torch.desync.records import FAILED, Position
-from syncnorm.torch.desync.store import exchange
 
 SILENT = "published nothing (ended, in no call, or cannot reach the store; SYNCNORM_WATCH=1 tells"
 CALL = "4 channels, input (3, 4, 2) float64; before it forward of 'bn' (call 1)"

@@ -31,9 +31,18 @@ from .records import (
     Position,
     Record,
     position_of,
+    publish,
 )
-from .store import announce_loss, exchange, is_lost
+from .store import announce_loss, is_lost, within
 
+# Seconds to wait for the positions of other ranks: those that failed in the same all-reduce publish
+# at once. _SETTLED: until a position that is not final counts as the newest; also how long to wait
+# for the other ranks to read.
+_DEADLINE = 5.0
+_SETTLED = 1.0
+_PAUSE = 0.02
+# Bytes of a position. More are not ours, and not worth parsing.
+_LONGEST = 1 << 16
 _SHAPES_SHOWN = 3
 
 _SILENT = (
@@ -144,6 +153,65 @@ def _exchange(
     if problem:
         where += f"\n  (the store of the group could not be reached: {problem})"
     return positions, where
+
+
+def exchange(
+    process_group: Any, mine: Position, topic: str = "where", timeout: float | None = None
+) -> tuple[dict[int, Position], str]:
+    """Publish this rank's position, and read those of the others.
+
+    Args:
+        process_group: The group.
+        mine: This rank's position.
+        topic: Positions of one topic are compared.
+        timeout: Seconds to wait for the positions of others, if less than the default.
+
+    Returns:
+        The positions of the ranks that arrived in time, by rank, and why the store could not be
+        used, or "".
+    """
+    found = {process_group.rank(): mine}
+    deadline = _DEADLINE if timeout is None else min(_DEADLINE, timeout)
+    settled = min(_SETTLED, deadline)
+
+    def run() -> None:
+        publish(process_group, mine, topic)
+        _collect(process_group, mine, topic, found, deadline, settled)
+
+    problem = within(deadline + settled, run)
+    return found.copy(), problem
+
+
+def _collect(
+    process_group: Any,
+    mine: Position,
+    topic: str,
+    found: dict[int, Position],
+    deadline: float,
+    settled: float,
+) -> None:
+    """Add the positions of the other ranks to found."""
+    store, size = process_group.get_group_store(), process_group.size()
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < deadline:
+        missing = [rank for rank in range(size) if rank not in found or not found[rank].is_final]
+        if not missing or (waited > settled and len(found) == size):
+            break
+        for rank in missing:
+            key = f"syncnorm/{topic}/{rank}"
+            if store.check([key]):  # get() alone would wait for a missing key
+                text = store.get(key)
+                position = Position.from_json(text) if len(text) <= _LONGEST else None
+                if position is not None and position.sum == mine.sum:
+                    found[rank] = position
+        time.sleep(_PAUSE)
+    # Wait until the other failed ranks have read, since the store may end with this process.
+    prefix = f"syncnorm/{topic}/{mine.sum}/read by"
+    store.set(f"{prefix} {process_group.rank()}", "")
+    readers = [f"{prefix} {rank}" for rank, position in found.items() if position.is_final]
+    began = time.monotonic()
+    while not store.check(readers) and time.monotonic() - began < settled:
+        time.sleep(_PAUSE)
 
 
 def describe(positions: Mapping[int, Position], ranks: Iterable[int], now: float) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import time
 from collections import deque
 from math import isfinite
 from threading import get_ident
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from syncnorm import Error, InvalidArgumentError, Options
+from syncnorm import Error, InvalidArgumentError, Options, UnsupportedError
 from syncnorm.tags import UnnamedLayers
 
 _CALLS_KEPT = 16
@@ -176,3 +180,25 @@ def publish(process_group: Any, position: Position, topic: str = "where") -> Non
     """Write this rank's position, or raise RuntimeError if the group's store cannot be reached."""
     key = f"syncnorm/{topic}/{process_group.rank()}"
     process_group.get_group_store().set(key, position.to_json())
+
+
+# Of this process's groups.
+records: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
+# torch may keep a group until the very end, after the core's objects in its record must be gone.
+atexit.register(records.clear)
+
+
+def _refuse_groups_of_parent() -> None:
+    """In a forked child: make the existing groups unusable, since their threads are not here."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    text = (
+        f"process_group: got a group of the parent in a forked child (process {os.getpid()}),"
+        " expected a group that this process has created. Use the layer in eval mode, or start the"
+        " process by 'spawn' or 'forkserver' and call dist.init_process_group in it"
+    )
+    for group in dist.distributed_c10d._world.pg_map:  # noqa: SLF001 - there is no public way
+        records.setdefault(group, Record()).lost = UnsupportedError, text
+
+
+os.register_at_fork(after_in_child=_refuse_groups_of_parent)

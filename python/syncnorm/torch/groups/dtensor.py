@@ -16,8 +16,8 @@ from syncnorm.torch.call import Affine, Call
 from syncnorm.torch.ops.kernels import Running
 from syncnorm.torch.ops.layout import bump_versions, dense
 
+from .process_group import ALONE
 from .rank_lists import groups_of
-from .resolve import ALONE, torch_group
 
 
 def localize(input: Tensor, call: Call) -> tuple[Tensor, Call, Callable[[Tensor], DTensor]]:
@@ -94,7 +94,7 @@ def _group(input: DTensor, sharded: list[int], process_group: Any) -> Any:
         if isinstance(process_group, Communicator):
             fits, got = process_group.size == len(expected), f"{process_group.size} ranks"
         else:
-            ranks = sorted(dist.get_process_group_ranks(torch_group(process_group)))
+            ranks = sorted(dist.get_process_group_ranks(process_group))
             fits, got = ranks == expected, f"the ranks {ranks}"
         if not fits:
             raise InvalidArgumentError(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,12 +21,11 @@ from syncnorm import (
     InvalidArgumentError,
     Options,
     RankLostError,
-    UnsupportedError,
 )
 from syncnorm.tags import UnnamedLayers, constant_tag, layer_tag
 from syncnorm.torch.desync import errors, watchdog
 from syncnorm.torch.desync.errors import layer_text
-from syncnorm.torch.desync.records import Record
+from syncnorm.torch.desync.records import Record, records
 from syncnorm.torch.ops.stream import is_capturing
 
 from .frames import FRAME, from_frame, same_length, to_frame
@@ -39,26 +36,7 @@ _OF_RANKS = DesyncError | CommunicatorTimeoutError | RankLostError
 _SLICE = timedelta(seconds=0.2)
 _SLICES_PER_LOOK = 15  # at the store, for a loss that another rank has announced
 
-_records: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
 _unnamed_layers: WeakKeyDictionary[Any, UnnamedLayers] = WeakKeyDictionary()  # of communicators
-# torch may keep a group until the very end, after the core's objects in its record must be gone.
-atexit.register(_records.clear)
-
-
-def _refuse_groups_of_parent() -> None:
-    """In a forked child: make the existing groups unusable, since their threads are not here."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    text = (
-        f"process_group: got a group of the parent in a forked child (process {os.getpid()}),"
-        " expected a group that this process has created. Use the layer in eval mode, or start the"
-        " process by 'spawn' or 'forkserver' and call dist.init_process_group in it"
-    )
-    for group in dist.distributed_c10d._world.pg_map:  # noqa: SLF001 - there is no public way
-        _records.setdefault(group, Record()).lost = UnsupportedError, text
-
-
-os.register_at_fork(after_in_child=_refuse_groups_of_parent)
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -158,6 +136,10 @@ class Group:
                 f"{error}:\n  rank {self.communicator.rank}: in {phase} of"
                 f" {layer_text(self.name, self.tag)}, {shape[1]} channels, input {shape}"
             ) from error
+
+
+# This rank alone; also as a process_group, whatever groups exist.
+ALONE: Final = Group(1)
 
 
 class TorchGroup(Group):
@@ -297,9 +279,9 @@ class TorchGroup(Group):
 
 def record_of(process_group: Any) -> Record:
     """Return the record of this rank's calls in a torch.distributed group."""
-    record = _records.get(process_group)
+    record = records.get(process_group)
     if record is None:
-        record = _records.setdefault(process_group, Record(is_fake(process_group)))
+        record = records.setdefault(process_group, Record(is_fake(process_group)))
         if watchdog.watch_by_default():
             watchdog.watch(process_group, record)
     return record

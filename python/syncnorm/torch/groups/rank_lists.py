@@ -8,9 +8,7 @@ from typing import Any
 import torch.distributed as dist
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError, UnsupportedError
-from syncnorm.torch.desync.errors import raise_lost
-
-from .process_group import record_of
+from syncnorm.torch.desync.records import records
 
 
 def is_initialized() -> bool:
@@ -64,9 +62,9 @@ def _new_group(ranks: list[int], this_rank: int) -> Any:
     So the ranks agree on a number through the default group's store, and a rank with fewer groups
     first creates groups that contain only itself.
     """
-    lost = record_of(dist.group.WORLD).lost
-    if lost is not None and lost[0] is UnsupportedError:  # in a forked child
-        raise_lost(lost)
+    world = records.get(dist.group.WORLD)
+    if world is not None and world.lost is not None and world.lost[0] is UnsupportedError:
+        raise UnsupportedError(world.lost[1])  # in a forked child
     names = dist.distributed_c10d._world.pg_names  # noqa: SLF001
     store = dist.distributed_c10d._get_default_store()  # noqa: SLF001
     place = f"syncnorm/{'_'.join(map(str, ranks))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
@@ -10,11 +10,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from syncnorm import ArgumentTypeError, Communicator, InvalidArgumentError
 
 from .pickling import KeptCommunicator, KeptGroup, found_again, not_found
-from .process_group import Group, TorchGroup
+from .process_group import ALONE, Group, TorchGroup
 from .rank_lists import is_initialized, of_ranks
-
-# This rank alone; also as a process_group, whatever groups exist.
-ALONE: Final = Group(1)
 
 
 def resolve(
