@@ -133,7 +133,7 @@ bench: .venv/.installed
 STAGE = .venv/bin/python tools/stage
 test: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/stage "set up" 330 $(MAKE) setup WERROR=ON
-	@$(STAGE) "lint" 25 $(MAKE) lint
+	@$(STAGE) "lint" 35 $(MAKE) lint
 	@$(STAGE) "C++ tests" 80 $(MAKE) cpp-test
 	@$(STAGE) "C++ tests, address and undefined behaviour sanitizers" 165 $(MAKE) asan
 	@$(STAGE) "C++ tests, thread sanitizer" 95 $(MAKE) tsan

@@ -77,12 +77,13 @@ class Group:
         self.size = size
         self.communicator = communicator
         self.name = name
-        self.tag = 0
-        if name is not None:
-            self.tag = layer_tag(name)
-        elif number > 0:
-            self.tag = _unnamed_layers.setdefault(communicator, UnnamedLayers())[number]
+        self.tag = layer_tag(name)
         self.synchronized = communicator is not None
+        if name is None and number > 0:
+            unnamed = _unnamed_layers.get(communicator)
+            if unnamed is None:
+                unnamed = _unnamed_layers[communicator] = UnnamedLayers()
+            self.tag = unnamed[number]
 
     def next_tag(self, x: Tensor) -> int:
         """Return the tag of the next forward pass over x, and of its backward passes.
