@@ -85,10 +85,10 @@ def group_of_one(device: str) -> Iterator[None]:
 
 
 def _resolve(usual: Callable[..., Group]) -> Callable[..., Group]:
-    def resolve(process_group: Any, name: str | None = None, timeout: float | None = None) -> Group:
+    def resolve(process_group: Any, *layer: Any) -> Group:
         if isinstance(process_group, dist.ProcessGroup):
-            return TorchGroup(process_group, process_group.size(), name, timeout)
-        return usual(process_group, name, timeout)
+            return TorchGroup(process_group, process_group.size(), *layer)
+        return usual(process_group, *layer)
 
     return resolve
 

@@ -81,7 +81,7 @@ def stub_kernels(channels: int) -> Iterator[None]:
 
 
 class _CompletedWork:
-    def wait(self) -> bool:
+    def wait(self, *_: Any) -> bool:
         return True
 
 

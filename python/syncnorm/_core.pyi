@@ -32,8 +32,8 @@ Arguments that several functions share:
   stream     cudaStream_t as an integer; 0 on the CPU.
   status     None or one int32 value, which the call sets if the ranks disagree. For pinned host
              memory pass an Array on the CUDA device.
-  tag        Number that identifies the call, so that ranks in different calls detect it; 0 for
-             none.
+  tag        Identifies the call, so that ranks in different calls detect it: the layer in the high
+             32 bits, the forward pass in the low 32 bits; 0 for none.
 
 Errors that all functions raise before they write:
   ArgumentTypeError      An argument is not an array.
@@ -409,7 +409,7 @@ def forward(options: Options, comm: Communicator | None, x: object | None, y: ob
         comm: Communicator, or None for a group of one.
         x, y, saved, mask, residual, weight, bias, running_mean, running_var, num_batches_tracked: As in
             moments and normalize.
-        tag: 0 uses the communicator's count of calls.
+        tag: If the low 32 bits are 0, the communicator's count of forward passes is added.
 
     Raises:
         Error: As raised by the phases and by comm, for example CommunicatorTimeoutError. An exception
@@ -426,7 +426,6 @@ def backward(options: Options, comm: Communicator | None, x: object | None, dy: 
         comm: Communicator, or None for a group of one.
         x, dy, saved, dx, dresidual, dweight, dbias, weight, bias, mask, y: As in grad_moments and
             grad_input.
-        tag: 0 uses the communicator's count of calls.
 
     Raises:
         Error: As in forward.

@@ -20,7 +20,10 @@ from syncnorm.numpy import SyncBatchNorm, forward
 X = np.random.default_rng(0).normal(3, 2, (16, 8, 40)).astype("f4")
 DEADLINE = 60  # seconds; far below the timeouts of the groups
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+# Of Python, and of JAX if an earlier test has imported it.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning"
+)
 
 
 def copy_sum(src: memoryview, dst: memoryview) -> None:

@@ -71,6 +71,6 @@ def test_the_exceptions_have_the_bases_that_the_stub_gives():
         for node in tree.body
         if isinstance(node, ast.ClassDef) and node.name.endswith("Error")
     }
-    assert len(bases) == 10
+    assert len(bases) == 11
     for name, expected in bases.items():
         assert [base.__name__ for base in getattr(_core, name).__bases__] == expected

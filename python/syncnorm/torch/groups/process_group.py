@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
-from time import monotonic
+from threading import Event, get_ident
+from time import monotonic, sleep
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -32,11 +34,22 @@ from .frames import FRAME, from_frame, same_length, to_frame
 
 _SHORTEST, _LONGEST = 0.001, 1e7  # seconds that backends can count
 _OF_RANKS = DesyncError | CommunicatorTimeoutError | RankLostError
-# Python handles signals between the waits of this length.
+# Between waits of this length Python handles signals, and a daemon thread notices the exit.
 _SLICE = timedelta(seconds=0.2)
 _SLICES_PER_LOOK = 15  # at the store, for a loss that another rank has announced
 
+_exit = Event()
 _unnamed_layers: WeakKeyDictionary[Any, UnnamedLayers] = WeakKeyDictionary()  # of communicators
+
+
+def _let_threads_notice_the_exit() -> None:
+    _exit.set()
+    if any(record.in_sum and record.thread != get_ident() for record in records.values()):
+        sleep(1.5 * _SLICE.total_seconds())
+
+
+# Before torch destroys its groups, which would end the waits of daemon threads.
+atexit.register(_let_threads_notice_the_exit)
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -231,6 +244,8 @@ class TorchGroup(Group):
             try:
                 work.wait(_SLICE)
             except RuntimeError:
+                if _exit.is_set():
+                    Event().wait()  # for ever: Python would end a thread that returns from C++ code
                 slices += 1
                 if work.is_completed() or monotonic() - began < slices * _SLICE.total_seconds():
                     work.wait()  # raises the error, if there is one
