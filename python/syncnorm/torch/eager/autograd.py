@@ -97,6 +97,17 @@ def wants_gradient(*tensors: Optional) -> bool:
     return False
 
 
+def _refuse_leaves(running: Running) -> None:
+    """Raise InvalidArgumentError for running statistics that autograd does not let be updated."""
+    for field, each in zip(Running._fields, running, strict=True):
+        if each is not None and each.requires_grad and torch.is_grad_enabled():
+            name = field if field == "num_batches_tracked" else f"running_{field}"
+            raise InvalidArgumentError(
+                f"{name}: got a tensor that requires a gradient, expected one that can be updated"
+                f" in place: pass {name}.detach()"
+            )
+
+
 def running_to_update(running: Running, x: Tensor, in_backward: bool) -> Running:
     """Return the running statistics that a call updates, as the core takes them.
 
@@ -110,16 +121,12 @@ def running_to_update(running: Running, x: Tensor, in_backward: bool) -> Running
     # Private, but torch's module tracker and FSDP use it as well.
     if not in_backward and torch._C._current_graph_task_id() != -1:  # noqa: SLF001
         return NO_STATISTICS
-    for field, each in zip(Running._fields, running, strict=True):
-        if each is not None and each.requires_grad and torch.is_grad_enabled():
-            name = field if field == "num_batches_tracked" else f"running_{field}"
-            raise InvalidArgumentError(
-                f"{name}: got a tensor that requires a gradient, expected one that can be updated"
-                f" in place: pass {name}.detach()"
-            )
-    count = running[2]
+    mean, var, count = running
+    if (mean is not None and mean.requires_grad) or (var is not None and var.requires_grad):
+        _refuse_leaves(running)
     if count is None or count.dtype is torch.int64:
         return running
+    _refuse_leaves(running)
     return running._replace(num_batches_tracked=int64_counter(count, x))
 
 

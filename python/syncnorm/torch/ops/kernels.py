@@ -63,11 +63,17 @@ def forward_arguments(
 ) -> dict[str, Any]:
     """Return what the functions that write y take by name; "saved" is allocated if `keep`."""
     mean, var, count = running
-    arguments = launch(x, options)
-    arguments |= {"y": y, "saved": vector(x, _core.sizes(x, options).saved) if keep else None}
-    arguments |= {"weight": weight, "bias": bias, "residual": residual}
-    arguments |= {"running_mean": mean, "running_var": var, "num_batches_tracked": count}
-    return arguments
+    return {
+        **launch(x, options),
+        "y": y,
+        "saved": vector(x, _core.sizes(x, options).saved) if keep else None,
+        "weight": weight,
+        "bias": bias,
+        "residual": residual,
+        "running_mean": mean,
+        "running_var": var,
+        "num_batches_tracked": count,
+    }
 
 
 def backward_arguments(
