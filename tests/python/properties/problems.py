@@ -131,6 +131,10 @@ def problems(draw: st.DrawFn, *, ranks: int = 4, negative: bool = True) -> Probl
     ratio = draw(st.sampled_from([r for r in (0.0, 1.0, 1e2, 1e4) if can_carry(dtype, r)]))
     residual = not in_place and draw(st.booleans())
     masks = draw(st.sampled_from((["none"], ["some"], ["all", "some"], ["some", "all"])))
+    if (
+        in_place and dtype == "float16"
+    ):  # what does not count may overflow y, of which backward reads
+        masks = ["none"]
     given = draw(options(in_place=in_place))
     shards, placed = [], []
     for rank, n in enumerate(samples):

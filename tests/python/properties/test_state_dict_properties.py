@@ -26,7 +26,8 @@ LAYERS = st.fixed_dictionaries(
 )
 FITTING = ((CHANNELS,), (1, CHANNELS), (1, CHANNELS, 1, 1), (CHANNELS, 1), ())
 OTHER = ((1,), (CHANNELS + 1,), (0,), (CHANNELS, CHANNELS), (2, CHANNELS))
-VALUES = st.sampled_from((0.0, 1.0, -2.5, 1e30, np.inf, np.nan))
+# All fit float16: NumPy warns of a cast that overflows.
+VALUES = st.sampled_from((0.0, 1.0, -2.5, 3e4, np.inf, np.nan))
 ALIASES = [alias for aliases in NAMES.values() for alias in aliases]
 UNKNOWN = st.sampled_from(
     ("num_batches", "Weight", "", "weight.weight", "running_mean ", "bn1.bias")
