@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import syncnorm
+from support.dlpack_exchange import EXCHANGE_API
 from syncnorm import _core
 
 OPTIONS = _core.Options()
@@ -115,58 +116,16 @@ def test_integers_that_do_not_fit(given: tuple[Any, ...]) -> None:
 # ------------------------------------------------------------------- DLPack's C exchange table
 
 
-class Tensor(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("byte_offset", ctypes.c_uint64),
-    )
-
-
-class Table(ctypes.Structure):
-    _fields_ = (
-        ("major", ctypes.c_uint32),
-        ("minor", ctypes.c_uint32),
-        ("previous", ctypes.c_void_p),
-        ("allocate", ctypes.c_void_p),
-        ("managed_from_object", ctypes.c_void_p),
-        ("managed_to_object", ctypes.c_void_p),
-        ("tensor_from_object", ctypes.c_void_p),
-        ("stream", ctypes.c_void_p),
-    )
-
-
-def fill(producer: Producer, tensor: Any) -> int:
-    for name, value in producer.fields.items():
-        setattr(tensor.contents, name, value)
-    return 0
-
-
-describe = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))(fill)
-TABLE = Table(major=1, tensor_from_object=ctypes.cast(describe, ctypes.c_void_p).value)
-NAME = b"dlpack_exchange_api"  # the capsule points to it
-new_capsule = ctypes.pythonapi.PyCapsule_New
-new_capsule.restype = ctypes.py_object
-new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-
-
 class Producer:
     """A tensor of (2, 3, 4) float32, in which a test changes some fields."""
 
-    __dlpack_c_exchange_api__: ClassVar[object] = new_capsule(ctypes.addressof(TABLE), NAME, None)
+    __dlpack_c_exchange_api__: ClassVar[object] = EXCHANGE_API
 
     def __init__(self, **changed: Any) -> None:
         self.memory = np.arange(24, dtype=np.float32)
         self.shape = (ctypes.c_int64 * 80)(*changed.pop("sizes", (2, 3, 4)))
         self.strides = (ctypes.c_int64 * 80)(*changed.pop("steps", (12, 4, 1)))
-        self.fields: dict[str, Any] = {
+        self._fields: dict[str, Any] = {
             "data": self.memory.ctypes.data,
             "device_type": 1,
             "ndim": 3,
@@ -177,6 +136,9 @@ class Producer:
             "strides": ctypes.addressof(self.strides),
             **changed,
         }
+
+    def fields(self) -> dict[str, Any]:
+        return self._fields
 
 
 def test_a_producer_that_tells_the_truth() -> None:
