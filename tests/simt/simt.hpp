@@ -46,6 +46,11 @@ SIMT_API Counts counts();
 // How often a function of the runtime was called, by its name.
 SIMT_API std::int64_t calls(std::string_view function);
 
+// The longest chain of dependent loads that a CUDA thread has waited for, in any launch since the
+// last reset: see simt/latency.hpp.
+SIMT_API std::uint32_t dependent_loads();
+SIMT_API void reset_dependent_loads();
+
 // Work on a blocked stream stays pending, and so do events recorded there. Unblocking runs it.
 SIMT_API void block_stream(cudaStream_t stream);
 SIMT_API void unblock_stream(cudaStream_t stream);

@@ -9,6 +9,7 @@
 #include <new>
 #include <utility>
 
+#include "engine/latency.hpp"
 #include "engine/shared_variables.hpp"
 #include "engine/text.hpp"
 
@@ -112,6 +113,7 @@ bool Block::run() {
     if (!fault_ && thread->state == Thread::State::kExited) exited(*thread);
     if (fault_) throw Fault{name() + ": " + fault_->message};
   }
+  if (alive_ == 0) record_clock(clock(Thread::State::kExited));
   if (alive_ == at_grid_) return alive_ == 0;
   throw Fault{name() + ": deadlock: " + who_waits()};
 }
@@ -146,6 +148,14 @@ void Block::sometimes_let_others_run(Thread& self) {
     now = order_.once_in(4);
   }
   if (now) let_others_run(self);
+}
+
+bool Block::is_shared(const void* address) const {
+  const Overlooked overlooked;
+  const std::less<> before;
+  const std::byte* const dynamic = dynamic_shared_.get();
+  return (!before(address, dynamic) && before(address, dynamic + grid_.dynamic_bytes)) ||
+         is_shared_variable(address);
 }
 
 void Block::exited(Thread& thread) {
@@ -214,6 +224,7 @@ void Block::arrive(Thread& self, const char* call, bool predicate,
   if (at_barrier_++ == 0) first_at_barrier_ = &self;
   const Thread& first = *first_at_barrier_;
   in_favour_ += predicate;
+  barrier_clock_ = std::max(barrier_clock_, self.clock);
   if (!same_place(call, where, first.call, first.where))
     fault_ = Fault{"threads of the block wait at different barriers: thread " +
                    std::to_string(first.number) + " in " + describe(first.call, first.where) +
@@ -227,7 +238,11 @@ void Block::finish_barrier() {
   at_barrier_ = in_favour_ = 0;
   ++barriers_;
   for (Thread& thread : threads_)
-    if (thread.state == Thread::State::kAtBarrier) make_ready(thread);
+    if (thread.state == Thread::State::kAtBarrier) {
+      thread.clock = barrier_clock_;
+      make_ready(thread);
+    }
+  barrier_clock_ = 0;
 }
 
 Meeting Block::meet(Thread& self, const Arrival& arrival) {
@@ -250,8 +265,12 @@ Meeting Block::meet(Thread& self, const Arrival& arrival) {
 }
 
 void Block::wake(const Warp& warp, unsigned lanes) {
-  for (; lanes != 0; lanes &= lanes - 1)
-    make_ready(threads_[static_cast<std::size_t>(warp.first() + std::countr_zero(lanes))]);
+  for (; lanes != 0; lanes &= lanes - 1) {
+    const int lane = std::countr_zero(lanes);
+    Thread& thread = threads_[static_cast<std::size_t>(warp.first() + lane)];
+    thread.clock = warp.clock(lane);
+    make_ready(thread);
+  }
 }
 
 void Block::grid_barrier(Thread& self, const std::source_location& where) {
@@ -270,11 +289,21 @@ void Block::grid_barrier(Thread& self, const std::source_location& where) {
   acquire(token);
 }
 
-void Block::leave_grid_barrier() {
+std::uint32_t Block::clock(Thread::State state) const {
+  std::uint32_t latest = 0;
+  for (const Thread& thread : threads_)
+    if (thread.state == state) latest = std::max(latest, thread.clock);
+  return latest;
+}
+
+void Block::leave_grid_barrier(std::uint32_t clock) {
   at_grid_ = 0;
   ++grid_barriers_;
   for (Thread& thread : threads_)
-    if (thread.state == Thread::State::kAtGrid) make_ready(thread);
+    if (thread.state == Thread::State::kAtGrid) {
+      thread.clock = clock;
+      make_ready(thread);
+    }
 }
 
 // -------------------------------------------------------------------------------------- fences

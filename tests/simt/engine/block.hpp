@@ -45,6 +45,7 @@ struct Thread {
   State state = State::kReady;
   const char* call = nullptr;  // what it waits in, at a barrier
   std::source_location where;
+  std::uint32_t clock = 0;  // see simt/latency.hpp
   std::optional<Fibre> fibre;
 };
 
@@ -56,7 +57,10 @@ class Block {
 
   // Runs the threads until all have exited (true) or all that are left wait for the grid (false).
   bool run();
-  void leave_grid_barrier();
+  // The latest clock of the threads in this state.
+  std::uint32_t clock(Thread::State state) const;
+  // `clock`: of the latest thread of the grid.
+  void leave_grid_barrier(std::uint32_t clock);
 
   // For the thread that runs.
   static Thread& current();
@@ -70,6 +74,8 @@ class Block {
   [[noreturn]] void fail(Thread& self, std::string message);
   const Grid& grid() const { return grid_; }
   std::byte* dynamic_shared() const { return dynamic_shared_.get(); }
+  // Whether an address is in the block's shared memory.
+  bool is_shared(const void* address) const;
 
  private:
   static Thread& begin_thread();
@@ -109,6 +115,7 @@ class Block {
   int at_barrier_ = 0;
   const Thread* first_at_barrier_ = nullptr;
   int in_favour_ = 0;
+  std::uint32_t barrier_clock_ = 0;
   Votes votes_{};
   unsigned barriers_ = 0;
   char start_token_ = 0;

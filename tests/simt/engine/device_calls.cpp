@@ -2,6 +2,7 @@
 #include "engine/block.hpp"
 #include "engine/text.hpp"
 #include "simt/atomics.hpp"
+#include "simt/latency.hpp"
 #include "simt/memory.hpp"
 
 namespace simt {
@@ -27,13 +28,14 @@ bool in_cooperative_launch() { return Block::current().block->grid().cooperative
 Meeting warp_meeting(const char* call, unsigned mask, std::uint64_t value, int source,
                      const std::source_location& where) {
   Thread& self = Block::current();
-  return self.block->meet(self, {call, where, mask, value, source});
+  return self.block->meet(self, {call, where, mask, value, source, self.clock});
 }
 
 AtomicAccess::AtomicAccess(void* address) : address_(address) {
   Thread& self = Block::current();
   self.block->sometimes_let_others_run(self);
   self.block->publish(address);
+  if (!self.block->is_shared(address)) await_load(issue_load());
 }
 
 AtomicAccess::~AtomicAccess() { acquire(address_); }

@@ -1,5 +1,6 @@
 #include "engine/grid.hpp"
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <numeric>
@@ -67,6 +68,10 @@ void run_together(const Grid& grid, GridTokens& tokens, Crews& crews, Order& ord
   std::vector<Resident> residents(count(grid.blocks));
   std::size_t ended = 0;
   while (ended == 0) {
+    std::uint32_t clock = 0;
+    for (const Resident& resident : residents)
+      if (resident.block != nullptr)
+        clock = std::max(clock, resident.block->clock(Thread::State::kAtGrid));
     for (const std::uint64_t number : block_order(grid.blocks, order)) {
       Resident& self = residents[number];
       self.carrier.run([&, seed = block_seed(order)] {
@@ -75,7 +80,7 @@ void run_together(const Grid& grid, GridTokens& tokens, Crews& crews, Order& ord
           self.block =
               std::make_unique<Block>(grid, tokens, crews, index_of(number, grid.blocks), seed);
         else
-          self.block->leave_grid_barrier();
+          self.block->leave_grid_barrier(clock);
         ended += self.block->run();
       });
     }

@@ -7,11 +7,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 // Declared nowhere: what the compiler calls for thread_local variables.
@@ -114,11 +118,33 @@ std::shared_ptr<const std::vector<Variable>> variables() {
   return known.variables;
 }
 
+// Those of the calling thread.
+struct Areas {
+  std::shared_ptr<const std::vector<Variable>> variables;
+  std::vector<std::span<std::byte>> spans;
+};
+thread_local Areas areas;
+
 }  // namespace
 
 void fill_shared_variables() {
-  for (Variable variable : *variables())
-    std::memset(__tls_get_addr(&variable.place), kGarbage, variable.size);
+  if (auto all = variables(); areas.variables != all) {
+    areas.spans.clear();
+    for (Variable variable : *all)
+      areas.spans.emplace_back(static_cast<std::byte*>(__tls_get_addr(&variable.place)),
+                               variable.size);
+    areas.variables = std::move(all);
+  }
+  for (const std::span<std::byte> span : areas.spans)
+    std::memset(span.data(), kGarbage, span.size());
+}
+
+// Without a lock, which would order the memory of blocks for ThreadSanitizer.
+bool is_shared_variable(const void* address) {
+  return std::ranges::any_of(areas.spans, [&](std::span<std::byte> span) {
+    const std::less<> before;
+    return !before(address, span.data()) && before(address, span.data() + span.size());
+  });
 }
 
 }  // namespace simt

@@ -7,5 +7,7 @@ constexpr int kGarbage = 0xff;  // NaN in floating point, -1 in integers
 
 // Fills those of the calling thread, so that a kernel which reads before it writes is seen to.
 void fill_shared_variables();
+// Whether an address is in one of those of the calling thread, which has filled them.
+bool is_shared_variable(const void* address);
 
 }  // namespace simt

@@ -1,5 +1,6 @@
 #include "engine/warp.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <string>
 
@@ -42,17 +43,20 @@ unsigned Warp::conclude(unsigned mask) {
   if (came == 0 || (came & ~waiting_) != 0) return 0;
   const int lowest = std::countr_zero(came);
   unsigned in_favour = 0;
+  std::uint32_t clock = 0;
   for (unsigned lanes = came; lanes != 0; lanes &= lanes - 1) {
     const int lane = std::countr_zero(lanes);
     if (arrivals_[lane].mask != mask) return 0;  // it comes here after another meeting
     check_same(lowest, lane);
     in_favour |= static_cast<unsigned>(arrivals_[lane].value != 0) << lane;
+    clock = std::max(clock, arrivals_[lane].clock);
   }
   for (unsigned lanes = came; lanes != 0; lanes &= lanes - 1) {
     const int lane = std::countr_zero(lanes);
     const int source = arrivals_[lane].source;
     const std::uint64_t value = (came >> source & 1) != 0 ? arrivals_[source].value : ~0ull;
     outcomes_[lane] = {value, in_favour, came};
+    arrivals_[lane].clock = clock;
   }
   waiting_ &= ~came;
   ++meetings_[std::countr_zero(mask)];

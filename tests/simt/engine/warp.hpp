@@ -18,6 +18,7 @@ struct Arrival {
   unsigned mask = 0;
   std::uint64_t value = 0;
   int source = 0;
+  std::uint32_t clock = 0;  // see simt/latency.hpp
 };
 
 class Warp {
@@ -34,6 +35,7 @@ class Warp {
   unsigned arrive(int lane, const Arrival& arrival);
   unsigned exit(int lane);
   const Meeting& outcome(int lane) const { return outcomes_[lane]; }
+  std::uint32_t clock(int lane) const { return arrivals_[lane].clock; }  // after its meeting
 
   // What the lanes of `mask` release before a meeting and acquire after it: two in turn, so that
   // one that is early at the next meeting gives nothing to those late at this one.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "simt/latency.hpp"
 #include "simt/thread.hpp"
 
 namespace simt {
@@ -16,10 +17,17 @@ template <class T>
 void check_alignment(const T* address) {
   if (reinterpret_cast<std::uintptr_t>(address) % alignof(T) != 0) misaligned(address, alignof(T));
 }
+// Checks the alignment and leaves the thread's clock alone.
 template <class T>
 T load(const T* address) {
   check_alignment(address);
   return *address;
+}
+// The next instruction uses the value: one latency.
+template <class T>
+T load_and_await(const T* address) {
+  await_load(issue_load());
+  return load(address);
 }
 template <class T>
 void store(T* address, const T& value) {
@@ -30,12 +38,12 @@ void store(T* address, const T& value) {
 }  // namespace simt
 
 // clang-format off
-template <class T> T __ldg(const T* address) { return simt::load(address); }
-template <class T> T __ldca(const T* address) { return simt::load(address); }
-template <class T> T __ldcg(const T* address) { return simt::load(address); }
-template <class T> T __ldcs(const T* address) { return simt::load(address); }
-template <class T> T __ldcv(const T* address) { return simt::load(address); }
-template <class T> T __ldlu(const T* address) { return simt::load(address); }
+template <class T> T __ldg(const T* address) { return simt::load_and_await(address); }
+template <class T> T __ldca(const T* address) { return simt::load_and_await(address); }
+template <class T> T __ldcg(const T* address) { return simt::load_and_await(address); }
+template <class T> T __ldcs(const T* address) { return simt::load_and_await(address); }
+template <class T> T __ldcv(const T* address) { return simt::load_and_await(address); }
+template <class T> T __ldlu(const T* address) { return simt::load_and_await(address); }
 template <class T> void __stcg(T* address, T value) { simt::store(address, value); }
 template <class T> void __stcs(T* address, T value) { simt::store(address, value); }
 template <class T> void __stwb(T* address, T value) { simt::store(address, value); }
