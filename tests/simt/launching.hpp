@@ -23,20 +23,23 @@ struct Shape {
   std::size_t dynamic_bytes = 0;
   cudaStream_t stream = nullptr;
   bool cooperative = false;
+  bool programmatic = false;  // programmatic dependent launch
 };
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(const Shape& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeCooperative;
+  attributes[0].val.cooperative = shape.cooperative;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = shape.programmatic;
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.dynamic_bytes;
   config.stream = shape.stream;
-  config.attrs = &attribute;
-  config.numAttrs = shape.cooperative;
+  config.attrs = attributes;
+  config.numAttrs = 2;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 

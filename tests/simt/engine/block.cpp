@@ -36,10 +36,10 @@ std::byte* garbage(std::size_t bytes) {
 
 void Block::FreeDeleter::operator()(std::byte* p) const { std::free(p); }
 
-Block::Block(const Grid& grid, GridTokens& tokens, Crews& crews, const uint3& index,
+Block::Block(const Grid& grid, GridState& state, Crews& crews, const uint3& index,
              std::uint64_t seed)
     : grid_(grid),
-      tokens_(tokens),
+      state_(state),
       crews_(crews),
       index_(index),
       order_(seed),
@@ -65,7 +65,7 @@ Block::~Block() {
   if (alive_ == 0) crews_.give(std::move(crew_));
   for (std::size_t i = 0; kThreadSanitizer && crew_ != nullptr && i < threads_.size(); ++i)
     if (threads_[i].state != Thread::State::kExited)  // the block has failed
-      crew_->observer(i)->observe([this] { release(&tokens_.end); });
+      crew_->observer(i)->observe([this] { release(&state_.end); });
 }
 
 Thread& Block::current() {
@@ -89,7 +89,7 @@ SIMT_NOT_OBSERVED void Block::thread_entry() {
   Block& block = *self.block;
   self.fibre->entered(*block.scheduler_);
   block.grid_.thread();
-  release(&block.tokens_.end);
+  release(&block.state_.end);
   {
     const Overlooked overlooked;
     self.state = Thread::State::kExited;
@@ -97,7 +97,7 @@ SIMT_NOT_OBSERVED void Block::thread_entry() {
   block.scheduler_->switch_from(*self.fibre, true);
 }
 
-bool Block::run() {
+Block::Stop Block::run() {
   scheduler_.emplace();
   blockIdx = index_;
   blockDim = grid_.threads;
@@ -113,8 +113,9 @@ bool Block::run() {
     if (!fault_ && thread->state == Thread::State::kExited) exited(*thread);
     if (fault_) throw Fault{name() + ": " + fault_->message};
   }
+  if (at_dependency_ > 0) return Stop::kAtDependency;
   if (alive_ == 0) record_clock(clock(Thread::State::kExited));
-  if (alive_ == at_grid_) return alive_ == 0;
+  if (alive_ == at_grid_) return alive_ == 0 ? Stop::kEnded : Stop::kAtGrid;
   throw Fault{name() + ": deadlock: " + who_waits()};
 }
 
@@ -276,7 +277,7 @@ void Block::wake(const Warp& warp, unsigned lanes) {
 void Block::grid_barrier(Thread& self, const std::source_location& where) {
   if (!grid_.cooperative)
     fail(self, describe("sync() of the grid", where) + " in a launch that is not cooperative");
-  char* const token = &tokens_.barrier[grid_barriers_ % 2];
+  char* const token = &state_.barrier[grid_barriers_ % 2];
   release(token);
   {
     const Overlooked overlooked;
@@ -304,6 +305,28 @@ void Block::leave_grid_barrier(std::uint32_t clock) {
       thread.clock = clock;
       make_ready(thread);
     }
+}
+
+// ------------------------------------------------------------------ programmatic dependent launch
+
+void Block::await_dependency(Thread& self, const std::source_location& where) {
+  {
+    const Overlooked overlooked;
+    if (!state_.dependency_pending) return;
+    self.call = "cudaGridDependencySynchronize";
+    self.where = where;
+    self.state = Thread::State::kAtDependency;
+    ++at_dependency_;
+  }
+  suspend(self);
+  acquire(&state_.dependency);
+}
+
+void Block::leave_dependency() {
+  release(&state_.dependency);
+  at_dependency_ = 0;
+  for (Thread& thread : threads_)
+    if (thread.state == Thread::State::kAtDependency) make_ready(thread);
 }
 
 // -------------------------------------------------------------------------------------- fences

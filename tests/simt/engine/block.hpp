@@ -28,8 +28,12 @@ struct Grid {
   std::function<void()> thread;
 };
 
-// ThreadSanitizer's tokens that the blocks of a grid share.
-struct GridTokens {
+// What the blocks of a grid share.
+struct GridState {
+  // Programmatic dependent launch: the grid before this one has not ended.
+  bool dependency_pending = false;
+  // ThreadSanitizer's tokens.
+  char dependency = 0;
   char barrier[2] = {};
   char end = 0;
 };
@@ -37,7 +41,7 @@ struct GridTokens {
 class Block;
 
 struct Thread {
-  enum class State : std::uint8_t { kReady, kAtBarrier, kInWarp, kAtGrid, kExited };
+  enum class State : std::uint8_t { kReady, kAtBarrier, kInWarp, kAtGrid, kAtDependency, kExited };
 
   uint3 index{};
   Block* block = nullptr;
@@ -52,11 +56,16 @@ struct Thread {
 class Block {
  public:
   // `seed` draws the order of the threads.
-  Block(const Grid& grid, GridTokens& tokens, Crews& crews, const uint3& index, std::uint64_t seed);
+  Block(const Grid& grid, GridState& state, Crews& crews, const uint3& index, std::uint64_t seed);
   ~Block();
 
-  // Runs the threads until all have exited (true) or all that are left wait for the grid (false).
-  bool run();
+  enum class Stop : std::uint8_t {
+    kEnded,
+    kAtGrid,        // all threads that are left wait for the grid
+    kAtDependency,  // nothing can run before the dependency of the grid is complete
+  };
+  Stop run();
+  void leave_dependency();
   // The latest clock of the threads in this state.
   std::uint32_t clock(Thread::State state) const;
   // `clock`: of the latest thread of the grid.
@@ -67,6 +76,7 @@ class Block {
   Votes barrier(Thread& self, const char* call, bool predicate, const std::source_location& where);
   Meeting meet(Thread& self, const Arrival& arrival);
   void grid_barrier(Thread& self, const std::source_location& where);
+  void await_dependency(Thread& self, const std::source_location& where);
   void let_others_run(Thread& self);
   void sometimes_let_others_run(Thread& self);
   void fence();
@@ -97,7 +107,7 @@ class Block {
   };
 
   const Grid& grid_;
-  GridTokens& tokens_;
+  GridState& state_;
   Crews& crews_;
   uint3 index_;
   Order order_;
@@ -110,6 +120,7 @@ class Block {
   std::optional<Fault> fault_;
   int alive_;
   int at_grid_ = 0;
+  int at_dependency_ = 0;
 
   // The barrier of the block.
   int at_barrier_ = 0;

@@ -69,4 +69,9 @@ void Crews::give(std::unique_ptr<Crew> crew) {
     kept_.erase(kept_.begin());
 }
 
+void Crews::give_all(Crews& others) {
+  for (auto& crew : others.kept_) give(std::move(crew));
+  others.kept_.clear();
+}
+
 }  // namespace simt

@@ -46,6 +46,7 @@ class Crews {
  public:
   std::unique_ptr<Crew> take(std::size_t threads);
   void give(std::unique_ptr<Crew> crew);
+  void give_all(Crews& others);
 
  private:
   std::vector<std::unique_ptr<Crew>> kept_;  // the last one given at the end

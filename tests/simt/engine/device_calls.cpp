@@ -2,6 +2,7 @@
 #include "engine/block.hpp"
 #include "engine/text.hpp"
 #include "simt/atomics.hpp"
+#include "simt/dependency.hpp"
 #include "simt/latency.hpp"
 #include "simt/memory.hpp"
 
@@ -21,6 +22,11 @@ Votes block_barrier(const char* call, bool predicate, const std::source_location
 void grid_barrier(const std::source_location& where) {
   Thread& self = Block::current();
   self.block->grid_barrier(self, where);
+}
+
+void await_dependency(const std::source_location& where) {
+  Thread& self = Block::current();
+  self.block->await_dependency(self, where);
 }
 
 bool in_cooperative_launch() { return Block::current().block->grid().cooperative; }

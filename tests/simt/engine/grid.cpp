@@ -1,14 +1,11 @@
 #include "engine/grid.hpp"
 
 #include <algorithm>
-#include <deque>
-#include <memory>
 #include <numeric>
+#include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "engine/carrier.hpp"
 #include "engine/sanitizers.hpp"
 
 namespace simt {
@@ -16,6 +13,7 @@ namespace {
 
 constexpr std::uint64_t kMostObserved = 7500;     // ThreadSanitizer counts to 8128
 constexpr std::uint64_t kObservedAfterEnd = 512;  // more make it slow
+constexpr std::uint64_t kObservedEarly = 256;
 
 std::uint64_t count(const dim3& d) { return std::uint64_t{d.x} * d.y * d.z; }
 
@@ -26,92 +24,125 @@ uint3 index_of(std::uint64_t block, const dim3& blocks) {
   return {x, y, z};
 }
 
-std::vector<std::uint64_t> block_order(const dim3& blocks, Order& order) {
-  std::vector<std::uint64_t> numbers(count(blocks));
+Crews& crews_of_thread() {
+  static thread_local Crews crews;
+  return crews;
+}
+
+}  // namespace
+
+GridRun::GridRun(Grid grid, std::uint64_t seed)
+    : grid_(std::move(grid)), order_(seed), state_(std::make_unique<GridState>()) {
+  const Overlooked overlooked;
+  numbers_ = draw_block_order();
+  crews_.give_all(crews_of_thread());
+}
+
+GridRun::~GridRun() {
+  const Overlooked overlooked;
+  residents_.clear();
+  residents_.clear();
+  crews_of_thread().give_all(crews_);
+  acquire(&state_->end);
+}
+
+std::vector<std::uint64_t> GridRun::draw_block_order() {
+  std::vector<std::uint64_t> numbers(count(grid_.blocks));
   std::iota(numbers.begin(), numbers.end(), 0);
-  for (std::size_t i = 0; order.drawn() && i + 1 < numbers.size(); ++i)
-    std::swap(numbers[i], numbers[i + order.next(numbers.size() - i)]);
+  for (std::size_t i = 0; order_.drawn() && i + 1 < numbers.size(); ++i)
+    std::swap(numbers[i], numbers[i + order_.next(numbers.size() - i)]);
   return numbers;
 }
 
-std::uint64_t block_seed(Order& order) { return order.drawn() ? order.random() | 1 : 0; }
+std::unique_ptr<Block> GridRun::make_block(std::uint64_t number, std::uint64_t seed) {
+  return std::make_unique<Block>(grid_, *state_, crews_, index_of(number, grid_.blocks), seed);
+}
+
+void GridRun::run_resident(Resident& resident) {
+  resident.carrier.run([&, seed = draw_block_seed()] {
+    const Overlooked overlooked;
+    if (resident.block == nullptr) resident.block = make_block(resident.number, seed);
+    resident.stop = resident.block->run();
+  });
+}
+
+void GridRun::start_early(int resident_blocks) {
+  const Overlooked overlooked;
+  state_->dependency_pending = true;
+  std::uint64_t blocks = numbers_.size();
+  if (!grid_.cooperative) blocks = std::min(blocks, static_cast<std::uint64_t>(resident_blocks));
+  if (kThreadSanitizer)
+    blocks = std::min(blocks, std::max<std::uint64_t>(kObservedEarly / count(grid_.threads), 1));
+  for (std::size_t i = 0; i < blocks; ++i) {
+    Resident& resident = residents_.emplace_back();
+    resident.number = numbers_[i];
+    run_resident(resident);
+  }
+}
+
+void GridRun::finish() {
+  const std::uint64_t threads = count(grid_.threads);
+  const std::uint64_t blocks = numbers_.size();
+  if (kThreadSanitizer && threads * (grid_.cooperative ? blocks : 1) > kMostObserved)
+    throw Fault{std::to_string(blocks) + " blocks of " + std::to_string(threads) +
+                " threads at once are too many for ThreadSanitizer; the most is " +
+                std::to_string(kMostObserved) + " threads"};
+  const Overlooked overlooked;
+  state_->dependency_pending = false;
+  for (Resident& resident : residents_)
+    if (resident.stop == Block::Stop::kAtDependency) {
+      resident.block->leave_dependency();
+      run_resident(resident);
+    }
+  if (grid_.cooperative)
+    run_together();
+  else if (kThreadSanitizer)
+    run_in_turn_observed();
+  else
+    run_in_turn();
+}
 
 // Each block starts when the one before it has ended.
-void run_in_turn(const Grid& grid, GridTokens& tokens, Crews& crews, Order& order) {
-  for (const std::uint64_t number : block_order(grid.blocks, order))
-    Block(grid, tokens, crews, index_of(number, grid.blocks), block_seed(order)).run();
+void GridRun::run_in_turn() {
+  for (const std::uint64_t number : std::span(numbers_).subspan(residents_.size()))
+    make_block(number, draw_block_seed())->run();
 }
 
 // The same for ThreadSanitizer: a thread of the system for each block, lest the shared variables of
 // one be taken for those of another, and the last blocks are kept, lest their threads be taken for
 // those of the next.
-void run_in_turn_observed(const Grid& grid, GridTokens& tokens, Crews& crews, Order& order) {
+void GridRun::run_in_turn_observed() {
   std::deque<std::unique_ptr<Block>> ended;
-  for (const std::uint64_t number : block_order(grid.blocks, order)) {
-    Carrier().run([&, seed = block_seed(order)] {
+  for (Resident& resident : residents_) ended.push_back(std::move(resident.block));
+  for (const std::uint64_t number : std::span(numbers_).subspan(residents_.size())) {
+    Carrier().run([&, seed = draw_block_seed()] {
       const Overlooked overlooked;
-      ended.push_back(
-          std::make_unique<Block>(grid, tokens, crews, index_of(number, grid.blocks), seed));
+      ended.push_back(make_block(number, seed));
       ended.back()->run();
     });
     const std::uint64_t blocks = ended.size();
-    if (blocks > 1 && blocks * count(grid.threads) > kObservedAfterEnd) ended.pop_front();
+    if (blocks > 1 && blocks * count(grid_.threads) > kObservedAfterEnd) ended.pop_front();
   }
 }
 
 // All blocks at once: each runs until it has ended or waits for the others.
-void run_together(const Grid& grid, GridTokens& tokens, Crews& crews, Order& order) {
-  struct Resident {
-    Carrier carrier;
-    std::unique_ptr<Block> block;
-  };
-  std::vector<Resident> residents(count(grid.blocks));
-  std::size_t ended = 0;
-  while (ended == 0) {
-    std::uint32_t clock = 0;
-    for (const Resident& resident : residents)
-      if (resident.block != nullptr)
-        clock = std::max(clock, resident.block->clock(Thread::State::kAtGrid));
-    for (const std::uint64_t number : block_order(grid.blocks, order)) {
-      Resident& self = residents[number];
-      self.carrier.run([&, seed = block_seed(order)] {
-        const Overlooked overlooked;
-        if (self.block == nullptr)
-          self.block =
-              std::make_unique<Block>(grid, tokens, crews, index_of(number, grid.blocks), seed);
-        else
-          self.block->leave_grid_barrier(clock);
-        ended += self.block->run();
-      });
-    }
-    if (ended != 0 && ended != residents.size())
-      throw Fault{std::to_string(ended) + " of " + std::to_string(residents.size()) +
-                  " blocks have ended while the others wait in sync() of the grid"};
+void GridRun::run_together() {
+  for (const std::uint64_t number : std::span(numbers_).subspan(residents_.size())) {
+    Resident& resident = residents_.emplace_back();
+    resident.number = number;
+    run_resident(resident);
   }
-}
-
-}  // namespace
-
-void run_grid(const Grid& grid, std::uint64_t seed) {
-  const std::uint64_t threads = count(grid.threads);
-  const std::uint64_t blocks = count(grid.blocks);
-  if (kThreadSanitizer && threads * (grid.cooperative ? blocks : 1) > kMostObserved)
-    throw Fault{std::to_string(blocks) + " blocks of " + std::to_string(threads) +
-                " threads at once are too many for ThreadSanitizer; the most is " +
-                std::to_string(kMostObserved) + " threads"};
-  static thread_local Crews crews;
-  struct AcquiredAtEnd : GridTokens {
-    ~AcquiredAtEnd() { acquire(&end); }
-  };
-  const auto tokens = std::make_unique<AcquiredAtEnd>();
-  const Overlooked overlooked;
-  Order order(seed);
-  if (grid.cooperative)
-    run_together(grid, *tokens, crews, order);
-  else if (kThreadSanitizer)
-    run_in_turn_observed(grid, *tokens, crews, order);
-  else
-    run_in_turn(grid, *tokens, crews, order);
+  const auto ended = [](const Resident& r) { return r.stop == Block::Stop::kEnded; };
+  while (!std::ranges::all_of(residents_, ended)) {
+    if (const auto some = std::ranges::count_if(residents_, ended))
+      throw Fault{std::to_string(some) + " of " + std::to_string(residents_.size()) +
+                  " blocks have ended while the others wait in sync() of the grid"};
+    std::uint32_t clock = 0;
+    for (const Resident& resident : residents_)
+      clock = std::max(clock, resident.block->clock(Thread::State::kAtGrid));
+    for (Resident& resident : residents_) resident.block->leave_grid_barrier(clock);
+    for (const std::uint64_t i : draw_block_order()) run_resident(residents_[i]);
+  }
 }
 
 }  // namespace simt

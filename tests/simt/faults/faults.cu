@@ -32,6 +32,8 @@ enum class Fault {
   kGlobalOutOfBounds,
   kSharedNotInitialized,
   kMisaligned,
+  kNoDependencySync,
+  kWriteBeforeDependencySync,
 };
 
 constexpr int kThreads = 64;
@@ -133,6 +135,34 @@ __global__ void cooperative_kernel(const float* x, int n, float* partials, float
   if (threadIdx.x == 0) out[blockIdx.x] = total;
 }
 
+// The same in two dependent launches: this one leaves partial sums ...
+template <Fault kFault>
+__global__ void partials_kernel(const float* x, int n, float* partials) {
+  float* const shared = reinterpret_cast<float*>(simt::dynamic_shared());
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  float value = 0;
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x * blockDim.x))
+    value += x[i];
+  const float sum = block_sum<kFault>(value, shared);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// ... and this one adds them up, and clears x.
+template <Fault kFault>
+__global__ void dependent_kernel(const float* partials, float* x, int n, float* out) {
+  if (kFault != Fault::kNoDependencySync && kFault != Fault::kWriteBeforeDependencySync)
+    cudaGridDependencySynchronize();
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x * blockDim.x))
+    x[i] = 0;
+  if (kFault == Fault::kWriteBeforeDependencySync) cudaGridDependencySynchronize();
+  float total = 0;
+  for (int b = 0; b < kBlocks; ++b) total += partials[b];
+  if (threadIdx.x == 0) out[blockIdx.x] = total;
+}
+
 // ---------------------------------------------------------------------------------------- host
 
 struct Free {
@@ -192,6 +222,17 @@ int run() {
                                          partials.get(), out.get())) &&
             equal(out.get(), kBlocks, expected);
   }
+  cudaLaunchAttribute programmatic{};
+  programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  programmatic.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &programmatic;
+  cudaMemset(partials.get(), 0xff, kBlocks * sizeof(float));
+  right = right &&
+          succeeded(cudaLaunchKernelEx(&config, partials_kernel<kFault>, x.get(), kValues,
+                                       partials.get())) &&
+          succeeded(cudaLaunchKernelEx(&config, dependent_kernel<kFault>, partials.get(), x.get(),
+                                       kValues, out.get())) &&
+          succeeded(cudaDeviceSynchronize()) && equal(out.get(), kBlocks, expected);
   if (right) std::puts("right");
   return right ? 0 : 1;
 }
@@ -218,6 +259,8 @@ constexpr Named kFaults[] = {
     {"global_out_of_bounds", run<Fault::kGlobalOutOfBounds>},
     {"shared_not_initialized", run<Fault::kSharedNotInitialized>},
     {"misaligned", run<Fault::kMisaligned>},
+    {"no_dependency_sync", run<Fault::kNoDependencySync>},
+    {"write_before_dependency_sync", run<Fault::kWriteBeforeDependencySync>},
 };
 
 }  // namespace

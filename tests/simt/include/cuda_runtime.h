@@ -23,6 +23,7 @@
 #include "simt/arithmetic.hpp"
 #include "simt/atomics.hpp"
 #include "simt/barriers.hpp"
+#include "simt/dependency.hpp"
 #include "simt/latency.hpp"
 #include "simt/launch.hpp"
 #include "simt/memory.hpp"

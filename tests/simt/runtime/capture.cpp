@@ -29,9 +29,10 @@ bool is_joined(const Capture& capture) {
 }  // namespace
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mode) {
-  return simt::call(__func__, [&](Runtime& runtime, Lock&) {
+  return simt::call(__func__, [&](Runtime& runtime, Lock& lock) {
     const auto stream = simt::find_stream(runtime, handle);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+    run_rest(runtime, lock, *stream);
     if (handle == nullptr || handle == cudaStreamLegacy) return cudaErrorStreamCaptureUnsupported;
     if (stream->capture != nullptr) return spoil(*stream->capture, cudaErrorIllegalState);
     auto capture = std::make_shared<Capture>();

@@ -102,12 +102,11 @@ cudaError_t cudaDeviceSynchronize() {
   return simt::call(__func__, [&](Runtime& runtime, Lock& lock) {
     if (const cudaError_t error = check_not_capturing(runtime)) return error;
     const int device = simt::this_thread().device;
-    runtime.changed.wait(lock, [&] {
-      return std::ranges::all_of(runtime.streams, [&](const auto& entry) {
-        const simt::Stream& stream = *entry.second;
-        return stream.device != device || (!stream.busy && stream.pending.empty());
-      });
-    });
+    const auto idle = [&](const auto& entry) {
+      return entry.second->device != device || is_idle(*entry.second);
+    };
+    while (!std::ranges::all_of(runtime.streams, idle))
+      if (!run_rests(runtime, lock)) runtime.changed.wait(lock);
     return runtime.fault.empty() ? cudaSuccess : cudaErrorLaunchFailure;
   });
 }

@@ -28,14 +28,24 @@ int blocks_per_sm(const Limits& limits, std::uint64_t threads, std::size_t dynam
   return static_cast<int>(std::min({by_threads, by_shared, most}));
 }
 
-cudaError_t read_attributes(const cudaLaunchConfig_t& config, bool& cooperative) {
+struct Attributes {
+  bool cooperative = false;
+  bool programmatic = false;  // programmatic dependent launch
+};
+
+cudaError_t read_attributes(const Limits& limits, const cudaLaunchConfig_t& config,
+                            Attributes& read) {
   for (const cudaLaunchAttribute& attribute : std::span(config.attrs, config.numAttrs)) {
-    if (attribute.id == cudaLaunchAttributeCooperative)
-      cooperative = attribute.val.cooperative != 0;
-    else if (attribute.id != cudaLaunchAttributeIgnore)
-      return cudaErrorNotSupported;
+    switch (attribute.id) {
+      case cudaLaunchAttributeIgnore: break;
+      case cudaLaunchAttributeCooperative: read.cooperative = attribute.val.cooperative != 0; break;
+      case cudaLaunchAttributeProgrammaticStreamSerialization:
+        read.programmatic = attribute.val.programmaticStreamSerializationAllowed != 0;
+        break;
+      default: return cudaErrorNotSupported;
+    }
   }
-  return cudaSuccess;
+  return read.programmatic && limits.major < 9 ? cudaErrorNotSupported : cudaSuccess;
 }
 
 cudaError_t check_shape(const Limits& limits, const dim3& grid, const dim3& block) {
@@ -62,13 +72,33 @@ std::uint64_t launch_seed(std::uint64_t seed) {
   return seed == 0 ? 0 : Order(seed + ++launches).random() | 1;
 }
 
-void run(Runtime& runtime, const Grid& grid, std::uint64_t seed) {
+// Returns false if a kernel has failed.
+template <class F>
+bool record_fault(Runtime& runtime, F&& run) {
   try {
-    run_grid(grid, seed);
+    run();
+    return true;
   } catch (const Fault& fault) {
     const Lock lock(runtime.mutex);
     if (runtime.fault.empty()) runtime.fault = fault.message;
+    return false;
   }
+}
+
+Work whole(Runtime& runtime, Grid grid, std::uint64_t seed) {
+  return [&runtime, grid = std::move(grid), seed] {
+    record_fault(runtime, [&] { GridRun(grid, launch_seed(seed)).finish(); });
+  };
+}
+
+std::function<Work()> start_early(Runtime& runtime, Grid grid, std::uint64_t seed,
+                                  int resident_blocks) {
+  return [&runtime, grid = std::move(grid), seed, resident_blocks]() -> Work {
+    auto run = std::make_shared<GridRun>(grid, launch_seed(seed));
+    if (!record_fault(runtime, [&] { run->start_early(std::max(resident_blocks, 1)); }))
+      return [] {};
+    return [&runtime, run = std::move(run)] { record_fault(runtime, [&] { run->finish(); }); };
+  };
 }
 
 }  // namespace
@@ -79,9 +109,11 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel,
     const auto stream = find_stream(runtime, config->stream);
     if (stream == nullptr || stream->device != this_thread().device)
       return cudaErrorInvalidResourceHandle;
-    Grid grid{config->gridDim, config->blockDim, config->dynamicSmemBytes, false,
+    Attributes attributes;
+    if (const cudaError_t error = read_attributes(runtime.limits, *config, attributes))
+      return error;
+    Grid grid{config->gridDim, config->blockDim, config->dynamicSmemBytes, attributes.cooperative,
               std::move(thread)};
-    if (const cudaError_t error = read_attributes(*config, grid.cooperative)) return error;
     if (const cudaError_t error = check_shape(runtime.limits, grid.blocks, grid.threads))
       return error;
     if (std::cmp_greater(grid.dynamic_bytes, dynamic_shared_allowed(runtime, kernel)))
@@ -89,9 +121,12 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel,
     if (grid.cooperative)
       if (const cudaError_t error = check_cooperative(runtime.limits, grid)) return error;
     ++runtime.counts.kernels;
-    enqueue(runtime, lock, *stream, {[&runtime, grid = std::move(grid), seed = runtime.seed] {
-              run(runtime, grid, launch_seed(seed));
-            }});
+    Operation operation{whole(runtime, grid, runtime.seed)};
+    if (attributes.programmatic && runtime.seed != 0)
+      operation.start_early =
+          start_early(runtime, grid, runtime.seed,
+                      blocks_per_sm(runtime.limits, product(grid.threads), grid.dynamic_bytes));
+    enqueue(runtime, lock, *stream, std::move(operation));
     return runtime.fault.empty() ? cudaSuccess : cudaErrorLaunchFailure;
   });
 }

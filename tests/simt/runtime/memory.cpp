@@ -68,8 +68,11 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 }
 
 cudaError_t cudaFree(void* memory) {
-  return simt::call(__func__,
-                    [&](Runtime& runtime, Lock&) { return release(runtime, memory, false); });
+  return simt::call(__func__, [&](Runtime& runtime, Lock& lock) {
+    while (run_rests(runtime, lock)) {
+    }
+    return release(runtime, memory, false);
+  });
 }
 
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {

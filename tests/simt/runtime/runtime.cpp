@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "runtime/stream.hpp"
+
 namespace simt {
 namespace {
 
@@ -103,7 +105,9 @@ std::string fault() {
 
 void reset() {
   Runtime& runtime = Runtime::get();
-  const Lock lock(runtime.mutex);
+  Lock lock(runtime.mutex);
+  while (run_rests(runtime, lock)) {
+  }
   runtime.limits = {};
   runtime.device_count = 2;
   runtime.seed = seed_of_environment();

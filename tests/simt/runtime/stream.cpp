@@ -14,19 +14,43 @@ bool can_run(const Stream& stream) {
          (!stream.pending.front().ready || stream.pending.front().ready());
 }
 
-void run_front(Runtime& runtime, Lock& lock, Stream& stream) {
-  Operation operation = std::move(stream.pending.front());
-  stream.pending.pop_front();
+template <class F>
+void run_unlocked(Runtime& runtime, Lock& lock, Stream& stream, F&& work) {
   stream.busy = true;
   lock.unlock();
-  operation.work();
+  work();
   lock.lock();
   stream.busy = false;
   runtime.changed.notify_all();
 }
 
+void run_front(Runtime& runtime, Lock& lock, Stream& stream) {
+  Operation operation = std::move(stream.pending.front());
+  stream.pending.pop_front();
+  run_unlocked(runtime, lock, stream, [&] {
+    const Work before = std::exchange(stream.rest, nullptr);
+    if (operation.start_early)
+      stream.rest = before ? operation.start_early() : std::move(operation.work);
+    if (before) before();
+    if (!operation.start_early) operation.work();
+  });
+}
+
+bool can_run_rest(const Stream& stream) { return !stream.busy && !stream.blocked && stream.rest; }
+
+void run_rest_alone(Runtime& runtime, Lock& lock, Stream& stream) {
+  run_unlocked(runtime, lock, stream, [&] { std::exchange(stream.rest, nullptr)(); });
+}
+
 void run_all(Runtime& runtime, Lock& lock, Stream& stream) {
-  while (can_run(stream)) run_front(runtime, lock, stream);
+  for (;;) {
+    if (can_run(stream))
+      run_front(runtime, lock, stream);
+    else if (!stream.pending.empty() && can_run_rest(stream))
+      run_rest_alone(runtime, lock, stream);
+    else
+      break;
+  }
   stream.stalled = !stream.busy && !stream.pending.empty();
 }
 
@@ -67,8 +91,28 @@ void advance(Runtime& runtime, Lock& lock, Stream& stream) {
   while (const auto other = runnable_stalled(runtime)) run_all(runtime, lock, *other);
 }
 
-void wait_until_idle(Runtime& runtime, Lock& lock, const Stream& stream) {
-  runtime.changed.wait(lock, [&] { return !stream.busy && stream.pending.empty(); });
+bool is_idle(const Stream& stream) {
+  return !stream.busy && stream.pending.empty() && !stream.rest;
+}
+
+void wait_until_idle(Runtime& runtime, Lock& lock, Stream& stream) {
+  while (!is_idle(stream))
+    if (!run_rest(runtime, lock, stream)) runtime.changed.wait(lock);
+}
+
+bool run_rest(Runtime& runtime, Lock& lock, Stream& stream) {
+  if (!can_run_rest(stream)) return false;
+  run_rest_alone(runtime, lock, stream);
+  advance(runtime, lock, stream);
+  return true;
+}
+
+bool run_rests(Runtime& runtime, Lock& lock) {
+  std::vector<std::shared_ptr<Stream>> streams;
+  for (const auto& entry : runtime.streams) streams.push_back(entry.second);
+  bool any = false;
+  for (const auto& stream : streams) any |= run_rest(runtime, lock, *stream);
+  return any;
 }
 
 cudaError_t spoil(Capture& capture, cudaError_t error) {
@@ -145,7 +189,9 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
 
 // What is still pending runs when it can, with nobody to wait for it.
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  return simt::call(__func__, [&](Runtime& runtime, Lock&) {
+  return simt::call(__func__, [&](Runtime& runtime, Lock& lock) {
+    if (const auto found = runtime.streams.find(stream); found != runtime.streams.end())
+      run_rest(runtime, lock, *std::shared_ptr(found->second));
     const auto found = runtime.streams.find(stream);
     if (found == runtime.streams.end()) return cudaErrorInvalidResourceHandle;
     std::erase_if(runtime.destroyed_streams, [](const auto& s) { return s->pending.empty(); });
@@ -167,12 +213,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
-  return simt::call(__func__, [&](Runtime& runtime, Lock&) {
+  return simt::call(__func__, [&](Runtime& runtime, Lock& lock) {
     const auto stream = simt::find_stream(runtime, handle);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
     if (stream->capture) return spoil(*stream->capture, cudaErrorStreamCaptureUnsupported);
     if (const cudaError_t error = check_not_capturing(runtime)) return error;
-    return stream->busy || !stream->pending.empty() ? cudaErrorNotReady : cudaSuccess;
+    run_rest(runtime, lock, *stream);
+    return is_idle(*stream) ? cudaSuccess : cudaErrorNotReady;
   });
 }
 

@@ -34,12 +34,17 @@ struct Event {
 struct Operation {
   Work work;
   std::function<bool()> ready = nullptr;  // null: at once when its turn comes
+  // Of a kernel that may start before the kernel before it has ended: starts it, returns the rest.
+  std::function<Work()> start_early = nullptr;
 };
 
 struct Stream {
   int device;
   unsigned flags;
   std::deque<Operation> pending;
+  // Of the last kernel, where the next one may start before it has ended. Runs when the next
+  // operation has started, or before anything waits for it.
+  Work rest = nullptr;
   bool busy = false;     // one thread runs an operation of it
   bool blocked = false;  // by the test
   bool stalled = false;  // nobody is about to run what is pending
@@ -71,7 +76,12 @@ std::shared_ptr<Stream> find_stream(Runtime& runtime, cudaStream_t handle);
 void enqueue(Runtime& runtime, Lock& lock, Stream& stream, Operation operation);
 // Runs what can run on the stream, then whatever that has made ready on others.
 void advance(Runtime& runtime, Lock& lock, Stream& stream);
-void wait_until_idle(Runtime& runtime, Lock& lock, const Stream& stream);
+void wait_until_idle(Runtime& runtime, Lock& lock, Stream& stream);
+bool is_idle(const Stream& stream);
+// Runs the rest of the last kernel and then what it has kept from running. Returns false where
+// there is no rest or the stream is busy or blocked.
+bool run_rest(Runtime& runtime, Lock& lock, Stream& stream);
+bool run_rests(Runtime& runtime, Lock& lock);  // of every stream
 
 // cudaSuccess unless the call is not allowed while some stream is capturing; it then spoils the
 // capture.
