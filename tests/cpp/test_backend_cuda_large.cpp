@@ -162,8 +162,7 @@ TEST_CASE("more values than 32 bits can count") {
   }
 }
 
-// On both sides of where the single pass of a group of one has room for the tensor.
-TEST_CASE("tensors that just fit the chip, and larger ones") {
+TEST_CASE("tensors of the size of an L2 cache, and larger ones") {
   const std::array<std::array<std::int64_t, 3>, 4> shapes = {
       {{8, 64, 4096}, {16, 96, 3136}, {16, 128, 4096}, {48, 64, 4096}}};
   for (const syncnorm_layout layout : {SYNCNORM_CHANNELS_FIRST, SYNCNORM_CHANNELS_LAST})

@@ -118,16 +118,17 @@ TEST_CASE("two launches per pass, and a memset only without a control buffer") {
     }
 }
 
-TEST_CASE("one launch each way for a group of one whose tensor fits the chip") {
+TEST_CASE("two launches each way for a group of one, with centring too") {
   for (const syncnorm_layout layout : kBothLayouts) {
     Case k;
-    k.layout = layout, k.c = 4, k.s = 1024, k.samples = {2};
+    k.layout = layout, k.c = 4, k.s = 1024, k.samples = {2}, k.control = true;
+    k.options.centering = SYNCNORM_CENTER_ON;
     const auto shards = make_shards(k, 1);
     const auto problem = make_problem(k, SYNCNORM_FLOAT32);
     std::vector<Rank> ranks = make_ranks(k, shards, problem, SYNCNORM_FLOAT32);
     auto* stream = static_cast<cudaStream_t>(device_under_test().stream());
     const CudaGraph both(stream, [&] { run_one_call(k, ranks[0]); });
-    CHECK(both.nodes() == 2);
+    CHECK(both.nodes() == 4);
     both.launch(stream);
     compare(k, ranks, reference::run(problem, shards), SYNCNORM_FLOAT32);
   }

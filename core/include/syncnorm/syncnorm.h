@@ -588,8 +588,8 @@ SYNCNORM_API void syncnorm_comm_destroy(syncnorm_comm* comm);
 
 /* ------------------------------------------------------------------- all phases in one call
  *
- * comm == NULL is a group of one; then a tensor may be read once instead of twice. The wires live
- * in the workspace. Where the sum fails (SYNCNORM_TIMEOUT, SYNCNORM_NCCL_ERROR, ...) nothing but
+ * comm == NULL is a group of one; then the CPU may read a tensor once instead of twice. The wires
+ * live in the workspace. Where the sum fails (SYNCNORM_TIMEOUT, SYNCNORM_NCCL_ERROR, ...) nothing but
  * the workspace has been written. On a device a sum that fails later shows in syncnorm_comm_poll
  * and _wait.
  */

@@ -17,12 +17,16 @@ inline Derivative derivative_of(const Problem& problem, const void* y) {
   return by_sign ? Derivative::kFromInput : Derivative::kAny;
 }
 
-// Calls visit(std::integral_constant<Derivative, derivative>{}) for one of the kChoices.
-template <Derivative... kChoices, class Visit>
+// Calls visit(std::integral_constant<Derivative, derivative>{}).
+template <class Visit>
 void dispatch_derivative(Derivative derivative, Visit&& visit) {
-  const bool found = (... || (derivative == kChoices &&
-                              (visit(std::integral_constant<Derivative, kChoices>{}), true)));
-  if (!found) fail(SYNCNORM_INTERNAL, "a pass has no kernel for this activation");
+  using enum Derivative;
+  switch (derivative) {
+    case kOne: return visit(std::integral_constant<Derivative, kOne>{});
+    case kFromInput: return visit(std::integral_constant<Derivative, kFromInput>{});
+    case kFromOutput: return visit(std::integral_constant<Derivative, kFromOutput>{});
+    case kAny: return visit(std::integral_constant<Derivative, kAny>{});
+  }
 }
 
 template <class Terms>

@@ -20,19 +20,18 @@ __global__ __launch_bounds__(kThreads) void empty_moments_kernel(const std::uint
                                                                  ChannelIndex index,
                                                                  MomentsOutput output) {
   __shared__ double scratch[kWarp];
-  double count = static_cast<double>(index.positions);
+  double count = static_cast<double>(index.positions());
   if (mask != nullptr) {
     count = 0;
-    for (std::int64_t p = threadIdx.x; p < index.positions; p += blockDim.x)
+    for (std::int64_t p = threadIdx.x; p < index.positions(); p += blockDim.x)
       count += mask[p] != 0 ? 1.0 : 0.0;
     count = sum_of_block(count, scratch);
   }
-  if (threadIdx.x == 0)
-    write_forward_header(rank_weight(output.weighting, count, output.samples), count, output.hash,
-                         output.wire);
+  if (threadIdx.x == 0) write_header(output, count);
   for (std::int64_t i = threadIdx.x; i < index.c; i += blockDim.x) {
     write_moments(Moments{}, 0.0, index.c, i, output.wire);
     if (output.local_var != nullptr) output.local_var[i] = 0.0;
+    if (output.center_wire != nullptr) output.center_wire[CenterWire::kHeader + i] = 0.0;
   }
 }
 
@@ -72,55 +71,54 @@ __global__ __launch_bounds__(kThreads) void add_wires_kernel(GatheredWires wires
 
 template <class A>
 __global__ __launch_bounds__(kThreads) void finish_forward_kernel(ForwardChannels channels) {
-  finish_channels<A>(channels, ranks_agree(channels));
+  finish_channels<A>(channels, agreement_of(channels).holds());
 }
 
 __global__ __launch_bounds__(kThreads) void finish_backward_kernel(BackwardChannels channels) {
-  finish_channels(channels, ranks_agree(channels));
+  finish_channels(channels, agreement_of(channels).holds());
 }
 
 Grid grid_over(std::int64_t count, cudaStream_t stream) {
   const std::int64_t blocks = divide_up(count, kThreads);
-  return {static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, kMaxBlocks)), kThreads, 0,
-          stream};
+  return {static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, kMaxBlocks)), kThreads, stream};
 }
 
 Grid grid_of(const Call& call) { return grid_over(call.problem.c, call.stream); }
 
-Grid one_block(const Call& call) { return {1, kThreads, 0, call.stream}; }
+Grid one_block(const Call& call) { return {1, kThreads, call.stream}; }
 
 }  // namespace
 
 void empty_moments(const Call& call, const std::uint8_t* mask, const MomentsOutput& output) {
   const ChannelIndex index{call.problem.values_per_channel(), call.problem.c, 1};
-  launch(empty_moments_kernel, one_block(call), mask, index, output);
+  launch<empty_moments_kernel>(one_block(call), mask, index, output);
 }
 
 void empty_grad_moments(const Call& call, const double* saved, double hash, double* wire) {
-  launch(empty_grad_moments_kernel, one_block(call), call.problem.c, saved, hash, wire);
+  launch<empty_grad_moments_kernel>(one_block(call), call.problem.c, saved, hash, wire);
 }
 
 void center(const Call& call, const Exchange& exchange, const double* local_var,
             double* center_wire) {
-  launch(center_kernel, grid_of(call), call.problem.c, exchange.wire, exchange.total, local_var,
-         center_wire);
+  launch<center_kernel>(grid_of(call), call.problem.c, exchange.wire, exchange.total, local_var,
+                        center_wire);
 }
 
 void add_wires(const GatheredWires& wires, double* total, const syncnorm_launch& launch) {
   const DeviceGuard device(launch.device_index);
-  cuda::launch(add_wires_kernel, grid_over(wires.length, static_cast<cudaStream_t>(launch.stream)),
-               wires, total);
+  cuda::launch<add_wires_kernel>(grid_over(wires.length, static_cast<cudaStream_t>(launch.stream)),
+                                 wires, total);
 }
 
 void finish_forward(const Call& call, const ForwardChannels& channels) {
   if (support_of(call.problem.dtype).arithmetic == SYNCNORM_FLOAT64)
-    launch(finish_forward_kernel<double>, grid_of(call), channels);
+    launch<finish_forward_kernel<double>>(grid_of(call), channels);
   else
-    launch(finish_forward_kernel<float>, grid_of(call), channels);
+    launch<finish_forward_kernel<float>>(grid_of(call), channels);
 }
 
 void finish_backward(const Call& call, const BackwardChannels& channels) {
-  launch(finish_backward_kernel, grid_of(call), channels);
+  launch<finish_backward_kernel>(grid_of(call), channels);
 }
 
 }  // namespace syncnorm::cuda

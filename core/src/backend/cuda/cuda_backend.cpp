@@ -63,7 +63,8 @@ class CudaBackend final : public Backend {
 
   void normalize(const Problem& problem, const syncnorm_forward_args& args,
                  const Exchange& exchange, const syncnorm_launch& launch) const override {
-    cuda::normalize(Call(problem, launch), args, channels_of(problem, args, exchange, launch));
+    cuda::normalize(Call(problem, launch), args, channels_of(problem, args, exchange, launch),
+                    false);
   }
 
   void update_running(const Problem& problem, const syncnorm_forward_args& args,
@@ -86,12 +87,13 @@ class CudaBackend final : public Backend {
 
   void grad_input(const Problem& problem, const syncnorm_backward_args& args,
                   const Exchange& exchange, const syncnorm_launch& launch) const override {
-    cuda::grad_input(Call(problem, launch), args, channels_of(problem, args, exchange, launch));
+    cuda::grad_input(Call(problem, launch), args, channels_of(problem, args, exchange, launch),
+                     false);
   }
 
   void infer(const Problem& problem, const syncnorm_forward_args& args,
              const syncnorm_launch& launch) const override {
-    cuda::normalize(Call(problem, launch), args, channels_of(problem, args, {}, launch));
+    cuda::normalize(Call(problem, launch), args, channels_of(problem, args, {}, launch), false);
   }
 
   void infer_backward(const Problem& problem, const syncnorm_backward_args& args, double* wire,
@@ -99,26 +101,30 @@ class CudaBackend final : public Backend {
     const Call call(problem, launch);
     BackwardChannels channels = channels_of(problem, args, {1, wire, nullptr, nullptr}, launch);
     channels.reduction = SYNCNORM_GRAD_LOCAL;
-    if (args.dweight.data != nullptr || args.dbias.data != nullptr)
-      cuda::grad_moments(call, args, channels, 0.0, wire);
-    cuda::grad_input(call, args, channels);
+    const bool parameters = args.dweight.data != nullptr || args.dbias.data != nullptr;
+    if (parameters) cuda::grad_moments(call, args, channels, 0.0, wire);
+    cuda::grad_input(call, args, channels, parameters);
   }
 
   bool forward_alone(const Problem& problem, const syncnorm_forward_args& args,
                      const WireSpace& space, double hash,
                      const syncnorm_launch& launch) const override {
+    const Call call(problem, launch);
     const Exchange own{1, space.wire, space.wire, space.center_wire};
     MomentsOutput output = moments_output(problem, hash, space.wire, nullptr);
     output.center_wire = space.center_wire;
-    return forward_once(Call(problem, launch), args, output,
-                        channels_of(problem, args, own, launch));
+    cuda::moments(call, args.x, args.mask, output);
+    cuda::normalize(call, args, channels_of(problem, args, own, launch), true);
+    return true;
   }
 
   bool backward_alone(const Problem& problem, const syncnorm_backward_args& args, double* wire,
                       const syncnorm_launch& launch) const override {
-    const Exchange own{1, wire, wire, nullptr};
-    return backward_once(Call(problem, launch), args, channels_of(problem, args, own, launch), 0.0,
-                         wire);
+    const Call call(problem, launch);
+    const BackwardChannels channels = channels_of(problem, args, {1, wire, wire, nullptr}, launch);
+    cuda::grad_moments(call, args, channels, 0.0, wire);
+    cuda::grad_input(call, args, channels, true);
+    return true;
   }
 };
 

@@ -18,13 +18,8 @@ int attribute(cudaDeviceAttr which, int device) {
 }
 
 DeviceLimits ask(int device) {
-  const auto bytes = [device](cudaDeviceAttr which) {
-    return static_cast<std::size_t>(attribute(which, device));
-  };
   return {attribute(cudaDevAttrMultiProcessorCount, device),
-          bytes(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-          bytes(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
-          attribute(cudaDevAttrCooperativeLaunch, device) != 0};
+          attribute(cudaDevAttrComputeCapabilityMajor, device)};
 }
 
 }  // namespace

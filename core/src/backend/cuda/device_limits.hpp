@@ -1,15 +1,11 @@
 // What a CUDA device offers.
 #pragma once
 
-#include <cstddef>
-
 namespace syncnorm::cuda {
 
 struct DeviceLimits {
   int multiprocessors;
-  std::size_t shared_per_block;  // dynamic, that a kernel may ask for
-  std::size_t shared_per_sm;
-  bool cooperative;  // grids whose blocks wait for each other
+  int major;  // of the compute capability
 };
 
 // 0 where there is no driver or no device.

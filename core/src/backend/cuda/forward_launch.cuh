@@ -11,8 +11,8 @@
 namespace syncnorm::cuda {
 
 inline ChannelIndex channel_index(const Problem& problem) {
-  const bool last = problem.layout == SYNCNORM_CHANNELS_LAST;
-  return {problem.values_per_channel(), problem.c, last ? 1 : problem.s};
+  if (problem.layout == SYNCNORM_CHANNELS_LAST) return {problem.values_per_channel(), problem.c, 1};
+  return {problem.n, problem.c, problem.s};
 }
 
 // Calls visit(std::integral_constant<Form, form>{}).

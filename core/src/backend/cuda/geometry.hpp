@@ -5,34 +5,28 @@
 #include <initializer_list>
 
 #include "backend/cuda/device/plans.hpp"
-#include "backend/cuda/device_limits.hpp"
-#include "backend/cuda/tuning/tuning.hpp"
 #include "plan/problem.hpp"
 
 namespace syncnorm::cuda {
 
-struct Geometry {
+// How a tensor is seen by a pass.
+struct View {
   bool by_rows;
   int pack;  // values per access: as many as 16 bytes hold, or one
-  RowPlan rows;
-  PlanePlan planes;
-
-  int threads() const { return by_rows ? rows.threads : planes.threads; }
-  unsigned blocks() const;
-  // Sets of blocks that share channels.
-  std::int64_t groups() const { return by_rows ? rows.tiles : planes.view.c; }
-  // Of one thread, at most.
-  std::int64_t pieces() const;
-  int splits() const { return by_rows ? rows.splits : planes.splits; }
 };
 
-// Among about `blocks` blocks, or more where there are more groups. The problem has values.
-// aligned: all tensors of the pass begin at multiples of 16 bytes.
-Geometry divide(const Problem& problem, bool aligned, int threads, std::int64_t blocks);
+// What a plan has to suit.
+struct PassLimits {
+  int threads;        // of a block, at most
+  std::int64_t wave;  // blocks that are on the device at a time
+  bool merges;        // blocks that share channels leave partial sums
+};
 
-// For one pass.
-Geometry divide(const Problem& problem, bool aligned, const Tuning& tuning,
-                const DeviceLimits& limits);
+// aligned: all tensors of the pass begin at multiples of 16 bytes. The problem has values.
+View view_of(const Problem& problem, bool aligned, int threads);
+
+RowPlan row_plan(const Problem& problem, int pack, const PassLimits& pass);
+PlanePlan plane_plan(const Problem& problem, int pack, const PassLimits& pass);
 
 bool is_aligned(std::initializer_list<const void*> pointers);
 

@@ -6,41 +6,36 @@
 namespace syncnorm::cuda {
 namespace {
 
-constexpr int kThreads = tuning::kGradInput.threads;
-constexpr int kUnroll = tuning::kGradInputUnroll;
+template <Derivative kDerivative>
+constexpr Tuning kTuning =
+    kDerivative == Derivative::kAny ? tuning::kGradInputAny : tuning::kGradInput;
 
-template <class T, int V, Derivative kDerivative>
-__global__ __launch_bounds__(kThreads, 2) void grad_input_rows(GradInputMap<T, V, kDerivative> map,
-                                                               RowPlan plan) {
-  map_rows<GradInputMap<T, V, kDerivative>, V, kUnroll>(map, plan);
-}
-
-template <class T, int V, Derivative kDerivative>
-__global__ __launch_bounds__(kThreads,
-                             2) void grad_input_planes(GradInputMap<T, V, kDerivative> map,
-                                                       PlanePlan plan) {
-  map_planes<GradInputMap<T, V, kDerivative>, V, kUnroll>(map, plan);
+template <class T, int V, Derivative kDerivative, template <int> class Tile>
+__global__ __launch_bounds__(
+    kTuning<kDerivative>.threads,
+    kTuning<kDerivative>.blocks_per_sm) void grad_input_kernel(GradInputMap<T, V, kDerivative> map,
+                                                               typename Tile<V>::Plan plan) {
+  map_tensor<depth_of<V>(kTuning<kDerivative>), Tile<V>>(map, plan);
 }
 
 }  // namespace
 
 void grad_input(const Call& call, const syncnorm_backward_args& args,
-                const BackwardChannels& channels) {
+                const BackwardChannels& channels, bool follows_grad_moments) {
   const Problem& problem = call.problem;
   const bool wanted = args.dx != nullptr || args.dresidual != nullptr;
   if (problem.size() == 0 || !wanted) return finish_backward(call, channels);
-  const Geometry geometry =
-      divide(problem, is_aligned({args.x, args.dy, args.y, args.dx, args.dresidual}),
-             tuning::kGradInput, call.limits);
-  dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
-    using enum Derivative;
-    const Derivative from = derivative_of(problem, args.y);
-    dispatch_derivative<kOne, kFromInput, kFromOutput, kAny>(from, [&](auto derivative) {
+  const bool aligned = is_aligned({args.x, args.dy, args.y, args.dx, args.dresidual});
+  const Derivative from = args.mask != nullptr ? Derivative::kAny : derivative_of(problem, args.y);
+  dispatch_derivative(from, [&](auto derivative) {
+    constexpr Tuning tuning = kTuning<derivative()>;
+    const View view = view_of(problem, aligned, tuning.threads);
+    dispatch_pack(problem.dtype, view.pack, [&](auto tag, auto v) {
       using T = typename decltype(tag)::Type;
-      using Map = GradInputMap<T, v(), derivative()>;
-      const Map map = grad_input_map<Map>(problem, args, channels);
-      launch_map(call, geometry, grad_input_rows<T, v(), derivative()>,
-                 grad_input_planes<T, v(), derivative()>, map);
+      const auto map = grad_input_map<GradInputMap<T, v(), derivative()>>(problem, args, channels);
+      launch_map<grad_input_kernel<T, v(), derivative(), RowTile>,
+                 grad_input_kernel<T, v(), derivative(), PlaneTile>>(
+          call, view, tuning, map, follows_grad_moments && call.overlaps());
     });
   });
 }

@@ -6,21 +6,20 @@
 namespace syncnorm::cuda {
 namespace {
 
-constexpr int kThreads = tuning::kGradMoments.threads;
-constexpr int kUnroll = tuning::kGradMomentsUnroll;
+template <Derivative kDerivative>
+constexpr Tuning kTuning = kDerivative == Derivative::kAny          ? tuning::kGradMomentsAny
+                           : kDerivative == Derivative::kFromOutput ? tuning::kGradMomentsFromOutput
+                           : kDerivative == Derivative::kFromInput  ? tuning::kGradMomentsFromInput
+                                                                    : tuning::kGradMoments;
 
-template <class T, int V, Derivative kDerivative>
-__global__ __launch_bounds__(kThreads,
-                             2) void grad_moments_of_rows(GradTerms<T, V, kDerivative> terms,
-                                                          RowPlan plan, Merge merge) {
-  sum_rows<GradTerms<T, V, kDerivative>, V, kUnroll>(terms, plan, merge);
-}
-
-template <class T, int V, Derivative kDerivative>
-__global__ __launch_bounds__(kThreads,
-                             2) void grad_moments_of_planes(GradTerms<T, V, kDerivative> terms,
-                                                            PlanePlan plan, Merge merge) {
-  sum_planes<GradTerms<T, V, kDerivative>, V, kUnroll>(terms, plan, merge);
+template <class T, int V, Derivative kDerivative, template <int> class Tile>
+__global__ __launch_bounds__(
+    kTuning<kDerivative>.threads,
+    kTuning<kDerivative>.blocks_per_sm) void grad_moments_kernel(GradTerms<T, V, kDerivative> terms,
+                                                                 typename Tile<V>::Plan plan,
+                                                                 Merge merge) {
+  sum_tensor<kTuning<kDerivative>.threads, depth_of<V>(kTuning<kDerivative>), Tile<V>, V>(
+      terms, plan, merge);
 }
 
 }  // namespace
@@ -29,18 +28,16 @@ void grad_moments(const Call& call, const syncnorm_backward_args& args,
                   const BackwardChannels& channels, double hash, double* wire) {
   const Problem& problem = call.problem;
   if (problem.size() == 0) return empty_grad_moments(call, channels.saved, hash, wire);
-  const Geometry geometry =
-      divide(problem, is_aligned({args.x, args.dy, args.y}), tuning::kGradMoments, call.limits);
-  const Merge merge = call.merge(geometry);
-  dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
-    using enum Derivative;
-    const Derivative from = derivative_of(problem, args.y);
-    dispatch_derivative<kOne, kFromInput, kFromOutput, kAny>(from, [&](auto derivative) {
+  const bool aligned = is_aligned({args.x, args.dy, args.y});
+  dispatch_derivative(derivative_of(problem, args.y), [&](auto derivative) {
+    constexpr Tuning tuning = kTuning<derivative()>;
+    const View view = view_of(problem, aligned, tuning.threads);
+    dispatch_pack(problem.dtype, view.pack, [&](auto tag, auto v) {
       using T = typename decltype(tag)::Type;
-      using Terms = GradTerms<T, v(), derivative()>;
-      const Terms terms = grad_terms<Terms>(problem, args, channels, hash, wire);
-      launch_sums<v()>(call, geometry, grad_moments_of_rows<T, v(), derivative()>,
-                       grad_moments_of_planes<T, v(), derivative()>, terms, merge);
+      const auto terms =
+          grad_terms<GradTerms<T, v(), derivative()>>(problem, args, channels, hash, wire);
+      launch_sums<grad_moments_kernel<T, v(), derivative(), RowTile>,
+                  grad_moments_kernel<T, v(), derivative(), PlaneTile>>(call, view, tuning, terms);
     });
   });
 }

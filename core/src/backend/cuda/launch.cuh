@@ -5,13 +5,13 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include <cstddef>
 #include <type_traits>
 #include <utility>
 
 #include "backend/cuda/device/elementwise.cuh"
 #include "backend/cuda/device/pack.cuh"
 #include "backend/cuda/device/plans.hpp"
+#include "backend/cuda/kernels.hpp"
 #include "support/cuda_runtime.hpp"
 #include "support/dispatch.hpp"
 #include "support/error.hpp"
@@ -67,24 +67,29 @@ Activation<Arithmetic<T>> activation_of(const syncnorm_options& options) {
 struct Grid {
   unsigned blocks;
   int threads;
-  std::size_t shared_bytes;
   cudaStream_t stream;
-  bool cooperative = false;
+  // The kernel before this one on the stream is syncnorm's own, of the same call, and everything
+  // that this kernel reads before wait_for_kernel_before() was there before that one began.
+  bool follows = false;
 };
 
-template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), const Grid& grid, Arguments&&... arguments) {
+// For load_kernels: known from when the library was loaded.
+template <auto kKernel>
+inline const bool kListed = list_kernel(reinterpret_cast<const void*>(kKernel));
+
+template <auto kKernel, class... Arguments>
+void launch(const Grid& grid, Arguments&&... arguments) {
+  (void)kListed<kKernel>;
   cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(grid.blocks);
   config.blockDim = dim3(static_cast<unsigned>(grid.threads));
-  config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = grid.stream;
   config.attrs = &attribute;
-  config.numAttrs = grid.cooperative ? 1 : 0;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...),
+  config.numAttrs = grid.follows ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, kKernel, std::forward<Arguments>(arguments)...),
              "cudaLaunchKernelEx");
 }
 

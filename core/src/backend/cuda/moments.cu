@@ -8,21 +8,14 @@ namespace {
 
 template <bool kMasked>
 constexpr Tuning kTuning = kMasked ? tuning::kMaskedMoments : tuning::kMoments;
-constexpr int kUnroll = tuning::kMomentsUnroll;
-constexpr int kUnrollMasked = tuning::kMaskedMomentsUnroll;
 
-template <class T, int V, bool kMasked>
-__global__ __launch_bounds__(kTuning<kMasked>.threads,
-                             2) void moments_of_rows(MomentTerms<T, V, kMasked> terms, RowPlan plan,
-                                                     Merge merge) {
-  sum_rows<MomentTerms<T, V, kMasked>, V, kMasked ? kUnrollMasked : kUnroll>(terms, plan, merge);
-}
-
-template <class T, int V, bool kMasked>
-__global__ __launch_bounds__(kTuning<kMasked>.threads,
-                             2) void moments_of_planes(MomentTerms<T, V, kMasked> terms,
-                                                       PlanePlan plan, Merge merge) {
-  sum_planes<MomentTerms<T, V, kMasked>, V, kMasked ? kUnrollMasked : kUnroll>(terms, plan, merge);
+template <class T, int V, bool kMasked, template <int> class Tile>
+__global__ __launch_bounds__(
+    kTuning<kMasked>.threads,
+    kTuning<kMasked>.blocks_per_sm) void moments_kernel(MomentTerms<T, V, kMasked> terms,
+                                                        typename Tile<V>::Plan plan, Merge merge) {
+  sum_tensor<kTuning<kMasked>.threads, depth_of<V>(kTuning<kMasked>), Tile<V>, V>(terms, plan,
+                                                                                  merge);
 }
 
 }  // namespace
@@ -31,16 +24,15 @@ void moments(const Call& call, const void* x, const std::uint8_t* mask,
              const MomentsOutput& output) {
   const Problem& problem = call.problem;
   if (problem.size() == 0) return empty_moments(call, mask, output);
-  const Geometry geometry = divide(problem, is_aligned({x}),
-                                   mask != nullptr ? kTuning<true> : kTuning<false>, call.limits);
-  const Merge merge = call.merge(geometry);
-  dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
+  const Tuning& tuning = mask != nullptr ? kTuning<true> : kTuning<false>;
+  const View view = view_of(problem, is_aligned({x}), tuning.threads);
+  dispatch_pack(problem.dtype, view.pack, [&](auto tag, auto v) {
     dispatch_flag(mask != nullptr, [&](auto masked) {
       using T = typename decltype(tag)::Type;
-      using Terms = MomentTerms<T, v(), masked()>;
-      const Terms terms{static_cast<const T*>(x), mask, channel_index(problem), output};
-      launch_sums<v()>(call, geometry, moments_of_rows<T, v(), masked()>,
-                       moments_of_planes<T, v(), masked()>, terms, merge);
+      const MomentTerms<T, v(), masked()> terms{static_cast<const T*>(x), mask,
+                                                channel_index(problem), output};
+      launch_sums<moments_kernel<T, v(), masked(), RowTile>,
+                  moments_kernel<T, v(), masked(), PlaneTile>>(call, view, tuning, terms);
     });
   });
 }

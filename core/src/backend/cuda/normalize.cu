@@ -7,38 +7,35 @@
 namespace syncnorm::cuda {
 namespace {
 
-constexpr int kThreads = tuning::kNormalize.threads;
 template <Form kForm>
-constexpr int kUnroll =
-    kForm == Form::kElu ? tuning::kNormalizeEluUnroll : tuning::kNormalizeUnroll;
+constexpr Tuning kTuning = kForm == Form::kElu        ? tuning::kNormalizeElu
+                           : kForm == Form::kResidual ? tuning::kNormalizeResidual
+                                                      : tuning::kNormalize;
 
-template <class T, int V, Form kForm>
-__global__ __launch_bounds__(kThreads, 2) void normalize_rows(NormalizeMap<T, V, kForm> map,
-                                                              RowPlan plan) {
-  map_rows<NormalizeMap<T, V, kForm>, V, kUnroll<kForm>>(map, plan);
-}
-
-template <class T, int V, Form kForm>
-__global__ __launch_bounds__(kThreads, 2) void normalize_planes(NormalizeMap<T, V, kForm> map,
-                                                                PlanePlan plan) {
-  map_planes<NormalizeMap<T, V, kForm>, V, kUnroll<kForm>>(map, plan);
+template <class T, int V, Form kForm, template <int> class Tile>
+__global__ __launch_bounds__(
+    kTuning<kForm>.threads,
+    kTuning<kForm>.blocks_per_sm) void normalize_kernel(NormalizeMap<T, V, kForm> map,
+                                                        typename Tile<V>::Plan plan) {
+  map_tensor<depth_of<V>(kTuning<kForm>), Tile<V>>(map, plan);
 }
 
 }  // namespace
 
-void normalize(const Call& call, const syncnorm_forward_args& args,
-               const ForwardChannels& channels) {
+void normalize(const Call& call, const syncnorm_forward_args& args, const ForwardChannels& channels,
+               bool follows_moments) {
   const Problem& problem = call.problem;
   if (problem.size() == 0) return finish_forward(call, channels);
-  const Geometry geometry =
-      divide(problem, is_aligned({args.x, args.residual, args.y}), tuning::kNormalize, call.limits);
-  dispatch_pack(problem.dtype, geometry.pack, [&](auto tag, auto v) {
-    dispatch_form(problem, args.residual, [&](auto form) {
+  const bool aligned = is_aligned({args.x, args.residual, args.y});
+  dispatch_form(problem, args.residual, [&](auto form) {
+    constexpr Tuning tuning = kTuning<form()>;
+    const View view = view_of(problem, aligned, tuning.threads);
+    dispatch_pack(problem.dtype, view.pack, [&](auto tag, auto v) {
       using T = typename decltype(tag)::Type;
-      using Map = NormalizeMap<T, v(), form()>;
-      const Map map = normalize_map<Map>(problem, args, channels);
-      launch_map(call, geometry, normalize_rows<T, v(), form()>, normalize_planes<T, v(), form()>,
-                 map);
+      const auto map = normalize_map<NormalizeMap<T, v(), form()>>(problem, args, channels);
+      launch_map<normalize_kernel<T, v(), form(), RowTile>,
+                 normalize_kernel<T, v(), form(), PlaneTile>>(call, view, tuning, map,
+                                                              follows_moments && call.overlaps());
     });
   });
 }

@@ -1,32 +1,60 @@
-// The launch of a pass, over rows or over planes as the tensor was divided.
+// The launch of a pass, over rows or over planes as the tensor is seen.
 #pragma once
 
+#include <algorithm>
+
 #include "backend/cuda/call.hpp"
+#include "backend/cuda/device/passes.cuh"
 #include "backend/cuda/device/planes.cuh"
 #include "backend/cuda/device/rows.cuh"
 #include "backend/cuda/geometry.hpp"
 #include "backend/cuda/launch.cuh"
+#include "backend/cuda/tuning/tuning.hpp"
 
 namespace syncnorm::cuda {
 
-// Kernels around sum_rows and sum_planes.
-template <int V, class Terms, class RowKernel, class PlaneKernel>
-void launch_sums(const Call& call, const Geometry& geometry, RowKernel* of_rows,
-                 PlaneKernel* of_planes, const Terms& terms, const Merge& merge) {
-  Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
-  if (!geometry.by_rows) return launch(of_planes, grid, terms, geometry.planes, merge);
-  grid.shared_bytes = row_sums_bytes<Terms, V>(geometry.rows.tile_channels, geometry.threads());
-  launch(of_rows, grid, terms, geometry.rows, merge);
+// A grid that is on the device at once, for the items of a plan.
+template <class Plan>
+Grid one_wave(const Call& call, const Plan& plan, const PassLimits& pass, bool follows) {
+  return {static_cast<unsigned>(std::min(items_of(plan), pass.wave)), plan.threads, call.stream,
+          follows};
 }
 
-// Kernels around map_rows and map_planes.
-template <class Map, class RowKernel, class PlaneKernel>
-void launch_map(const Call& call, const Geometry& geometry, RowKernel* of_rows,
-                PlaneKernel* of_planes, const Map& map) {
-  Grid grid{geometry.blocks(), geometry.threads(), 0, call.stream};
-  if (!geometry.by_rows) return launch(of_planes, grid, map, geometry.planes);
-  grid.shared_bytes = constants_bytes<typename Map::Constant>(geometry.rows.tile_channels);
-  launch(of_rows, grid, map, geometry.rows);
+template <auto kKernel>
+PassLimits pass_limits(const Call& call, const Tuning& tuning, bool merges) {
+  return {tuning.threads, call.wave(reinterpret_cast<const void*>(kKernel), tuning.threads),
+          merges};
+}
+
+// Kernels around sum_tensor.
+template <auto kOfRows, auto kOfPlanes, class Terms>
+void launch_sums(const Call& call, const View& view, const Tuning& tuning, const Terms& terms) {
+  if (view.by_rows) {
+    const PassLimits pass = pass_limits<kOfRows>(call, tuning, true);
+    const RowPlan plan = row_plan(call.problem, view.pack, pass);
+    launch<kOfRows>(one_wave(call, plan, pass, false), terms, plan,
+                    call.merge(plan.tiles, plan.splits));
+  } else {
+    const PassLimits pass = pass_limits<kOfPlanes>(call, tuning, true);
+    const PlanePlan plan = plane_plan(call.problem, view.pack, pass);
+    launch<kOfPlanes>(one_wave(call, plan, pass, false), terms, plan,
+                      call.merge(plan.view.c, plan.splits));
+  }
+}
+
+// Kernels around map_tensor. follows: as of Grid.
+template <auto kOfRows, auto kOfPlanes, class Map>
+void launch_map(const Call& call, const View& view, const Tuning& tuning, const Map& map,
+                bool follows) {
+  if (view.by_rows) {
+    const PassLimits pass = pass_limits<kOfRows>(call, tuning, false);
+    const RowPlan plan = row_plan(call.problem, view.pack, pass);
+    launch<kOfRows>(one_wave(call, plan, pass, follows), map, plan);
+  } else {
+    const PassLimits pass = pass_limits<kOfPlanes>(call, tuning, false);
+    const PlanePlan plan = plane_plan(call.problem, view.pack, pass);
+    launch<kOfPlanes>(one_wave(call, plan, pass, follows), map, plan);
+  }
 }
 
 }  // namespace syncnorm::cuda

@@ -11,12 +11,15 @@
 namespace syncnorm::cuda {
 
 void moments(const Call&, const void* x, const std::uint8_t* mask, const MomentsOutput&);
-// y, and per channel as finish_forward.
-void normalize(const Call&, const syncnorm_forward_args&, const ForwardChannels&);
+// y, and per channel as finish_forward. follows_moments: they are the launch before, of the same
+// call.
+void normalize(const Call&, const syncnorm_forward_args&, const ForwardChannels&,
+               bool follows_moments);
 void grad_moments(const Call&, const syncnorm_backward_args&, const BackwardChannels&, double hash,
                   double* wire);
-// dx, dresidual, and per channel as finish_backward.
-void grad_input(const Call&, const syncnorm_backward_args&, const BackwardChannels&);
+// dx, dresidual, and per channel as finish_backward. follows_grad_moments: as above.
+void grad_input(const Call&, const syncnorm_backward_args&, const BackwardChannels&,
+                bool follows_grad_moments);
 
 // One small launch each, over the channels.
 void empty_moments(const Call&, const std::uint8_t* mask, const MomentsOutput&);
@@ -25,12 +28,5 @@ void center(const Call&, const Exchange&, const double* local_var, double* cente
 void add_wires(const GatheredWires&, double* total, const syncnorm_launch&);
 void finish_forward(const Call&, const ForwardChannels&);    // saved, running statistics, status
 void finish_backward(const Call&, const BackwardChannels&);  // dweight, dbias, status
-
-// A group of one, every tensor read once; `output` and `wire` are room for the sums, and what
-// `channels` reads. false: this call does not fit on the chip, and nothing was done.
-bool forward_once(const Call&, const syncnorm_forward_args&, const MomentsOutput& output,
-                  const ForwardChannels&);
-bool backward_once(const Call&, const syncnorm_backward_args&, const BackwardChannels&, double hash,
-                   double* wire);
 
 }  // namespace syncnorm::cuda

@@ -5,8 +5,10 @@
 
 #include <cstdint>
 
+#include "backend/cuda/device/agreement.cuh"
 #include "backend/cuda/device/channel_arguments.hpp"
 #include "backend/cuda/device/elementwise.cuh"
+#include "backend/cuda/device/in_flight.cuh"
 #include "backend/cuda/device/pack.cuh"
 #include "backend/cuda/device/parameters.cuh"
 #include "math/channel.hpp"
@@ -19,46 +21,60 @@ enum class Derivative {
   kOne,         // there is no activation
   kFromInput,   // of relu and leaky_relu: the sign before them, computed again from x
   kFromOutput,  // read from y
-  kAny          // the rest, told apart when it runs: elu computed again from x; in place
+  kAny          // any of these and the rest, told apart when it runs: elu computed again from x; in
+                // place; with a mask
 };
 
-__device__ inline bool ranks_agree(const BackwardChannels& channels) {
-  return channels.total == nullptr ||
-         hashes_agree(channels.wire[BackwardWire::kHash], channels.total, BackwardWire::kHash,
-                      channels.group_size);
+__device__ inline Agreement agreement_of(const BackwardChannels& channels) {
+  Agreement agreement(channels.group_size);
+  if (channels.total != nullptr)
+    agreement.expect(channels.wire, channels.total, BackwardWire::kHash);
+  return agreement;
 }
 
-__device__ inline double weight_of(const BackwardChannels& channels, std::int64_t i) {
-  return applied_weight(load_or(channels.weight, i, 1.0), channels.in_place);
-}
+// What the forward pass has left of one channel, on its way.
+class SavedInFlight {
+ public:
+  __device__ SavedInFlight(const BackwardChannels& channels, std::int64_t i)
+      : in_place_(channels.in_place),
+        mean_(channels.saved + Saved::mean(channels.c, i)),
+        invstd_(channels.saved + Saved::invstd(channels.c, i)),
+        weight_(channels.weight, i),
+        bias_(channels.bias, i) {}
 
-// What makes xhat of the values that are read.
-__device__ inline Standardization standardization_of(const BackwardChannels& channels,
-                                                     std::int64_t i) {
-  if (channels.in_place)
-    return standardization_in_place(weight_of(channels, i), load_or(channels.bias, i, 0.0));
-  return {channels.saved[Saved::mean(channels.c, i)], channels.saved[Saved::invstd(channels.c, i)]};
-}
+  __device__ double weight() const { return applied_weight(weight_.value_or(1.0), in_place_); }
+  __device__ double bias() const { return bias_.value_or(0.0); }
+  __device__ double invstd() const { return invstd_.get(); }
+  // What makes xhat of the values that are read.
+  __device__ Standardization standardization() const {
+    if (in_place_) return standardization_in_place(weight(), bias());
+    return {mean_.get(), invstd()};
+  }
+  template <class A>
+  __device__ ForwardConstants<A> constants() const {
+    return forward_constants<A>(standardization().origin, invstd(), weight(), bias());
+  }
 
-template <class A>
-__device__ ForwardConstants<A> saved_constants(const BackwardChannels& channels, std::int64_t i) {
-  return forward_constants<A>(standardization_of(channels, i).origin,
-                              channels.saved[Saved::invstd(channels.c, i)], weight_of(channels, i),
-                              load_or(channels.bias, i, 0.0));
-}
+ private:
+  bool in_place_;
+  InFlight<double> mean_, invstd_;
+  Parameter weight_, bias_;
+};
 
 template <class A>
 __device__ BackwardConstants<A> backward_constants(const BackwardChannels& channels,
                                                    std::int64_t i) {
-  const ForwardConstants<A> forward = saved_constants<A>(channels, i);
-  if (channels.total == nullptr) return {forward, A(0), A(0)};
-  const double* saved = channels.saved;
-  const auto [origin, unit] = standardization_of(channels, i);
+  const SavedInFlight of_forward(channels, i);
+  if (channels.total == nullptr) return {of_forward.constants<A>(), A(0), A(0)};
+  const InFlight<double> gate(channels.saved + Saved::gate(channels.c, i)),
+      rank_factor(channels.saved + Saved::kRankFactor),
+      sum_bias(channels.total + BackwardWire::bias(channels.c, i)),
+      sum_weight(channels.total + BackwardWire::weight(channels.c, i));
+  const ForwardConstants<A> forward = of_forward.constants<A>();
+  const auto [origin, unit] = of_forward.standardization();
   const GradientCoefficients k =
-      gradient_coefficients(weight_of(channels, i), saved[Saved::invstd(channels.c, i)], unit,
-                            saved[Saved::gate(channels.c, i)], saved[Saved::kRankFactor],
-                            channels.total[BackwardWire::bias(channels.c, i)],
-                            channels.total[BackwardWire::weight(channels.c, i)]);
+      gradient_coefficients(of_forward.weight(), of_forward.invstd(), unit, gate.get(),
+                            rank_factor.get(), sum_bias.get(), sum_weight.get());
   const auto lo = static_cast<double>(mean_lo<A>(origin));
   return {forward, static_cast<A>(k.offset - k.slope * lo), static_cast<A>(k.slope)};
 }
@@ -91,32 +107,30 @@ template <class T, int V, Derivative kDerivative>
 struct GradSource {
   const T* x;
   const T* dy;
-  const T* y;
+  const T* y;  // or nullptr
 
   struct Inputs {
     Pack<T, V> x;
     Pack<T, V> dy;
     Pack<T, V> y;
   };
-  // Where y is not read.
-  using Kept = KeptPacks<T, V, 2>;
-  __device__ __forceinline__ Kept keep(const Inputs& inputs) const {
-    return {{inputs.x, inputs.dy}};
-  }
-  __device__ __forceinline__ void restore(Inputs& inputs, const Kept& kept, const Piece&) const {
-    inputs.x = kept.packs[0];
-    inputs.dy = kept.packs[1];
-  }
-  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece) const {
+  template <class Positions>
+  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece, const Positions&) const {
     inputs.x.load(x + piece.offset);
     inputs.dy.load(dy + piece.offset);
-    if constexpr (kDerivative == Derivative::kFromOutput) inputs.y.load(y + piece.offset);
+    if (reads_output()) inputs.y.load(y + piece.offset);
   }
-  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece) const {
+  template <class Positions>
+  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece,
+                                            const Positions&) const {
     inputs.x.load_part(x + piece.offset, piece);
     inputs.dy.load_part(dy + piece.offset, piece);
-    if constexpr (kDerivative == Derivative::kFromOutput)
-      inputs.y.load_part(y + piece.offset, piece);
+    if (reads_output()) inputs.y.load_part(y + piece.offset, piece);
+  }
+
+  __device__ __forceinline__ bool reads_output() const {
+    if constexpr (kDerivative == Derivative::kAny) return y != nullptr;
+    return kDerivative == Derivative::kFromOutput;
   }
 };
 
@@ -128,21 +142,23 @@ struct Gradients {
   A deviation[V];
 
   template <class Constants>
-  __device__ __forceinline__ Gradients(const typename GradSource<T, V, kDerivative>::Inputs& inputs,
+  __device__ __forceinline__ Gradients(const GradSource<T, V, kDerivative>& source,
+                                       const typename GradSource<T, V, kDerivative>::Inputs& inputs,
                                        const Activation<A>& activation,
                                        const Constants& constants) {
     A x[V], y[V];
     inputs.x.unpack(x);
     inputs.dy.unpack(dy);
-    if constexpr (kDerivative == Derivative::kFromOutput) inputs.y.unpack(y);
+    if (source.reads_output()) inputs.y.unpack(y);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       const ForwardConstants<A>& c = constants(e);
-      if constexpr (kDerivative == Derivative::kFromOutput)
+      if (source.reads_output())
         dy[e] = activation.gate_of_output(y[e], dy[e]);
-      if constexpr (kDerivative == Derivative::kFromInput)
+      else if constexpr (kDerivative == Derivative::kFromInput)
         dy[e] = activation.gate(normalized(c, x[e]), dy[e]);
-      if constexpr (kDerivative == Derivative::kAny) differentiate(activation, c, x[e], dy[e]);
+      else if constexpr (kDerivative == Derivative::kAny)
+        differentiate(activation, c, x[e], dy[e]);
       deviation[e] = x[e] - c.hi;
     }
   }
@@ -152,11 +168,14 @@ struct Gradients {
   __device__ __forceinline__ static void differentiate(const Activation<A>& activation,
                                                        const ForwardConstants<A>& c, A& value,
                                                        A& dy) {
+    if (activation.kind == SYNCNORM_IDENTITY) return;
     if (activation.in_place) {
       dy = activation.gate_of_output(value, dy);
       value = activation.inverse(value, static_cast<A>(elu_saturation(kDigits<T>)));
-    } else {
+    } else if (activation.kind == SYNCNORM_ELU) {
       dy = elu_gate(normalized(c, value), dy);
+    } else {
+      dy = activation.gate(normalized(c, value), dy);
     }
   }
 };
@@ -175,15 +194,17 @@ struct GradTerms : GradSource<T_, V, kDerivative> {
   double* wire;
   double hash;
 
-  __device__ Constant prepare(std::int64_t channel) const {
-    return saved_constants<A>(channels, channel);
+  __device__ __forceinline__ void prepare(std::int64_t first, int count,
+                                          Constant* constants) const {
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x))
+      constants[i] = SavedInFlight(channels, first + i).constants<A>();
   }
 
   template <class Whole, class Lane>
   __device__ __forceinline__ void add(const Inputs& inputs, const Piece& piece, Whole,
                                       const Lane& lane, A (&sums)[kTerms][V]) const {
     const Gradients<T, V, kDerivative> g(
-        inputs, activation, [&](int e) -> const Constant& { return lane.constant(e); });
+        *this, inputs, activation, [&](int e) -> const Constant& { return lane.constant(e); });
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       if (!(Whole::value || (e >= piece.begin && e < piece.end))) continue;
@@ -195,7 +216,7 @@ struct GradTerms : GradSource<T_, V, kDerivative> {
   __device__ void finish(std::int64_t channel, const double (&sums)[kTerms],
                          const Constant&) const {
     wire[BackwardWire::bias(channels.c, channel)] = sums[0];
-    const auto [origin, unit] = standardization_of(channels, channel);
+    const auto [origin, unit] = SavedInFlight(channels, channel).standardization();
     const auto lo = static_cast<double>(mean_lo<A>(origin));
     wire[BackwardWire::weight(channels.c, channel)] = (sums[1] - lo * sums[0]) * unit;
     if (channel == 0)
@@ -207,25 +228,44 @@ template <class T_, int V, Derivative kDerivative>
 struct GradInputMap : GradSource<T_, V, kDerivative> {
   using T = T_;
   using A = Arithmetic<T>;
-  using Inputs = typename GradSource<T, V, kDerivative>::Inputs;
+  using Source = GradSource<T, V, kDerivative>;
   using Constant = BackwardConstants<A>;
 
-  const std::uint8_t* mask;
+  const std::uint8_t* mask;  // or nullptr; read where the derivative is kAny
   T* dx;
   T* dresidual;
   Activation<A> activation;
   BackwardChannels channels;
 
+  struct Nothing {};
+  struct Inputs : Source::Inputs {
+    [[no_unique_address]] std::conditional_t<kDerivative == Derivative::kAny, MaskBytes<V>, Nothing>
+        counts;
+  };
+  template <class Positions>
+  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece,
+                                       const Positions& positions) const {
+    Source::load(inputs, piece, positions);
+    if (masked()) load_counts(inputs, piece, positions);
+  }
+  template <class Positions>
+  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece,
+                                            const Positions& positions) const {
+    Source::load_part(inputs, piece, positions);
+    if (masked()) load_counts(inputs, piece, positions);
+  }
+
   __device__ Constant prepare(std::int64_t channel) const {
     return backward_constants<A>(channels, channel);
   }
+  __device__ void finish(bool agree) const { finish_channels(channels, agree); }
 
   // NaN where the ranks do not agree.
   template <class Lane>
   __device__ __forceinline__ void apply(const Inputs& inputs, const Piece& piece, const Lane& lane,
                                         bool agree) const {
     const Gradients<T, V, kDerivative> g(
-        inputs, activation,
+        *this, inputs, activation,
         [&](int e) -> const ForwardConstants<A>& { return lane.constant(e).forward; });
     A values[V];
     if (dresidual != nullptr) {
@@ -237,9 +277,7 @@ struct GradInputMap : GradSource<T_, V, kDerivative> {
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       const Constant& k = lane.constant(e);
-      const bool counts = channels.total != nullptr &&
-                          (mask == nullptr || (e >= piece.begin && e < piece.end &&
-                                               mask[piece.position + lane.position(e)] != 0));
+      const bool counts = channels.total != nullptr && counts_at(inputs, piece, e);
       const A value =
           counts ? std::fma(k.forward.scale, g.dy[e], std::fma(k.slope, g.deviation[e], k.offset))
                  : k.forward.scale * g.dy[e];
@@ -247,11 +285,21 @@ struct GradInputMap : GradSource<T_, V, kDerivative> {
     }
     store<T, V>(dx + piece.offset, piece, values);
   }
-};
 
-template <class T, int V, Derivative kDerivative>
-__device__ void finish_channels(const GradInputMap<T, V, kDerivative>& map, bool agree) {
-  finish_channels(map.channels, agree);
-}
+ private:
+  __device__ __forceinline__ bool masked() const {
+    return kDerivative == Derivative::kAny && mask != nullptr;
+  }
+  template <class Positions>
+  __device__ __forceinline__ void load_counts(Inputs& inputs, const Piece& piece,
+                                              const Positions& positions) const {
+    if constexpr (kDerivative == Derivative::kAny) inputs.counts.load(mask, piece, positions);
+  }
+  __device__ __forceinline__ bool counts_at(const Inputs& inputs, const Piece& piece, int e) const {
+    if constexpr (kDerivative == Derivative::kAny)
+      return mask == nullptr || (e >= piece.begin && e < piece.end && inputs.counts[e]);
+    return true;
+  }
+};
 
 }  // namespace syncnorm::cuda

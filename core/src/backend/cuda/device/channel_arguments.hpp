@@ -8,12 +8,12 @@
 
 namespace syncnorm::cuda {
 
-// Where the values of a channel stand: position p = 0 ... positions - 1 of channel i is value
-// (p/s*c + i)*s + p%s.
+// Where the values of a channel stand: value j of sample k of channel i is value (k*c + i)*s + j,
+// and position k*s + j of a mask. Every position of channels last counts as a sample.
 struct ChannelIndex {
-  std::int64_t positions;  // N*S
-  std::int64_t c;
-  std::int64_t s;  // 1 in channels last
+  std::int64_t n, c, s;
+
+  constexpr std::int64_t positions() const { return n * s; }
 };
 
 // What becomes of a rank's moments.

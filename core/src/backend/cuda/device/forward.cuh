@@ -16,6 +16,13 @@
 
 namespace syncnorm::cuda {
 
+__device__ inline void write_header(const MomentsOutput& output, double count) {
+  write_forward_header(rank_weight(output.weighting, count, output.samples), count, output.hash,
+                       output.wire);
+  if (output.center_wire != nullptr)
+    write_hash(center_hash(output.hash), CenterWire::kHash, output.center_wire);
+}
+
 __device__ inline void write_channel(const MomentsOutput& output, std::int64_t c, std::int64_t i,
                                      const Moments& m) {
   const double weight = rank_weight(output.weighting, m.count, output.samples);
@@ -23,13 +30,12 @@ __device__ inline void write_channel(const MomentsOutput& output, std::int64_t c
   if (output.local_var != nullptr) output.local_var[i] = variance(m);
   if (output.center_wire != nullptr)
     output.center_wire[CenterWire::kHeader + i] = weight * variance(m);
-  if (i == 0) write_forward_header(weight, m.count, output.hash, output.wire);
+  if (i == 0) write_header(output, m.count);
 }
 
 // Sums of x - shift, of its square and, with a mask, of the values that count.
-template <class T_, int V, bool kMasked>
+template <class T, int V, bool kMasked>
 struct MomentTerms {
-  using T = T_;
   // A mask may exclude every value that the shift is taken from: then float64 does without.
   using A = std::conditional_t<kMasked, double, Arithmetic<T>>;
   using Constant = Arithmetic<T>;  // the shift
@@ -40,20 +46,27 @@ struct MomentTerms {
   ChannelIndex index;
   MomentsOutput output;
 
+  struct Nothing {};
   struct Inputs {
     Pack<T, V> x;
+    [[no_unique_address]] std::conditional_t<kMasked, MaskBytes<V>, Nothing> counts;
   };
-  using Kept = KeptPacks<T, V, 1>;
-  __device__ __forceinline__ Kept keep(const Inputs& inputs) const { return {{inputs.x}}; }
-  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece) const {
+  template <class Positions>
+  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece,
+                                       const Positions& positions) const {
     inputs.x.load(x + piece.offset);
+    if constexpr (kMasked) inputs.counts.load(mask, piece, positions);
   }
-  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece) const {
+  template <class Positions>
+  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece,
+                                            const Positions& positions) const {
     inputs.x.load_part(x + piece.offset, piece);
+    if constexpr (kMasked) inputs.counts.load(mask, piece, positions);
   }
 
-  __device__ Constant prepare(std::int64_t channel) const {
-    return channel_shift(x, mask, index, channel);
+  __device__ __forceinline__ void prepare(std::int64_t first, int count,
+                                          Constant* constants) const {
+    channel_shifts<kMasked ? kWarp : 8>(x, mask, index, first, count, constants);
   }
 
   template <class Whole, class Lane>
@@ -64,7 +77,7 @@ struct MomentTerms {
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       bool counts = Whole::value || (e >= piece.begin && e < piece.end);
-      if constexpr (kMasked) counts = counts && mask[piece.position + lane.position(e)] != 0;
+      if constexpr (kMasked) counts = counts && inputs.counts[e];
       const A d = counts ? static_cast<A>(values[e]) - static_cast<A>(lane.constant(e)) : A(0);
       sums[0][e] += d;
       sums[1][e] = std::fma(d, d, sums[1][e]);
@@ -73,7 +86,7 @@ struct MomentTerms {
   }
 
   __device__ void finish(std::int64_t channel, const double (&sums)[kTerms], Constant shift) const {
-    const double count = kMasked ? sums[kTerms - 1] : static_cast<double>(index.positions);
+    const double count = kMasked ? sums[kTerms - 1] : static_cast<double>(index.positions());
     write_channel(output, index.c, channel,
                   moments_from_shifted(count, static_cast<double>(shift), sums[0], sums[1]));
   }
@@ -102,20 +115,14 @@ struct NormalizeMap {
     Pack<T, V> x;
     Pack<T, V> residual;
   };
-  __device__ __forceinline__ void restore(Inputs& inputs, const KeptPacks<T, V, 1>& kept,
-                                          const Piece& piece) const {
-    inputs.x = kept.packs[0];
-    if (!has_residual()) return;
-    if (is_whole<V>(piece))
-      inputs.residual.load(residual + piece.offset);
-    else
-      inputs.residual.load_part(residual + piece.offset, piece);
-  }
-  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece) const {
+  template <class Positions>
+  __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece, const Positions&) const {
     inputs.x.load(x + piece.offset);
     if (has_residual()) inputs.residual.load(residual + piece.offset);
   }
-  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece) const {
+  template <class Positions>
+  __device__ __forceinline__ void load_part(Inputs& inputs, const Piece& piece,
+                                            const Positions&) const {
     inputs.x.load_part(x + piece.offset, piece);
     if (has_residual()) inputs.residual.load_part(residual + piece.offset, piece);
   }
@@ -123,6 +130,7 @@ struct NormalizeMap {
   __device__ Constant prepare(std::int64_t channel) const {
     return forward_constants<A>(channels, channel);
   }
+  __device__ void finish(bool agree) const { finish_channels<A>(channels, agree); }
 
   // NaN where the ranks do not agree.
   template <class Lane>
@@ -150,10 +158,5 @@ struct NormalizeMap {
     return activation(z);
   }
 };
-
-template <class T, int V, Form kForm>
-__device__ void finish_channels(const NormalizeMap<T, V, kForm>& map, bool agree) {
-  finish_channels<Arithmetic<T>>(map.channels, agree);
-}
 
 }  // namespace syncnorm::cuda

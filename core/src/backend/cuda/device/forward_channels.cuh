@@ -5,8 +5,10 @@
 
 #include <cstdint>
 
+#include "backend/cuda/device/agreement.cuh"
 #include "backend/cuda/device/channel_arguments.hpp"
 #include "backend/cuda/device/elementwise.cuh"
+#include "backend/cuda/device/in_flight.cuh"
 #include "backend/cuda/device/parameters.cuh"
 #include "math/channel.hpp"
 #include "math/normalization.hpp"
@@ -18,15 +20,43 @@ __device__ inline bool is_frozen(const ForwardChannels& channels) {
 }
 
 // Whether all ranks are in the same call.
-__device__ inline bool ranks_agree(const ForwardChannels& channels) {
-  return is_frozen(channels) ||
-         hashes_agree(channels.wire, channels.total, channels.center_total, channels.group_size);
+__device__ inline Agreement agreement_of(const ForwardChannels& channels) {
+  Agreement agreement(channels.group_size);
+  if (is_frozen(channels)) return agreement;
+  agreement.expect(channels.wire, channels.total, ForwardWire::kHash);
+  if (channels.center_total != nullptr) agreement.expect_center(channels.center_total);
+  return agreement;
 }
 
-__device__ inline Statistics statistics(const ForwardChannels& channels, std::int64_t i) {
-  if (is_frozen(channels)) return {load(channels.running_mean, i), load(channels.running_var, i)};
-  return statistics_from(channels.total, channels.center_total, channels.c, i);
-}
+// The statistics of one channel, on their way.
+class StatisticsInFlight {
+ public:
+  __device__ StatisticsInFlight(const ForwardChannels& channels, std::int64_t i)
+      : frozen_(is_frozen(channels)),
+        centered_(channels.center_total != nullptr),
+        running_mean_(frozen_ ? channels.running_mean : syncnorm_vector{}, i),
+        running_var_(frozen_ ? channels.running_var : syncnorm_vector{}, i) {
+    if (frozen_) return;
+    const double* const total = channels.total;
+    weight_.load(total + ForwardWire::kWeight);
+    mean_.load(total + ForwardWire::mean(channels.c, i));
+    if (centered_)
+      second_.load(channels.center_total + CenterWire::kHeader + i);
+    else
+      second_.load(total + ForwardWire::square(channels.c, i));
+  }
+
+  __device__ Statistics get() const {
+    if (frozen_) return {running_mean_.value(), running_var_.value()};
+    return centered_ ? centered_statistics(weight_.get(), mean_.get(), second_.get())
+                     : group_statistics(weight_.get(), mean_.get(), second_.get());
+  }
+
+ private:
+  bool frozen_, centered_;
+  Parameter running_mean_, running_var_;
+  InFlight<double> weight_, mean_, second_;
+};
 
 struct NormalizedChannel {
   double mean;
@@ -34,8 +64,8 @@ struct NormalizedChannel {
 };
 
 template <class A>
-__device__ NormalizedChannel normalized_channel(const ForwardChannels& channels, std::int64_t i) {
-  const Statistics of_group = statistics(channels, i);
+__device__ NormalizedChannel normalized_channel(const ForwardChannels& channels,
+                                                const Statistics& of_group) {
   InverseDeviation inverse = inverse_deviation(of_group.var, channels.eps, channels.eps_mode);
   inverse.invstd = static_cast<double>(static_cast<A>(inverse.invstd));
   return {of_group.mean, inverse};
@@ -43,30 +73,31 @@ __device__ NormalizedChannel normalized_channel(const ForwardChannels& channels,
 
 template <class A>
 __device__ ForwardConstants<A> forward_constants(const ForwardChannels& channels, std::int64_t i) {
-  const NormalizedChannel channel = normalized_channel<A>(channels, i);
-  const double weight = applied_weight(load_or(channels.weight, i, 1.0), channels.in_place);
-  return forward_constants<A>(channel.mean, channel.inverse.invstd, weight,
-                              load_or(channels.bias, i, 0.0));
+  const StatisticsInFlight statistics(channels, i);
+  const Parameter weight(channels.weight, i), bias(channels.bias, i);
+  const NormalizedChannel channel = normalized_channel<A>(channels, statistics.get());
+  return forward_constants<A>(channel.mean, channel.inverse.invstd,
+                              applied_weight(weight.value_or(1.0), channels.in_place),
+                              bias.value_or(0.0));
 }
 
 template <class A>
-__device__ void write_saved(const ForwardChannels& channels, bool agree, std::int64_t i) {
-  const NormalizedChannel channel = normalized_channel<A>(channels, i);
+__device__ void write_saved(const ForwardChannels& channels, const Statistics& of_group, bool agree,
+                            std::int64_t i) {
+  const NormalizedChannel channel = normalized_channel<A>(channels, of_group);
   channels.saved[Saved::mean(channels.c, i)] = agree ? channel.mean : NAN;
   channels.saved[Saved::invstd(channels.c, i)] = agree ? channel.inverse.invstd : NAN;
   channels.saved[Saved::gate(channels.c, i)] = agree ? channel.inverse.gate : NAN;
 }
 
-__device__ inline void update_running(const ForwardChannels& channels, std::int64_t i,
-                                      double momentum) {
+__device__ inline void update_running(const ForwardChannels& channels, const Statistics& of_group,
+                                      std::int64_t i, double momentum) {
+  const Parameter mean(channels.running_mean, i), var(channels.running_var, i);
   const double factor =
       variance_factor(channels.variance_factor, channels.wire[ForwardWire::kCount],
                       channels.total[ForwardWire::kCount], channels.group_size);
-  const Statistics batch = statistics(channels, i);
-  store(channels.running_mean, i,
-        running_average(load(channels.running_mean, i), batch.mean, momentum));
-  store(channels.running_var, i,
-        running_average(load(channels.running_var, i), batch.var * factor, momentum));
+  store(channels.running_mean, i, running_average(mean.value(), of_group.mean, momentum));
+  store(channels.running_var, i, running_average(var.value(), of_group.var * factor, momentum));
 }
 
 // Writes saved and the running statistics: every thread of the grid some channels. The cumulative
@@ -87,8 +118,9 @@ __device__ void finish_channels(const ForwardChannels& channels, bool agree) {
   const std::int64_t step = static_cast<std::int64_t>(blockDim.x) * (cumulative ? 1 : gridDim.x);
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
        i < channels.c; i += step) {
-    if (channels.saved != nullptr) write_saved<A>(channels, agree, i);
-    if (moves) update_running(channels, i, momentum);
+    const Statistics of_group = StatisticsInFlight(channels, i).get();
+    if (channels.saved != nullptr) write_saved<A>(channels, of_group, agree, i);
+    if (moves) update_running(channels, of_group, i, momentum);
   }
   if (channels.saved != nullptr && first) {
     channels.saved[Saved::kRankFactor] =

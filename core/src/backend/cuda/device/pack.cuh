@@ -9,6 +9,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "backend/cuda/device/in_flight.cuh"
 #include "backend/cuda/device/plans.hpp"
 
 namespace syncnorm::cuda {
@@ -63,37 +64,78 @@ class Pack {
   using Bits = std::conditional_t<kWide, uint4, T>;
 
  public:
-  __device__ __forceinline__ void load(const T* p) { bits_ = *reinterpret_cast<const Bits*>(p); }
+  __device__ __forceinline__ void load(const T* p) { bits_.load(reinterpret_cast<const Bits*>(p)); }
   // Only the values of the piece; the others are zero.
   __device__ __forceinline__ void load_part(const T* p, const Piece& piece) {
     T raw[V];
 #pragma unroll
     for (int e = 0; e < V; ++e)
       raw[e] = e >= piece.begin && e < piece.end ? p[e] : from_arithmetic<T>(0);
-    memcpy(&bits_, raw, sizeof(bits_));
+    Bits bits;
+    memcpy(&bits, raw, sizeof(bits));
+    bits_.set(bits);
   }
   __device__ __forceinline__ void unpack(Arithmetic<T> (&values)[V]) const {
+    const Bits bits = bits_.get();
     T raw[V];
-    memcpy(static_cast<void*>(raw), &bits_, sizeof(bits_));
+    memcpy(static_cast<void*>(raw), &bits, sizeof(bits));
 #pragma unroll
     for (int e = 0; e < V; ++e) values[e] = to_arithmetic(raw[e]);
   }
 
  private:
-  Bits bits_;
-};
-
-// What stays on the chip of one piece.
-template <class T, int V, int kCount_>
-struct KeptPacks {
-  static constexpr int kCount = kCount_;
-  Pack<T, V> packs[kCount];
+  InFlight<Bits> bits_;
 };
 
 template <int V>
 __device__ __forceinline__ bool is_whole(const Piece& piece) {
   return V == 1 || (piece.begin == 0 && piece.end == V);
 }
+
+// How the V values of a pack stand to the positions of a mask.
+enum class PositionOrder {
+  kSame,         // all at one: channels last
+  kConsecutive,  // one after the other: planes
+  kAny
+};
+
+// Which of V values count, by the bytes of a mask: one load where they are one byte, or one word.
+template <int V>
+class MaskBytes {
+  using Word = std::conditional_t<
+      V == 8, std::uint64_t,
+      std::conditional_t<V == 4, std::uint32_t,
+                         std::conditional_t<V == 2, std::uint16_t, std::uint8_t>>>;
+  static_assert(sizeof(Word) == V);
+
+ public:
+  template <class Positions>
+  __device__ __forceinline__ void load(const std::uint8_t* mask, const Piece& piece,
+                                       const Positions& positions) {
+    same_ = positions.order() == PositionOrder::kSame;
+    const std::uint8_t* const first = mask + piece.position;
+    if (same_) {
+      bytes_.set(first[0]);
+    } else if (positions.order() == PositionOrder::kConsecutive && is_whole<V>(piece) &&
+               reinterpret_cast<std::uintptr_t>(first) % V == 0) {
+      bytes_.load(reinterpret_cast<const Word*>(first));
+    } else {
+      Word bytes = 0;
+#pragma unroll
+      for (int e = 0; e < V; ++e)
+        if (e >= piece.begin && e < piece.end)
+          bytes = static_cast<Word>(bytes | static_cast<Word>(first[positions[e]]) << 8 * e);
+      bytes_.set(bytes);
+    }
+  }
+  __device__ __forceinline__ bool operator[](int e) const {
+    return (bytes_.get() >> (same_ ? 0 : 8 * e) & 0xff) != 0;
+  }
+
+ private:
+  InFlight<Word> bytes_;
+  bool same_;
+};
 
 template <class T, int V>
 __device__ __forceinline__ void store(T* p, const Piece& piece, const Arithmetic<T> (&values)[V]) {

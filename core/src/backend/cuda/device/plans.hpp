@@ -15,16 +15,18 @@ constexpr int kPackBytes = 16;  // the widest access to memory
 struct RowView {
   std::int64_t size;  // values in all
   std::int64_t width;
-  std::int64_t rows;
-  std::int64_t span;       // consecutive columns of one channel: S, or 1 in channels last
-  std::int64_t channels;   // C
-  std::int64_t positions;  // positions of a mask in one row
+  std::int64_t channels;  // C
+  int rows;
+  int span;       // consecutive columns of one channel: S, or 1 in channels last
+  int positions;  // positions of a mask in one row
 };
 
-// Block number = split*tiles + tile.
+// A pass is divided into items: a group of channels, a tile, and a share of its rows, a split. Item
+// number = split*tiles + tile. The grid is as large as the device holds at a time, or smaller; a
+// block works on every gridDim-th item.
 struct RowPlan {
   RowView view;
-  std::int64_t rows_per_split;
+  int rows_per_split;
   int tile_width;     // columns: whole packs, and whole channels
   int tile_channels;  // of every tile but the last, which may have fewer
   int tiles;
@@ -36,22 +38,40 @@ struct RowPlan {
 // the first and the last may be partly outside, where planes do not begin at whole packs.
 struct PlaneView {
   std::int64_t n, c, s;
-  std::int64_t slots;  // packs that one plane may touch
+  int slots;  // packs that one plane may touch
 };
 
-// Block number = channel*splits + split.
+// The group of an item is one channel. Item number = channel*splits + split.
 struct PlanePlan {
   PlaneView view;
-  std::int64_t slots_per_split;
+  int slots_per_split;
   int splits;
   int threads;
 };
 
-// Partial sums of channels on their way from the blocks that share a channel to the last of them.
+constexpr std::int64_t items_of(const RowPlan& plan) {
+  return static_cast<std::int64_t>(plan.tiles) * plan.splits;
+}
+constexpr std::int64_t items_of(const PlanePlan& plan) { return plan.view.c * plan.splits; }
+
+// Channels of a tile at most.
+constexpr int kMaxTileChannels = 64;
+
+// Partial sums on their way from the blocks that share channels to the last of them.
 struct Merge {
-  double* partials;   // [splits][terms][C]
-  unsigned* tickets;  // one per set of blocks that share channels; zero, and left zero
-  int splits;
+  double* partials;   // [group][split][terms*channels of the group]
+  unsigned* tickets;  // one per group; zero, and left zero
 };
+
+// Splits that one thread of a merge loads before it adds them.
+constexpr int kMergeLoads = 16;
+// Threads of a merge that share one sum, at most.
+constexpr int kMergeWays = 32;
+
+// Among how many threads the splits of each of `sums` sums are divided.
+constexpr int merge_ways(int sums, int threads) {
+  const int ways = threads / sums;
+  return ways < 1 ? 1 : ways > kMergeWays ? kMergeWays : ways;
+}
 
 }  // namespace syncnorm::cuda

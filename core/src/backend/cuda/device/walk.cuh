@@ -1,4 +1,5 @@
-// How a thread visits its values, piece by piece, with all index arithmetic outside the loop.
+// How a thread visits its values, piece by piece, with all index arithmetic outside the loop, and
+// with its loads under way before they are needed.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,26 +14,38 @@ namespace syncnorm::cuda {
 
 enum class Direction : int { kForward = 1, kBackward = -1 };
 
+// How many of first, first + step, ... are below end.
+__device__ __forceinline__ int steps_between(int first, int end, int step) {
+  return first < end ? (end - first + step - 1) / step : 0;
+}
+
 // One column of packs: rows first, first + step, ... below end.
-template <int V, Direction kDirection>
+template <int V_, Direction kDirection>
 class RowWalker {
  public:
-  __device__ RowWalker(const RowView& view, std::int64_t column, std::int64_t first,
-                       std::int64_t end, std::int64_t step)
-      : size_(view.size), left_(first < end ? (end - first + step - 1) / step : 0) {
-    const std::int64_t row = kDirection == Direction::kForward ? first : first + (left_ - 1) * step;
-    const std::int64_t stride = step * static_cast<int>(kDirection);
+  static constexpr int V = V_;
+
+  __device__ RowWalker(const RowView& view, std::int64_t column, int first, int end, int step)
+      : left_(steps_between(first, end, step)), size_(view.size) {
+    const int row =
+        kDirection == Direction::kForward || left_ == 0 ? first : first + (left_ - 1) * step;
+    const int stride = step * static_cast<int>(kDirection);
     offset_ = row * view.width + column;
     offset_step_ = stride * view.width;
     position_ = row * view.positions;
     position_step_ = stride * view.positions;
+    const std::int64_t last = first + static_cast<std::int64_t>(left_ - 1) * step;
+    whole_ = V == 1 || left_ == 0 || last * view.width + column + V <= size_;
   }
 
-  __device__ std::int64_t left() const { return left_; }
+  __device__ __forceinline__ int left() const { return left_; }
+  // Whether every piece is.
+  __device__ __forceinline__ bool whole() const { return whole_; }
 
+  template <bool kWhole>
   __device__ __forceinline__ Piece next() {
     const std::int64_t rest = size_ - offset_;
-    const int end = rest >= V ? V : rest > 0 ? static_cast<int>(rest) : 0;
+    const int end = kWhole || rest >= V ? V : rest > 0 ? static_cast<int>(rest) : 0;
     const Piece piece{offset_, 0, end, position_};
     offset_ += offset_step_;
     position_ += position_step_;
@@ -41,39 +54,47 @@ class RowWalker {
   }
 
  private:
-  std::int64_t size_, left_, offset_, offset_step_, position_, position_step_;
+  int left_;
+  bool whole_;
+  std::int64_t size_, offset_, offset_step_, position_, position_step_;
 };
 
 // Slots first, first + step, ... below end of one channel, counted through its planes.
-template <int V, Direction kDirection>
+template <int V_, Direction kDirection>
 class PlaneWalker {
  public:
-  __device__ PlaneWalker(const PlaneView& view, std::int64_t channel, std::int64_t first,
-                         std::int64_t end, std::int64_t step)
-      : left_(first < end ? (end - first + step - 1) / step : 0),
+  static constexpr int V = V_;
+
+  __device__ PlaneWalker(const PlaneView& view, std::int64_t channel, int first, int end, int step)
+      : left_(steps_between(first, end, step)),
         slots_(view.slots),
-        s_(view.s),
-        plane_step_(step / view.slots),
         slot_step_(step % view.slots),
-        sample_(view.c * view.s) {
-    const std::int64_t at =
+        s_(view.s),
+        sample_(view.c * view.s),
+        sample_step_(step / view.slots * sample_),
+        position_step_(step / view.slots * s_) {
+    const int at =
         kDirection == Direction::kForward || left_ == 0 ? first : first + (left_ - 1) * step;
-    plane_ = at / slots_;
+    const int plane = at / slots_;
     slot_ = at % slots_;
-    start_ = (plane_ * view.c + channel) * s_;
+    start_ = (plane * view.c + channel) * s_;
+    position_ = plane * s_;
   }
 
-  __device__ std::int64_t left() const { return left_; }
+  __device__ __forceinline__ int left() const { return left_; }
+  __device__ __forceinline__ bool whole() const { return V == 1 || s_ % V == 0; }
 
+  template <bool kWhole>
   __device__ __forceinline__ Piece next() {
-    const std::int64_t lead = start_ & (V - 1);  // of the plane's first pack, outside the plane
-    const std::int64_t from = slot_ * V - lead;
+    // The plane's first pack may begin outside the plane.
+    const std::int64_t lead = kWhole ? 0 : start_ & (V - 1);
+    const std::int64_t from = static_cast<std::int64_t>(slot_) * V - lead;
     const std::int64_t rest = s_ - from;
-    const Piece piece{start_ + from, from < 0 ? static_cast<int>(-from) : 0,
-                      rest >= V  ? V
-                      : rest > 0 ? static_cast<int>(rest)
-                                 : 0,
-                      plane_ * s_ + from};
+    const Piece piece{start_ + from, kWhole || from >= 0 ? 0 : static_cast<int>(-from),
+                      kWhole || rest >= V ? V
+                      : rest > 0          ? static_cast<int>(rest)
+                                          : 0,
+                      position_ + from};
     advance();
     --left_;
     return piece;
@@ -83,77 +104,92 @@ class PlaneWalker {
   __device__ __forceinline__ void advance() {
     constexpr int kSign = static_cast<int>(kDirection);
     slot_ += kSign * slot_step_;
-    std::int64_t planes = kSign * plane_step_;
-    if (kSign > 0 && slot_ >= slots_) slot_ -= slots_, ++planes;
-    if (kSign < 0 && slot_ < 0) slot_ += slots_, --planes;
-    plane_ += planes;
-    start_ += planes * sample_;
+    start_ += kSign * sample_step_;
+    position_ += kSign * position_step_;
+    const bool carries = kSign > 0 ? slot_ >= slots_ : slot_ < 0;
+    if (!carries) return;
+    slot_ -= kSign * slots_;
+    start_ += kSign * sample_;
+    position_ += kSign * s_;
   }
 
-  std::int64_t left_, slots_, s_, plane_step_, slot_step_, sample_;
-  std::int64_t plane_, slot_, start_;
+  int left_, slots_, slot_, slot_step_;
+  std::int64_t s_, sample_, sample_step_, position_step_;
+  std::int64_t start_, position_;  // of the plane
 };
 
-// What a thread knows of its values: a constant of their channel, and their positions in a mask,
-// counted from the piece's.
-template <class Constant, int V>
-struct RowLane {
-  Constant constants[V];
-  int column, span, channels;  // from the tile's first column
-  bool joined;                 // channels last, several positions in a row
-
-  __device__ __forceinline__ const Constant& constant(int e) const { return constants[e]; }
-  __device__ __forceinline__ int position(int e) const {
-    if (span > 1) return (column + e) % span;
-    return joined ? (column + e) / channels : 0;
+// The pieces of a walk, kDepth of them on their way at any time. A ring: where a piece has been
+// used, the load of the one kDepth further on is issued.
+template <int kDepth, class Source, class Walker, class Positions>
+class Pipeline {
+ public:
+  __device__ __forceinline__ Pipeline(const Source& source, const Walker& walker,
+                                      const Positions& positions)
+      : source_(source), positions_(positions), loaded_(walker), used_(walker) {
+#pragma unroll
+    for (int slot = 0; slot < kDepth; ++slot) {
+      if (used_.whole())
+        fetch<true>(slot);
+      else
+        fetch<false>(slot);
+    }
   }
+
+  __device__ __forceinline__ int left() const { return used_.left(); }
+
+  // use(inputs, piece, whole) on the next `count` pieces: a multiple of kDepth, or all that are
+  // left. `whole` is a std::true_type where the pieces are known to be whole.
+  template <class Use>
+  __device__ __forceinline__ void run(int count, Use&& use) {
+    if (used_.whole())
+      run<true>(count, use);
+    else
+      run<false>(count, use);
+  }
+
+ private:
+  template <bool kWhole, class Use>
+  __device__ __forceinline__ void run(int count, Use&& use) {
+    for (; kWhole && count >= kDepth; count -= kDepth) {
+#pragma unroll
+      for (int slot = 0; slot < kDepth; ++slot) step<kWhole>(slot, use);
+    }
+    for (; count > 0; count -= kDepth) {
+#pragma unroll
+      for (int slot = 0; slot < kDepth; ++slot)
+        if (slot < count) step<kWhole>(slot, use);
+    }
+  }
+
+  template <bool kWhole, class Use>
+  __device__ __forceinline__ void step(int slot, Use&& use) {
+    use(inputs_[slot], used_.template next<kWhole>(), std::bool_constant<kWhole>{});
+    fetch<kWhole>(slot);
+  }
+
+  template <bool kWhole>
+  __device__ __forceinline__ void fetch(int slot) {
+    const bool more = loaded_.left() > 0;
+    const Piece piece = loaded_.template next<kWhole>();
+    if (!more) return;
+    if (kWhole || is_whole<V>(piece))
+      source_.load(inputs_[slot], piece, positions_);
+    else
+      source_.load_part(inputs_[slot], piece, positions_);
+  }
+
+  static constexpr int V = Walker::V;
+
+  const Source& source_;
+  const Positions& positions_;
+  Walker loaded_, used_;
+  typename Source::Inputs inputs_[kDepth];
 };
 
-template <class Constant>
-struct PlaneLane {
-  Constant value;
-  __device__ __forceinline__ const Constant& constant(int) const { return value; }
-  __device__ __forceinline__ int position(int e) const { return e; }
-};
-
-// use(inputs, piece, whole) on the next `count` pieces, kUnroll loads at a time. `whole` is a
-// std::true_type where the piece is known to be whole.
-template <int kUnroll, int V, class Source, class Walker, class Use>
-__device__ __forceinline__ void for_each_piece(const Source& source, Walker& walker,
-                                               std::int64_t count, Use&& use) {
-  for (; count >= kUnroll; count -= kUnroll) {
-    Piece pieces[kUnroll];
-    typename Source::Inputs inputs[kUnroll];
-    bool whole = true;
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      pieces[u] = walker.next();
-      whole = whole && is_whole<V>(pieces[u]);
-    }
-    if (whole) {
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) source.load(inputs[u], pieces[u]);
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) use(inputs[u], pieces[u], std::true_type{});
-    } else {
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        source.load_part(inputs[u], pieces[u]);
-        use(inputs[u], pieces[u], std::false_type{});
-      }
-    }
-  }
-  for (; count > 0; --count) {
-    const Piece piece = walker.next();
-    typename Source::Inputs inputs;
-    if (is_whole<V>(piece)) {
-      source.load(inputs, piece);
-      use(inputs, piece, std::true_type{});
-    } else {
-      source.load_part(inputs, piece);
-      use(inputs, piece, std::false_type{});
-    }
-  }
+template <int kDepth, class Source, class Walker, class Positions>
+__device__ __forceinline__ Pipeline<kDepth, Source, Walker, Positions> pipeline(
+    const Source& source, const Walker& walker, const Positions& positions) {
+  return {source, walker, positions};
 }
 
 }  // namespace syncnorm::cuda

@@ -4,8 +4,7 @@
 
 namespace syncnorm::cuda::tuning {
 
-inline constexpr Tuning kGradInput{192, 8, 16384};
-// Pieces of 16 bytes that a thread loads at a time.
-inline constexpr int kGradInputUnroll = 2;
+inline constexpr Tuning kGradInput{256, 2, 2};
+inline constexpr Tuning kGradInputAny{192, 2, 1};
 
 }  // namespace syncnorm::cuda::tuning

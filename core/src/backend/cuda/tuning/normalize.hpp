@@ -4,9 +4,8 @@
 
 namespace syncnorm::cuda::tuning {
 
-inline constexpr Tuning kNormalize{256, 8, 16384};
-// Pieces of 16 bytes that a thread loads at a time.
-inline constexpr int kNormalizeUnroll = 4;
-inline constexpr int kNormalizeEluUnroll = 2;  // with more it spills
+inline constexpr Tuning kNormalize{256, 2, 4};
+inline constexpr Tuning kNormalizeResidual{256, 2, 3};
+inline constexpr Tuning kNormalizeElu{256, 2, 2};
 
 }  // namespace syncnorm::cuda::tuning

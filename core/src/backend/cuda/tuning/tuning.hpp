@@ -1,20 +1,18 @@
-// What a pass may be tuned by. The numbers stand in one file per operation.
+// What a pass is tuned by. The numbers stand in one file per operation.
 #pragma once
-
-#include <cstdint>
 
 namespace syncnorm::cuda {
 
 struct Tuning {
-  int threads;               // per block, a multiple of 32
-  int blocks_per_sm;         // that a pass should have, all in all
-  std::int64_t block_bytes;  // of x that a block should have at least
+  int threads;        // of a block at most, a multiple of 32
+  int blocks_per_sm;  // that the registers leave room for, at least
+  int depth;          // pieces of each tensor that a thread has under way
 };
 
-// Bounds for the workspace, whatever the device: of the blocks that share channels, and of the
-// channels in one block.
-constexpr std::int64_t kMaxSplitBlocks = 2048;
-constexpr std::int64_t kMaxTileChannels = 256;
-constexpr std::int64_t kLeastBlockBytes = 8192;
+// Of packs of V values; more where each is narrow.
+template <int V>
+constexpr int depth_of(const Tuning& tuning) {
+  return V == 1 ? 2 * tuning.depth : tuning.depth;
+}
 
 }  // namespace syncnorm::cuda
