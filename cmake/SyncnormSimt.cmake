@@ -27,6 +27,10 @@ function(syncnorm_add_simt_runtime)
   target_include_directories(syncnorm_simt PUBLIC "${simt}" "${simt}/include")
   target_include_directories(syncnorm_simt SYSTEM PUBLIC "${headers}")
   target_compile_definitions(syncnorm_simt PUBLIC SYNCNORM_SIMT)
+  # Relocations tell which kernels use which __shared__ variables. Within a section the assembler
+  # leaves none.
+  target_compile_options(syncnorm_simt PUBLIC -ffunction-sections)
+  target_link_options(syncnorm_simt PUBLIC LINKER:--emit-relocs)
   target_link_libraries(syncnorm_simt PUBLIC Threads::Threads ${CMAKE_DL_LIBS})
   syncnorm_compile_options(syncnorm_simt)
   set_target_properties(syncnorm_simt PROPERTIES CXX_VISIBILITY_PRESET default) # CUDA's functions

@@ -32,6 +32,7 @@ enum class Fault {
   kGlobalOutOfBounds,
   kSharedNotInitialized,
   kMisaligned,
+  kSharedBeyondLimit,
   kNoDependencySync,
   kWriteBeforeDependencySync,
 };
@@ -206,7 +207,8 @@ int run() {
   cudaLaunchConfig_t config{};
   config.gridDim = kBlocks;
   config.blockDim = kThreads;
-  config.dynamicSmemBytes = kWarps * sizeof(float);
+  // All that a block may have, without regard to static shared memory.
+  config.dynamicSmemBytes = kFault == Fault::kSharedBeyondLimit ? 48 << 10 : kWarps * sizeof(float);
   bool right = true;
   for (int pass = 0; pass < 2; ++pass) {
     config.numAttrs = 0;
@@ -259,6 +261,7 @@ constexpr Named kFaults[] = {
     {"global_out_of_bounds", run<Fault::kGlobalOutOfBounds>},
     {"shared_not_initialized", run<Fault::kSharedNotInitialized>},
     {"misaligned", run<Fault::kMisaligned>},
+    {"shared_beyond_limit", run<Fault::kSharedBeyondLimit>},
     {"no_dependency_sync", run<Fault::kNoDependencySync>},
     {"write_before_dependency_sync", run<Fault::kWriteBeforeDependencySync>},
 };

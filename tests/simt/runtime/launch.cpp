@@ -1,8 +1,10 @@
 // Launches: what a real device would refuse is refused.
 #include <algorithm>
+#include <optional>
 #include <span>
 
 #include "engine/grid.hpp"
+#include "engine/static_shared.hpp"
 #include "runtime/stream.hpp"
 #include "simt/launch.hpp"
 
@@ -11,19 +13,35 @@ namespace {
 
 std::uint64_t product(const dim3& d) { return std::uint64_t{d.x} * d.y * d.z; }
 
-int dynamic_shared_allowed(const Runtime& runtime, const void* kernel) {
-  const auto found = runtime.dynamic_shared.find({this_thread().device, kernel});
-  return found == runtime.dynamic_shared.end() ? static_cast<int>(runtime.limits.shared_per_block)
-                                               : found->second;
+// The shared memory of a kernel's blocks on the current device.
+struct SharedMemory {
+  std::int64_t static_bytes = 0;
+  std::int64_t most_dynamic_bytes = 0;  // negative where a launch needs an attribute first
+};
+
+cudaError_t find_shared_memory(Runtime& runtime, const void* kernel, SharedMemory& shared) {
+  const std::optional<std::size_t> static_bytes = static_shared_bytes(kernel);
+  if (!static_bytes) {
+    runtime.fault =
+        "the static shared memory of a kernel is unknown: link its module with --emit-relocs";
+    return cudaErrorLaunchFailure;
+  }
+  shared.static_bytes = static_cast<std::int64_t>(*static_bytes);
+  const auto allowed = runtime.dynamic_shared.find({this_thread().device, kernel});
+  shared.most_dynamic_bytes =
+      allowed == runtime.dynamic_shared.end()
+          ? static_cast<std::int64_t>(runtime.limits.shared_per_block) - shared.static_bytes
+          : allowed->second;
+  return cudaSuccess;
 }
 
-int blocks_per_sm(const Limits& limits, std::uint64_t threads, std::size_t dynamic_bytes) {
+int blocks_per_sm(const Limits& limits, std::uint64_t threads, std::uint64_t shared_bytes) {
   constexpr std::size_t kReserved = 1 << 10;  // by the system, of every block's shared memory
   constexpr std::uint64_t kWarpThreads = 32;
   if (threads == 0 || threads > static_cast<std::uint64_t>(limits.threads_per_block)) return 0;
   const std::uint64_t rounded = (threads + kWarpThreads - 1) / kWarpThreads * kWarpThreads;
   const auto by_threads = static_cast<std::uint64_t>(limits.threads_per_sm) / rounded;
-  const std::uint64_t by_shared = limits.shared_per_sm / (dynamic_bytes + kReserved);
+  const std::uint64_t by_shared = limits.shared_per_sm / (shared_bytes + kReserved);
   const auto most = static_cast<std::uint64_t>(limits.blocks_per_sm);
   return static_cast<int>(std::min({by_threads, by_shared, most}));
 }
@@ -58,10 +76,9 @@ cudaError_t check_shape(const Limits& limits, const dim3& grid, const dim3& bloc
   return cudaSuccess;
 }
 
-cudaError_t check_cooperative(const Limits& limits, const Grid& grid) {
+cudaError_t check_cooperative(const Limits& limits, const Grid& grid, int blocks_per_sm) {
   if (!limits.cooperative) return cudaErrorNotSupported;
-  const int resident = blocks_per_sm(limits, product(grid.threads), grid.dynamic_bytes);
-  if (product(grid.blocks) > static_cast<std::uint64_t>(resident) * limits.sms)
+  if (product(grid.blocks) > static_cast<std::uint64_t>(blocks_per_sm) * limits.sms)
     return cudaErrorCooperativeLaunchTooLarge;
   return cudaSuccess;
 }
@@ -116,16 +133,19 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel,
               std::move(thread)};
     if (const cudaError_t error = check_shape(runtime.limits, grid.blocks, grid.threads))
       return error;
-    if (std::cmp_greater(grid.dynamic_bytes, dynamic_shared_allowed(runtime, kernel)))
+    SharedMemory shared;
+    if (const cudaError_t error = find_shared_memory(runtime, kernel, shared)) return error;
+    if (std::cmp_greater(grid.dynamic_bytes, shared.most_dynamic_bytes))
       return cudaErrorInvalidValue;
+    const int resident =
+        blocks_per_sm(runtime.limits, product(grid.threads),
+                      static_cast<std::uint64_t>(shared.static_bytes) + grid.dynamic_bytes);
     if (grid.cooperative)
-      if (const cudaError_t error = check_cooperative(runtime.limits, grid)) return error;
+      if (const cudaError_t error = check_cooperative(runtime.limits, grid, resident)) return error;
     ++runtime.counts.kernels;
     Operation operation{whole(runtime, grid, runtime.seed)};
     if (attributes.programmatic && runtime.seed != 0)
-      operation.start_early =
-          start_early(runtime, grid, runtime.seed,
-                      blocks_per_sm(runtime.limits, product(grid.threads), grid.dynamic_bytes));
+      operation.start_early = start_early(runtime, grid, runtime.seed, resident);
     enqueue(runtime, lock, *stream, std::move(operation));
     return runtime.fault.empty() ? cudaSuccess : cudaErrorLaunchFailure;
   });
@@ -140,7 +160,10 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   return simt::call(__func__, [&](Runtime& runtime, Lock&) {
     if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaErrorNotSupported;
-    if (value < 0 || std::cmp_greater(value, runtime.limits.shared_per_block_optin))
+    simt::SharedMemory shared;
+    if (const cudaError_t error = find_shared_memory(runtime, kernel, shared)) return error;
+    if (value < 0 ||
+        std::cmp_greater(shared.static_bytes + value, runtime.limits.shared_per_block_optin))
       return cudaErrorInvalidValue;
     runtime.dynamic_shared[{simt::this_thread().device, kernel}] = value;
     return cudaSuccess;
@@ -149,9 +172,12 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
   return simt::call(__func__, [&](Runtime& runtime, Lock&) {
+    simt::SharedMemory shared;
+    if (const cudaError_t error = find_shared_memory(runtime, kernel, shared)) return error;
     *attributes = {};
+    attributes->sharedSizeBytes = static_cast<std::size_t>(shared.static_bytes);
     attributes->maxThreadsPerBlock = runtime.limits.threads_per_block;
-    attributes->maxDynamicSharedSizeBytes = simt::dynamic_shared_allowed(runtime, kernel);
+    attributes->maxDynamicSharedSizeBytes = static_cast<int>(shared.most_dynamic_bytes);
     attributes->binaryVersion = runtime.limits.major * 10 + runtime.limits.minor;
     attributes->ptxVersion = attributes->binaryVersion;
     return cudaSuccess;
@@ -164,11 +190,13 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, 
                                                                    unsigned) {
   return simt::call(__func__, [&](Runtime& runtime, Lock&) {
     if (threads <= 0) return cudaErrorInvalidValue;
-    const bool allowed =
-        std::cmp_less_equal(dynamic_bytes, simt::dynamic_shared_allowed(runtime, kernel));
-    *blocks = allowed ? simt::blocks_per_sm(runtime.limits, static_cast<std::uint64_t>(threads),
-                                            dynamic_bytes)
-                      : 0;
+    simt::SharedMemory shared;
+    if (const cudaError_t error = find_shared_memory(runtime, kernel, shared)) return error;
+    *blocks = 0;
+    if (std::cmp_less_equal(dynamic_bytes, shared.most_dynamic_bytes))
+      *blocks =
+          simt::blocks_per_sm(runtime.limits, static_cast<std::uint64_t>(threads),
+                              static_cast<std::uint64_t>(shared.static_bytes) + dynamic_bytes);
     return cudaSuccess;
   });
 }
