@@ -24,22 +24,25 @@ struct Shape {
   cudaStream_t stream = nullptr;
   bool cooperative = false;
   bool programmatic = false;  // programmatic dependent launch
+  dim3 cluster = 1;
 };
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(const Shape& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attributes[3] = {};
   attributes[0].id = cudaLaunchAttributeCooperative;
   attributes[0].val.cooperative = shape.cooperative;
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = shape.programmatic;
+  attributes[2].id = cudaLaunchAttributeClusterDimension;
+  attributes[2].val.clusterDim = {shape.cluster.x, shape.cluster.y, shape.cluster.z};
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.dynamic_bytes;
   config.stream = shape.stream;
   config.attrs = attributes;
-  config.numAttrs = 2;
+  config.numAttrs = 3;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 

@@ -36,10 +36,12 @@ std::byte* garbage(std::size_t bytes) {
 
 void Block::FreeDeleter::operator()(std::byte* p) const { std::free(p); }
 
-Block::Block(const Grid& grid, GridState& state, Crews& crews, const uint3& index,
-             std::uint64_t seed)
+Block::Block(const Grid& grid, GridState& state, std::shared_ptr<Cluster> cluster, unsigned rank,
+             Crews& crews, const uint3& index, std::uint64_t seed)
     : grid_(grid),
       state_(state),
+      cluster_(std::move(cluster)),
+      rank_(rank),
       crews_(crews),
       index_(index),
       order_(seed),
@@ -47,6 +49,8 @@ Block::Block(const Grid& grid, GridState& state, Crews& crews, const uint3& inde
       dynamic_shared_(garbage(grid.dynamic_bytes)),
       alive_(static_cast<int>(grid.threads.x * grid.threads.y * grid.threads.z)) {
   fill_shared_variables();
+  variables_ = &shared_variables();
+  cluster_->blocks[rank_] = this;
   const dim3& size = grid.threads;
   for (unsigned i = 0; std::cmp_less(i, alive_); ++i) {
     Thread& thread = threads_.emplace_back();
@@ -62,6 +66,7 @@ Block::Block(const Grid& grid, GridState& state, Crews& crews, const uint3& inde
 }
 
 Block::~Block() {
+  cluster_->blocks[rank_] = nullptr;
   if (alive_ == 0) crews_.give(std::move(crew_));
   for (std::size_t i = 0; kThreadSanitizer && crew_ != nullptr && i < threads_.size(); ++i)
     if (threads_[i].state != Thread::State::kExited)  // the block has failed
@@ -114,8 +119,16 @@ Block::Stop Block::run() {
     if (fault_) throw Fault{name() + ": " + fault_->message};
   }
   if (at_dependency_ > 0) return Stop::kAtDependency;
-  if (alive_ == 0) record_clock(clock(Thread::State::kExited));
-  if (alive_ == at_grid_) return alive_ == 0 ? Stop::kEnded : Stop::kAtGrid;
+  if (alive_ == 0) {
+    record_clock(clock(Thread::State::kExited));
+    if (cluster_->blocks.size() > 1) {  // others may still read it, and must not
+      std::memset(dynamic_shared_.get(), kGarbage, grid_.dynamic_bytes);
+      fill_shared_variables();
+    }
+    return Stop::kEnded;
+  }
+  if (alive_ == at_grid_) return Stop::kAtGrid;
+  if (alive_ == at_cluster_) return Stop::kAtCluster;
   throw Fault{name() + ": deadlock: " + who_waits()};
 }
 
@@ -305,6 +318,70 @@ void Block::leave_grid_barrier(std::uint32_t clock) {
       thread.clock = clock;
       make_ready(thread);
     }
+}
+
+// ------------------------------------------------------------------------------------ clusters
+
+void Block::cluster_barrier(Thread& self, const std::source_location& where) {
+  constexpr const char* kCall = "sync() of the cluster";
+  if (cluster_->blocks.size() == 1) {
+    barrier(self, kCall, false, where);
+    return;
+  }
+  char* const token = &cluster_->barrier[cluster_barriers_ % 2];
+  release(token);
+  {
+    const Overlooked overlooked;
+    self.call = kCall;
+    self.where = where;
+    self.state = Thread::State::kAtCluster;
+    ++at_cluster_;
+  }
+  suspend(self);
+  acquire(token);
+}
+
+void Block::leave_cluster_barrier(std::uint32_t clock) {
+  at_cluster_ = 0;
+  ++cluster_barriers_;
+  for (Thread& thread : threads_)
+    if (thread.state == Thread::State::kAtCluster) {
+      thread.clock = clock;
+      make_ready(thread);
+    }
+}
+
+std::byte* Block::map_shared(Thread& self, std::byte* address, unsigned rank) {
+  {
+    const Overlooked overlooked;
+    if (std::byte* const found = find_shared(address, rank)) return found;
+  }
+  fail(self, why_not_mapped(rank));
+}
+
+std::string Block::why_not_mapped(unsigned rank) const {
+  const Overlooked overlooked;
+  const auto& blocks = cluster_->blocks;
+  const std::string call = "map_shared_rank to block " + std::to_string(rank) + " of a cluster";
+  if (rank >= blocks.size()) return call + " of " + std::to_string(blocks.size());
+  if (blocks[rank]->alive_ == 0) return call + ", which has ended";
+  return call + ": the address is not in shared memory";
+}
+
+std::byte* Block::find_shared(std::byte* address, unsigned rank) const {
+  if (rank >= cluster_->blocks.size()) return nullptr;
+  const Block& other = *cluster_->blocks[rank];
+  if (other.alive_ == 0) return nullptr;
+  const std::less<> before;
+  const auto offset = [&](std::byte* begin, std::size_t size) {
+    return !before(address, begin) && before(address, begin + size) ? address - begin : -1;
+  };
+  if (const auto at = offset(dynamic_shared_.get(), grid_.dynamic_bytes); at >= 0)
+    return other.dynamic_shared_.get() + at;
+  for (std::size_t i = 0; i < variables_->size(); ++i)
+    if (const auto at = offset((*variables_)[i].data(), (*variables_)[i].size()); at >= 0)
+      return (*other.variables_)[i].data() + at;
+  return nullptr;
 }
 
 // ------------------------------------------------------------------ programmatic dependent launch

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <source_location>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct Grid {
   dim3 threads;  // of a block
   std::size_t dynamic_bytes;
   bool cooperative;
+  dim3 cluster;  // in blocks
   std::function<void()> thread;
 };
 
@@ -40,8 +42,22 @@ struct GridState {
 
 class Block;
 
+// What the blocks of a cluster share.
+struct Cluster {
+  std::vector<Block*> blocks;  // by their ranks
+  char barrier[2] = {};        // ThreadSanitizer's tokens
+};
+
 struct Thread {
-  enum class State : std::uint8_t { kReady, kAtBarrier, kInWarp, kAtGrid, kAtDependency, kExited };
+  enum class State : std::uint8_t {
+    kReady,
+    kAtBarrier,
+    kInWarp,
+    kAtGrid,
+    kAtCluster,
+    kAtDependency,
+    kExited
+  };
 
   uint3 index{};
   Block* block = nullptr;
@@ -56,16 +72,20 @@ struct Thread {
 class Block {
  public:
   // `seed` draws the order of the threads.
-  Block(const Grid& grid, GridState& state, Crews& crews, const uint3& index, std::uint64_t seed);
+  Block(const Grid& grid, GridState& state, std::shared_ptr<Cluster> cluster, unsigned rank,
+        Crews& crews, const uint3& index, std::uint64_t seed);
   ~Block();
 
   enum class Stop : std::uint8_t {
     kEnded,
     kAtGrid,        // all threads that are left wait for the grid
+    kAtCluster,     // or for the cluster
     kAtDependency,  // nothing can run before the dependency of the grid is complete
   };
   Stop run();
   void leave_dependency();
+  // `clock`: of the latest thread of the cluster.
+  void leave_cluster_barrier(std::uint32_t clock);
   // The latest clock of the threads in this state.
   std::uint32_t clock(Thread::State state) const;
   // `clock`: of the latest thread of the grid.
@@ -76,6 +96,9 @@ class Block {
   Votes barrier(Thread& self, const char* call, bool predicate, const std::source_location& where);
   Meeting meet(Thread& self, const Arrival& arrival);
   void grid_barrier(Thread& self, const std::source_location& where);
+  void cluster_barrier(Thread& self, const std::source_location& where);
+  std::byte* map_shared(Thread& self, std::byte* address, unsigned rank);
+  unsigned cluster_rank() const { return rank_; }
   void await_dependency(Thread& self, const std::source_location& where);
   void let_others_run(Thread& self);
   void sometimes_let_others_run(Thread& self);
@@ -88,6 +111,8 @@ class Block {
   bool is_shared(const void* address) const;
 
  private:
+  std::byte* find_shared(std::byte* address, unsigned rank) const;
+  std::string why_not_mapped(unsigned rank) const;
   static Thread& begin_thread();
   static void thread_entry();
   void make_ready(Thread& thread);
@@ -108,11 +133,14 @@ class Block {
 
   const Grid& grid_;
   GridState& state_;
+  std::shared_ptr<Cluster> cluster_;
+  unsigned rank_;
   Crews& crews_;
   uint3 index_;
   Order order_;
   std::unique_ptr<Crew> crew_;
   std::unique_ptr<std::byte, FreeDeleter> dynamic_shared_;
+  const std::vector<std::span<std::byte>>* variables_ = nullptr;  // of the thread that owns it
   std::deque<Thread> threads_;
   std::vector<Warp> warps_;
   std::deque<Thread*> ready_;
@@ -120,6 +148,7 @@ class Block {
   std::optional<Fault> fault_;
   int alive_;
   int at_grid_ = 0;
+  int at_cluster_ = 0;
   int at_dependency_ = 0;
 
   // The barrier of the block.
@@ -132,6 +161,7 @@ class Block {
   char start_token_ = 0;
   char barrier_tokens_[2] = {};
   unsigned grid_barriers_ = 0;
+  unsigned cluster_barriers_ = 0;
 
   // What the block's threads have fenced, as known to one who only publishes it.
   char fence_token_ = 0;

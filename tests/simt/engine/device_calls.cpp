@@ -2,6 +2,7 @@
 #include "engine/block.hpp"
 #include "engine/text.hpp"
 #include "simt/atomics.hpp"
+#include "simt/cluster.hpp"
 #include "simt/dependency.hpp"
 #include "simt/latency.hpp"
 #include "simt/memory.hpp"
@@ -27,6 +28,22 @@ void grid_barrier(const std::source_location& where) {
 void await_dependency(const std::source_location& where) {
   Thread& self = Block::current();
   self.block->await_dependency(self, where);
+}
+
+void cluster_barrier(const std::source_location& where) {
+  Thread& self = Block::current();
+  self.block->cluster_barrier(self, where);
+}
+
+unsigned cluster_rank() { return Block::current().block->cluster_rank(); }
+unsigned cluster_size() {
+  const dim3& size = Block::current().block->grid().cluster;
+  return size.x * size.y * size.z;
+}
+
+void* map_shared(void* address, unsigned rank) {
+  Thread& self = Block::current();
+  return self.block->map_shared(self, static_cast<std::byte*>(address), rank);
 }
 
 bool in_cooperative_launch() { return Block::current().block->grid().cooperative; }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/block.hpp"
@@ -27,28 +28,42 @@ class GridRun {
   void finish();
 
  private:
+  struct Start {
+    uint3 index;
+    unsigned rank;  // in its cluster
+  };
   // A block on its own thread of the system: others run before it has ended.
   struct Resident {
     Carrier carrier;
-    std::uint64_t number = 0;
+    std::shared_ptr<Cluster> cluster = nullptr;
     std::unique_ptr<Block> block = nullptr;
+    bool ready = true;
     Block::Stop stop = Block::Stop::kEnded;
   };
+  using Residents = std::deque<Resident>;
 
-  std::unique_ptr<Block> make_block(std::uint64_t number, std::uint64_t seed);
-  std::vector<std::uint64_t> draw_block_order();
+  std::uint64_t cluster_size() const;
+  std::vector<Start> draw_starts();
+  std::vector<std::uint64_t> draw_order(std::uint64_t count);
   std::uint64_t draw_block_seed() { return order_.drawn() ? order_.random() | 1 : 0; }
+  std::unique_ptr<Block> make_block(const Start& start, std::shared_ptr<Cluster> cluster,
+                                    std::uint64_t seed);
+  // The blocks of whole clusters: all are there before the first one runs.
+  void add_residents(Residents& residents, std::span<const Start> starts);
   void run_resident(Resident& resident);
-  void run_in_turn();
-  void run_in_turn_observed();
-  void run_together();
+  // Runs each until it has ended or waits for what is not among `residents`.
+  void run_residents(Residents& residents);
+  bool release_residents(Residents& residents);
+  void run_in_turn(std::span<const Start> starts);
+  void run_in_turn_observed(std::span<const Start> starts);
+  void run_clusters_in_turn(std::span<const Start> starts);
 
   Grid grid_;
   Order order_;
-  std::vector<std::uint64_t> numbers_;  // of the blocks, in the order in which they start
+  std::vector<Start> starts_;  // of the blocks, in their order; those of a cluster together
   Crews crews_;
   std::unique_ptr<GridState> state_;
-  std::deque<Resident> residents_;  // the first of numbers_
+  Residents residents_;  // the first of starts_
 };
 
 }  // namespace simt

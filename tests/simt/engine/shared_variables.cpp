@@ -69,6 +69,8 @@ void fill_shared_variables() {
     std::memset(span.data(), kGarbage, span.size());
 }
 
+const std::vector<std::span<std::byte>>& shared_variables() { return areas.spans; }
+
 // Without a lock, which would order the memory of blocks for ThreadSanitizer.
 bool is_shared_variable(const void* address) {
   return std::ranges::any_of(areas.spans, [&](std::span<std::byte> span) {

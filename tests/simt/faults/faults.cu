@@ -35,6 +35,8 @@ enum class Fault {
   kSharedBeyondLimit,
   kNoDependencySync,
   kWriteBeforeDependencySync,
+  kNoClusterSync,
+  kNoClusterSyncBeforeExit,
 };
 
 constexpr int kThreads = 64;
@@ -164,6 +166,28 @@ __global__ void dependent_kernel(const float* partials, float* x, int n, float* 
   if (threadIdx.x == 0) out[blockIdx.x] = total;
 }
 
+// And in one cluster: every block reads the sums of all from their shared memory.
+template <Fault kFault>
+__global__ void cluster_kernel(const float* x, int n, float* out) {
+  __shared__ float block_total;
+  float* const shared = reinterpret_cast<float*>(simt::dynamic_shared());
+  const auto cluster = cooperative_groups::this_cluster();
+  float value = 0;
+  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
+       i += static_cast<int>(gridDim.x * blockDim.x))
+    value += x[i];
+  const float sum = block_sum<kFault>(value, shared);
+  if (threadIdx.x == 0) block_total = sum;
+  const float* totals[kBlocks];
+  for (unsigned rank = 0; rank < kBlocks; ++rank)
+    totals[rank] = cluster.map_shared_rank(&block_total, rank);
+  if (kFault != Fault::kNoClusterSync) cluster.sync();
+  float total = 0;
+  for (const float* other : totals) total += *other;
+  if (kFault != Fault::kNoClusterSyncBeforeExit) cluster.sync();
+  if (threadIdx.x == 0) out[blockIdx.x] = total;
+}
+
 // ---------------------------------------------------------------------------------------- host
 
 struct Free {
@@ -224,6 +248,14 @@ int run() {
                                          partials.get(), out.get())) &&
             equal(out.get(), kBlocks, expected);
   }
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {kBlocks, 1, 1};
+  config.attrs = &cluster;
+  right =
+      right &&
+      succeeded(cudaLaunchKernelEx(&config, cluster_kernel<kFault>, x.get(), kValues, out.get())) &&
+      equal(out.get(), kBlocks, expected);
   cudaLaunchAttribute programmatic{};
   programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   programmatic.val.programmaticStreamSerializationAllowed = 1;
@@ -264,6 +296,8 @@ constexpr Named kFaults[] = {
     {"shared_beyond_limit", run<Fault::kSharedBeyondLimit>},
     {"no_dependency_sync", run<Fault::kNoDependencySync>},
     {"write_before_dependency_sync", run<Fault::kWriteBeforeDependencySync>},
+    {"no_cluster_sync", run<Fault::kNoClusterSync>},
+    {"no_cluster_sync_before_exit", run<Fault::kNoClusterSyncBeforeExit>},
 };
 
 }  // namespace

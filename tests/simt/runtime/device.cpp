@@ -35,6 +35,7 @@ cudaError_t attribute_of(const Limits& limits, cudaDeviceAttr attribute, int& va
     case cudaDevAttrL2CacheSize: value = static_cast<int>(limits.l2); break;
     case cudaDevAttrComputeCapabilityMajor: value = limits.major; break;
     case cudaDevAttrComputeCapabilityMinor: value = limits.minor; break;
+    case cudaDevAttrClusterLaunch: value = limits.major >= 9; break;
     case cudaDevAttrCooperativeLaunch: value = limits.cooperative; break;
     case cudaDevAttrWarpSize: value = 32; break;
     case cudaDevAttrMaxGridDimX: value = 0x7fff'ffff; break;

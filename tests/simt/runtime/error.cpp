@@ -42,6 +42,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     SIMT_NAME(cudaErrorStreamCaptureIsolation);
     SIMT_NAME(cudaErrorCapturedEvent);
     SIMT_NAME(cudaErrorStreamCaptureWrongThread);
+    SIMT_NAME(cudaErrorInvalidClusterSize);
     SIMT_NAME(cudaErrorUnknown);
 #undef SIMT_NAME
     default: return "unrecognized error code";

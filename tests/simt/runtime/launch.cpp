@@ -48,6 +48,7 @@ int blocks_per_sm(const Limits& limits, std::uint64_t threads, std::uint64_t sha
 
 struct Attributes {
   bool cooperative = false;
+  dim3 cluster = 1;
   bool programmatic = false;  // programmatic dependent launch
 };
 
@@ -57,13 +58,19 @@ cudaError_t read_attributes(const Limits& limits, const cudaLaunchConfig_t& conf
     switch (attribute.id) {
       case cudaLaunchAttributeIgnore: break;
       case cudaLaunchAttributeCooperative: read.cooperative = attribute.val.cooperative != 0; break;
+      case cudaLaunchAttributeClusterDimension:
+        read.cluster = {attribute.val.clusterDim.x, attribute.val.clusterDim.y,
+                        attribute.val.clusterDim.z};
+        break;
       case cudaLaunchAttributeProgrammaticStreamSerialization:
         read.programmatic = attribute.val.programmaticStreamSerializationAllowed != 0;
         break;
       default: return cudaErrorNotSupported;
     }
   }
-  return read.programmatic && limits.major < 9 ? cudaErrorNotSupported : cudaSuccess;
+  const bool new_device = limits.major >= 9;
+  return (read.programmatic || product(read.cluster) != 1) && !new_device ? cudaErrorNotSupported
+                                                                          : cudaSuccess;
 }
 
 cudaError_t check_shape(const Limits& limits, const dim3& grid, const dim3& block) {
@@ -80,6 +87,25 @@ cudaError_t check_cooperative(const Limits& limits, const Grid& grid, int blocks
   if (!limits.cooperative) return cudaErrorNotSupported;
   if (product(grid.blocks) > static_cast<std::uint64_t>(blocks_per_sm) * limits.sms)
     return cudaErrorCooperativeLaunchTooLarge;
+  return cudaSuccess;
+}
+
+// Clusters on the whole device, as if it were one graphics processing cluster.
+int active_clusters(const Limits& limits, const dim3& cluster, int blocks_per_sm) {
+  return static_cast<int>(static_cast<std::uint64_t>(blocks_per_sm) * limits.sms /
+                          product(cluster));
+}
+
+cudaError_t check_cluster(const Runtime& runtime, const void* kernel, const Grid& grid,
+                          int blocks_per_sm) {
+  constexpr std::uint64_t kPortable = 8, kMost = 16;
+  const dim3& size = grid.cluster;
+  const bool large = runtime.large_clusters.contains({this_thread().device, kernel});
+  if (product(size) == 0 || product(size) > (large ? kMost : kPortable) ||
+      grid.blocks.x % size.x != 0 || grid.blocks.y % size.y != 0 || grid.blocks.z % size.z != 0)
+    return cudaErrorInvalidClusterSize;
+  if (product(size) > 1 && active_clusters(runtime.limits, size, blocks_per_sm) == 0)
+    return cudaErrorInvalidClusterSize;
   return cudaSuccess;
 }
 
@@ -129,8 +155,8 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel,
     Attributes attributes;
     if (const cudaError_t error = read_attributes(runtime.limits, *config, attributes))
       return error;
-    Grid grid{config->gridDim, config->blockDim, config->dynamicSmemBytes, attributes.cooperative,
-              std::move(thread)};
+    Grid grid{config->gridDim,        config->blockDim,   config->dynamicSmemBytes,
+              attributes.cooperative, attributes.cluster, std::move(thread)};
     if (const cudaError_t error = check_shape(runtime.limits, grid.blocks, grid.threads))
       return error;
     SharedMemory shared;
@@ -140,6 +166,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel,
     const int resident =
         blocks_per_sm(runtime.limits, product(grid.threads),
                       static_cast<std::uint64_t>(shared.static_bytes) + grid.dynamic_bytes);
+    if (const cudaError_t error = check_cluster(runtime, kernel, grid, resident)) return error;
     if (grid.cooperative)
       if (const cudaError_t error = check_cooperative(runtime.limits, grid, resident)) return error;
     ++runtime.counts.kernels;
@@ -159,13 +186,21 @@ using simt::Runtime;
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   return simt::call(__func__, [&](Runtime& runtime, Lock&) {
     if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
+    const std::pair key{simt::this_thread().device, kernel};
+    if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed) {
+      if (value != 0)
+        runtime.large_clusters.insert(key);
+      else
+        runtime.large_clusters.erase(key);
+      return cudaSuccess;
+    }
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaErrorNotSupported;
     simt::SharedMemory shared;
     if (const cudaError_t error = find_shared_memory(runtime, kernel, shared)) return error;
     if (value < 0 ||
         std::cmp_greater(shared.static_bytes + value, runtime.limits.shared_per_block_optin))
       return cudaErrorInvalidValue;
-    runtime.dynamic_shared[{simt::this_thread().device, kernel}] = value;
+    runtime.dynamic_shared[key] = value;
     return cudaSuccess;
   });
 }
@@ -205,4 +240,26 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const voi
                                                           int threads, std::size_t dynamic_bytes) {
   return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, kernel, threads,
                                                                 dynamic_bytes, 0);
+}
+
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* kernel,
+                                           const cudaLaunchConfig_t* config) {
+  return simt::call(__func__, [&](Runtime& runtime, Lock&) {
+    simt::Attributes attributes;
+    if (const cudaError_t error = read_attributes(runtime.limits, *config, attributes))
+      return error;
+    simt::SharedMemory shared;
+    if (const cudaError_t error = find_shared_memory(runtime, kernel, shared)) return error;
+    *clusters = 0;
+    if (std::cmp_greater(config->dynamicSmemBytes, shared.most_dynamic_bytes)) return cudaSuccess;
+    const int resident = simt::blocks_per_sm(
+        runtime.limits, simt::product(config->blockDim),
+        static_cast<std::uint64_t>(shared.static_bytes) + config->dynamicSmemBytes);
+    const simt::Grid grid{config->gridDim, config->blockDim,   config->dynamicSmemBytes,
+                          false,           attributes.cluster, nullptr};
+    if (const cudaError_t error = simt::check_cluster(runtime, kernel, grid, resident))
+      return resident == 0 ? cudaSuccess : error;
+    *clusters = simt::active_clusters(runtime.limits, attributes.cluster, resident);
+    return cudaSuccess;
+  });
 }

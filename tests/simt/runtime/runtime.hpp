@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,6 +45,7 @@ struct Runtime {
   std::vector<std::shared_ptr<Capture>> captures;             // under way
   std::uintptr_t handles = 0;                                 // given out
   std::map<std::pair<int, const void*>, int> dynamic_shared;  // allowed, by device and kernel
+  std::set<std::pair<int, const void*>> large_clusters;       // allowed, likewise
   struct Allocation {
     std::size_t bytes;
     int device;  // -1 on the host

@@ -32,6 +32,12 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                       [kernel, values = std::move(values)] { std::apply(kernel, values); });
 }
 
+template <class F>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, F* kernel,
+                                           const cudaLaunchConfig_t* config) {
+  return cudaOccupancyMaxActiveClusters(clusters, simt::address_of(kernel), config);
+}
+
 template <class T>
 cudaError_t cudaMalloc(T** memory, std::size_t bytes) {
   return cudaMalloc(reinterpret_cast<void**>(memory), bytes);
