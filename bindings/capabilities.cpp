@@ -18,6 +18,11 @@ nb::object library_path() {
   return nb::str(found.dli_fname);
 }
 
+nb::object text_or_none(const char* text) {
+  if (std::string_view(text).empty()) return nb::none();
+  return nb::str(text);
+}
+
 nb::dict capabilities() {
   syncnorm_capabilities values = SYNCNORM_CAPABILITIES_INIT;
   run([&] { return syncnorm_query_capabilities(&values); });
@@ -27,10 +32,8 @@ nb::dict capabilities() {
   result["cpu_isa"] = values.cpu_isa;
   result["cuda_built"] = values.cuda_built != 0;
   result["cuda_devices"] = values.cuda_devices;
-  if (std::string_view(values.nccl).empty())
-    result["nccl"] = nb::none();
-  else
-    result["nccl"] = values.nccl;
+  result["cuda_problem"] = text_or_none(values.cuda_problem);
+  result["nccl"] = text_or_none(values.nccl);
   return result;
 }
 

@@ -64,7 +64,7 @@ def info() -> str:
         ("library", found["library"] or "unknown"),
         ("python", f"{sys.version.split()[0]}, {sys.executable}"),
         ("CPU", f"instruction set {found['cpu_isa']}"),
-        ("CUDA", _cuda_line(found["cuda_built"], found["cuda_devices"])),
+        ("CUDA", _cuda_line(found["cuda_built"], found["cuda_devices"], found["cuda_problem"])),
         ("NCCL", _nccl_line(found["cuda_built"], found["nccl"])),
         *(("", f"{path}: another copy in this process") for path in found["other_nccl"]),
         *((name, _framework_line(packages)) for name, packages in _FRAMEWORKS.items()),
@@ -72,11 +72,11 @@ def info() -> str:
     return "\n".join(f"{name:<9}{line}" for name, line in lines)
 
 
-def _cuda_line(built: bool, devices: int) -> str:
+def _cuda_line(built: bool, devices: int, problem: str | None) -> str:
     if not built:
         return "not in this build"
     if devices == 0:
-        return "built; no usable device on this machine"
+        return f"built; no usable device: {problem}"
     return f"built; {devices} usable device{'s' if devices > 1 else ''}"
 
 

@@ -22,6 +22,8 @@ def capabilities() -> dict[str, Any]:
             cpu_isa: Instruction set in use: "generic", "avx2", "avx512" or "neon".
             cuda_built: Whether the library contains the CUDA backend.
             cuda_devices: Number of usable CUDA devices.
+            cuda_problem: Why there is no usable CUDA device, such as a missing driver or one that
+                is older than the CUDA runtime of this build. None if there is a device.
             nccl: Version and path of NCCL, such as "2.29.7 (/usr/lib/libnccl.so.2)", or None.
             other_nccl: Paths of other copies of NCCL that this process has loaded. borrow_nccl
                 cannot use their communicators. A copy that is linked statically into another

@@ -46,11 +46,15 @@ TEST_CASE("wrong arguments are refused before NCCL is called") {
   CHECK(nccl_double_calls("CommInitRankConfig") == 0);
 }
 
-TEST_CASE("where there is no device the CUDA runtime's error comes out") {
+TEST_CASE("where there is no device the error says why") {
   const NcclTest test;
-  simt::fail_next(cudaErrorInsufficientDriver, "cudaGetDeviceCount");
+  simt::set_driver_version(12040);
   check_failed(create_one(0, 1, 0, timeouts(kAmple, kAmple)), SYNCNORM_CUDA_ERROR,
-               {"cudaGetDeviceCount", "cudaErrorInsufficientDriver"});
+               {"no usable CUDA device", "driver is too old", "CUDA 12.4"});
+  check_failed(create_group({0, 1}, timeouts(kAmple, kAmple)), SYNCNORM_CUDA_ERROR,
+               {"no usable CUDA device", "driver is too old"});
+  CHECK(nccl_double_calls("CommInitRankConfig") == 0);
+  simt::set_driver_version(CUDART_VERSION);
 }
 
 TEST_CASE("two ranks on one device: NCCL's words, at once") {

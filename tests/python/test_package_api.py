@@ -59,6 +59,7 @@ def test_capabilities():
     assert capabilities["cpu_isa"] in {"generic", "avx2", "avx512", "neon"}
     assert isinstance(capabilities["cuda_built"], bool)
     assert capabilities["cuda_devices"] >= 0
+    assert (capabilities["cuda_problem"] is None) == (capabilities["cuda_devices"] > 0)
     assert capabilities["nccl"] is None or capabilities["nccl"]
     assert Path(capabilities["library"]).is_file()
 
@@ -85,7 +86,11 @@ def test_info_names_everything_without_importing_it():
         ({"cuda_built": True, "nccl": None}, "NCCL     not found"),
         ({"cuda_built": True, "nccl": "2.29.7 /lib/libnccl.so.2"}, "NCCL     2.29.7 /lib"),
         ({"cuda_built": True, "cuda_devices": 2}, "CUDA     built; 2 usable devices"),
-        ({"cuda_built": True, "cuda_devices": 0}, "CUDA     built; no usable device"),
+        (
+            {"cuda_built": True, "cuda_devices": 0, "cuda_problem": "the driver is too old"},
+            "CUDA     built; no usable device: the driver is too old",
+        ),
+        ({"cuda_built": False, "cuda_devices": 0}, "CUDA     not in this build"),
     ],
 )
 def test_info_says_why(monkeypatch, found, line):

@@ -30,6 +30,9 @@ struct Limits {
 SIMT_API void set_limits(const Limits& limits);
 SIMT_API Limits limits();
 SIMT_API void set_device_count(int count);  // 2 if never called
+// What cudaDriverGetVersion gives, 0 without a driver; CUDART_VERSION if never called. With an
+// older one every call returns cudaErrorInsufficientDriver.
+SIMT_API void set_driver_version(int version);
 
 // The order of blocks and of threads. 0: as they are numbered. At first it is the environment
 // variable SIMT_SEED, or 0.
@@ -73,7 +76,7 @@ SIMT_API void fail_next(cudaError_t error, std::string_view function = {});
 // cudaErrorLaunchFailure, until reset.
 SIMT_API std::string fault();
 // Forgets faults, errors to inject and the calling thread's last error; the limits, the number of
-// devices and the seed are again what they were at first.
+// devices, the driver and the seed are again what they were at first.
 SIMT_API void reset();
 
 }  // namespace simt

@@ -77,6 +77,25 @@ TEST_CASE("large dynamic shared memory is allowed for each kernel on each device
         cudaErrorInvalidValue);
 }
 
+TEST_CASE("a driver that is too old, or missing") {
+  int version = -1;
+  for (const int driver : {CUDART_VERSION - 10, 0}) {
+    simt::set_driver_version(driver);
+    int count = -1;
+    CHECK(cudaGetDeviceCount(&count) == cudaErrorInsufficientDriver);
+    CHECK(cudaSetDevice(0) == cudaErrorInsufficientDriver);
+    CHECK(cudaGetLastError() == cudaErrorInsufficientDriver);
+    require(cudaDriverGetVersion(&version));
+    CHECK(version == driver);
+    require(cudaRuntimeGetVersion(&version));
+    CHECK(version == CUDART_VERSION);
+  }
+  simt::reset();
+  require(cudaSetDevice(0));
+  require(cudaDriverGetVersion(&version));
+  CHECK(version == CUDART_VERSION);
+}
+
 TEST_CASE("a device is current for one thread, and its streams and events are its own") {
   StreamOwner stream;
   EventOwner event;

@@ -614,8 +614,10 @@ typedef struct syncnorm_capabilities {
   int32_t cuda_built;     /* 1: kernels for CUDA devices are in this library */
   int32_t cuda_devices;   /* CUDA devices usable now */
   const char* nccl;       /* "version (path)" of the NCCL in use; "" if none was found */
+  const char* cuda_problem; /* why cuda_devices is 0: the driver is missing or too old, there is no
+                               device, ...; "" if there are devices */
 } syncnorm_capabilities;
-#define SYNCNORM_CAPABILITIES_INIT {sizeof(syncnorm_capabilities), "", 0, 0, ""}
+#define SYNCNORM_CAPABILITIES_INIT {sizeof(syncnorm_capabilities), "", 0, 0, "", ""}
 
 SYNCNORM_API syncnorm_status syncnorm_query_capabilities(syncnorm_capabilities* capabilities);
 

@@ -1,3 +1,5 @@
+#include <mutex>
+#include <set>
 #include <string>
 
 #include "api/call.hpp"
@@ -43,13 +45,23 @@ const char* nccl_text() {
   return text.c_str();
 }
 
+// A copy that stays valid for the life of the process. There are few different texts.
+const char* kept(const std::string& text) {
+  static std::mutex mutex;
+  static auto& texts = *new std::set<std::string>;
+  const std::lock_guard lock(mutex);
+  return texts.insert(text).first->c_str();
+}
+
 }  // namespace
 
 extern "C" syncnorm_status syncnorm_query_capabilities(syncnorm_capabilities* capabilities) {
   return guarded([&] {
-    write_struct("capabilities", capabilities,
-                 syncnorm_capabilities{
-                     sizeof(syncnorm_capabilities), syncnorm::cpu::instruction_set(),
-                     syncnorm::cuda_built() ? 1 : 0, syncnorm::cuda_device_count(), nccl_text()});
+    const syncnorm::CudaDevices devices = syncnorm::cuda_devices();
+    write_struct(
+        "capabilities", capabilities,
+        syncnorm_capabilities{sizeof(syncnorm_capabilities), syncnorm::cpu::instruction_set(),
+                              syncnorm::cuda_built() ? 1 : 0, devices.count, nccl_text(),
+                              kept(devices.problem)});
   });
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "plan/problem.hpp"
+#include "support/cuda_devices.hpp"
 #include "syncnorm/syncnorm.h"
 
 namespace syncnorm {
@@ -76,7 +77,7 @@ const Backend& cpu_backend();
 const Backend& cuda_backend();  // backend/none answers where CUDA was not built
 
 bool cuda_built() noexcept;
-int cuda_device_count() noexcept;
+CudaDevices cuda_devices();
 
 // Throws SYNCNORM_UNSUPPORTED where the device's backend was not built.
 const Backend& backend_for(syncnorm_device device);

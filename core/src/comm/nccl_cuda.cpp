@@ -1,14 +1,14 @@
 #include "comm/nccl_cuda.hpp"
 
 #include "comm/process_life.hpp"
+#include "support/cuda_devices.hpp"
 #include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
 namespace syncnorm::nccl {
 
 void check_device(int device) {
-  int count = 0;
-  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  const int count = require_cuda_devices();
   check(device >= 0 && device < count, "NCCL communicator: device is ", device,
         ", expected 0 <= device < ", count, ", the CUDA devices that this process sees");
 }

@@ -89,11 +89,13 @@ def _device_and_ranks(args: argparse.Namespace, parser: argparse.ArgumentParser)
         device = "cuda" if gpus >= max(2, args.ranks or 0) else "cpu"
     if device == "cpu":
         return device, args.ranks or max(2, min(usable_cores(), DEFAULT_MAX_RANKS))
-    ranks = args.ranks or gpus
+    ranks = args.ranks or max(1, gpus)
     if ranks > gpus:
+        problem = syncnorm.capabilities()["cuda_problem"]
         parser.error(
             f"--ranks is {ranks}, expected at most {gpus}, the number of GPUs that syncnorm and "
             "torch can use: every rank needs its own GPU"
+            + (f". syncnorm can use none: {problem}" if problem else "")
         )
     return device, ranks
 

@@ -22,8 +22,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not found["cuda_built"] or found["cuda_devices"] == 0 or not torch.cuda.is_available():
         raise pytest.UsageError(
             f"these tests need a CUDA device: syncnorm has a CUDA backend: {found['cuda_built']},"
-            f" and sees {found['cuda_devices']} devices; torch {torch.__version__} sees"
-            f" {torch.cuda.device_count()}. --collect-only lists them"
+            f" and sees {found['cuda_devices']} devices ({found['cuda_problem'] or 'usable'});"
+            f" torch {torch.__version__} sees {torch.cuda.device_count()} devices."
+            " --collect-only lists the tests"
         )
 
 

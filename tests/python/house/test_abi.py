@@ -57,7 +57,7 @@ def test_the_library_exports_the_committed_functions():
             "int64_t num_threads; ",
             "    at 40, size 8: int64_t num_threads",
         ),
-        ("int32_t cuda_built; ", "int64_t cuda_built; ", "struct syncnorm_capabilities: size 40,"),
+        ("int32_t cuda_built; ", "int64_t cuda_built; ", "struct syncnorm_capabilities: size 48,"),
         ("#define SYNCNORM_CONTROL_SIZE 16384", "#define SYNCNORM_CONTROL_SIZE 1", "_SIZE = 1"),
         ("{sizeof(syncnorm_options), 1e-5,", "{sizeof(syncnorm_options), 1e-3,", "1e-3, 0.1"),
         ("const char* reason);", "int reason);", "syncnorm_comm* comm, int reason)"),

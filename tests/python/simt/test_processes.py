@@ -130,3 +130,27 @@ def test_info_tells_what_is_found(double_path):
     )
     assert "CUDA     built; 2 usable devices" in done.stdout
     assert f"NCCL     2.28.9 ({double_path})" in done.stdout
+
+
+def test_a_driver_that_is_too_old_is_named():
+    program = """
+from support import simulated_cuda
+from syncnorm.__main__ import info
+simulated_cuda.set_driver_version(12040)
+found = syncnorm.capabilities()
+print(found["cuda_devices"], found["cuda_problem"])
+print(next(line for line in info().splitlines() if line.startswith("CUDA")))
+for call in (nccl_group, lambda: from_nccl_id(bytes(128), 0, 1, 0)):
+    try:
+        call()
+    except syncnorm.CudaError as error:
+        print(error)
+"""
+    done = run(program)
+    assert (done.returncode, done.stderr) == (0, "")
+    capability, line, *errors = done.stdout.splitlines()
+    count, _, problem = capability.partition(" ")
+    assert count == "0"
+    assert problem.startswith("the NVIDIA driver is too old: it supports CUDA 12.4")
+    assert line == f"CUDA     built; no usable device: {problem}"
+    assert errors == [f"no usable CUDA device: {problem}"] * 2

@@ -55,6 +55,7 @@ _BLOCK, _UNBLOCK = (
     "_ZN4simt12block_streamEP11CUstream_st",
     "_ZN4simt14unblock_streamEP11CUstream_st",
 )
+_SET_DRIVER_VERSION = "_ZN4simt18set_driver_versionEi"
 _CALLS = "_ZN4simt5callsESt17basic_string_viewIcSt11char_traitsIcEE"
 
 
@@ -64,6 +65,11 @@ def calls(function: str) -> int:
     count.restype = ctypes.c_int64
     name = function.encode()
     return count(ctypes.c_size_t(len(name)), ctypes.c_char_p(name))
+
+
+def set_driver_version(version: int) -> None:
+    """As cudaDriverGetVersion gives it; 0: no driver."""
+    cuda.library[_SET_DRIVER_VERSION](version)
 
 
 def device_count() -> int:

@@ -117,4 +117,8 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 
-cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
+cudaError_t cudaDriverGetVersion(int* version) {
+  const Lock lock(Runtime::get().mutex);
+  *version = Runtime::get().driver_version;
+  return cudaSuccess;
+}

@@ -49,6 +49,8 @@ cudaError_t call(const char* function,
   cudaError_t error = cudaErrorLaunchFailure;
   if (const auto instead = injected(runtime, function))
     error = *instead;
+  else if (runtime.driver_version < CUDART_VERSION)
+    error = cudaErrorInsufficientDriver;
   else if (runtime.fault.empty())
     error = body(runtime, lock);
   if (error != cudaSuccess) this_thread().last_error = error;
@@ -70,6 +72,11 @@ Limits limits() {
 void set_device_count(int count) {
   const Lock lock(Runtime::get().mutex);
   Runtime::get().device_count = count;
+}
+
+void set_driver_version(int version) {
+  const Lock lock(Runtime::get().mutex);
+  Runtime::get().driver_version = version;
 }
 
 void set_seed(std::uint64_t seed) {
@@ -110,6 +117,7 @@ void reset() {
   }
   runtime.limits = {};
   runtime.device_count = 2;
+  runtime.driver_version = CUDART_VERSION;
   runtime.seed = seed_of_environment();
   runtime.to_inject.clear();
   runtime.fault.clear();

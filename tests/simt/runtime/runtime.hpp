@@ -31,6 +31,7 @@ struct Runtime {
 
   Limits limits;
   int device_count = 2;
+  int driver_version = CUDART_VERSION;
   std::uint64_t seed = 0;
   Counts counts;
   std::map<std::string, std::int64_t, std::less<>> calls;

@@ -140,6 +140,6 @@ const Backend& cuda_backend() {
 
 bool cuda_built() noexcept { return true; }
 
-int cuda_device_count() noexcept { return cuda::device_count(); }
+CudaDevices cuda_devices() { return find_cuda_devices(); }
 
 }  // namespace syncnorm

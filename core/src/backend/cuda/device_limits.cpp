@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 
+#include "support/cuda_devices.hpp"
 #include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
@@ -24,21 +25,13 @@ DeviceLimits ask(int device) {
 
 }  // namespace
 
-int device_count() noexcept {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
-  (void)cudaGetLastError();
-  return 0;
-}
-
 const DeviceLimits& limits_of(int device) {
   static std::mutex mutex;
   static std::map<int, DeviceLimits> known;
   const std::lock_guard lock(mutex);
   const auto found = known.find(device);
   if (found != known.end()) return found->second;
-  int count = 0;
-  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  const int count = require_cuda_devices();
   if (device < 0 || device >= count)
     fail(SYNCNORM_CUDA_ERROR, "launch.device_index is ", device, ", but this process sees ", count,
          count == 1 ? " CUDA device" : " CUDA devices",

@@ -12,6 +12,6 @@ const Backend& cuda_backend() {
 
 bool cuda_built() noexcept { return false; }
 
-int cuda_device_count() noexcept { return 0; }
+CudaDevices cuda_devices() { return {0, "this build of syncnorm has no CUDA backend"}; }
 
 }  // namespace syncnorm
