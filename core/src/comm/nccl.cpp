@@ -32,8 +32,11 @@ class NcclCommunicator final : public Communicator {
   void be_watched() {
     const double timeout_s = settings_.sum_timeout_s;
     if (timeout_s < 0) return;
-    watch_ = std::make_shared<SumWatch>(connection_, history_, timeout_s);
-    watch(watch_, std::min(kLongestPeriod, timeout_s / kLooksPerTimeout));
+    const double period_s = std::min(kLongestPeriod, timeout_s / kLooksPerTimeout);
+    event_watch_ = std::make_shared<EventWatch>(connection_, history_);
+    sum_watch_ = std::make_shared<SumWatch>(connection_, history_, timeout_s);
+    watch(WatchThread::kDriver, event_watch_, period_s);
+    watch(WatchThread::kDeadlines, sum_watch_, period_s);
   }
 
   int rank() const noexcept override { return place().rank; }
@@ -55,6 +58,7 @@ class NcclCommunicator final : public Communicator {
     // A graph holds its own order: an event from outside it could not be waited for in it.
     const bool captured = is_capturing(on);
     if (!captured) history_->make_wait(on);
+    const SumHistory::UnderWay under_way(*history_, count);
     all_reduce(src, dst, count, stream);
     if (!captured) remember(on);
   }
@@ -106,7 +110,6 @@ class NcclCommunicator final : public Communicator {
 
   void all_reduce(const double* src, double* dst, std::int64_t count, void* stream) {
     const Api& api = connection_->api();
-    const SumHistory::UnderWay under_way(*history_, count);
     connection_->call("ncclAllReduce", Deadline(settings_.init_timeout_s), [&](Comm comm) {
       return api.all_reduce(src, dst, static_cast<std::size_t>(count), kFloat64, kSum, comm,
                             stream);
@@ -123,6 +126,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   [[noreturn]] void time_out(const Deadline& deadline) {
+    history_->retire();
     const std::optional<PendingSum> sum = history_->oldest_pending();
     connection_->fail_and_throw(
         SYNCNORM_TIMEOUT,
@@ -135,7 +139,9 @@ class NcclCommunicator final : public Communicator {
   const ConnectionPtr connection_;
   const Settings settings_;
   const std::shared_ptr<SumHistory> history_ = std::make_shared<SumHistory>();
-  std::shared_ptr<SumWatch> watch_;  // looked at as long as it is held here
+  // Looked at as long as they are held here.
+  std::shared_ptr<EventWatch> event_watch_;
+  std::shared_ptr<SumWatch> sum_watch_;
   std::atomic<bool> in_use_{false};
 };
 

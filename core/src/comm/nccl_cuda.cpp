@@ -28,11 +28,17 @@ bool is_capturing(cudaStream_t stream) {
 }
 
 CudaEvent::~CudaEvent() {
-  if (event_ != nullptr && !process_is_over()) static_cast<void>(cudaEventDestroy(event_));
+  if (event_ == nullptr || process_is_over()) return;
+  try {
+    const DeviceGuard guard(device_);
+    static_cast<void>(cudaEventDestroy(event_));
+  } catch (const Error&) {  // the device is lost, and the event with it
+  }
 }
 
 void CudaEvent::record(cudaStream_t stream) {
   if (event_ == nullptr) {
+    check_cuda(cudaGetDevice(&device_), "cudaGetDevice");
     check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming),
                "cudaEventCreateWithFlags");
   }

@@ -25,7 +25,8 @@ class OutsideCaptures {
 
 bool is_capturing(cudaStream_t stream);
 
-// An event without timing, of the device that is current when it is first recorded.
+// An event without timing, of the device that is current when it is first recorded. One thread
+// records, others may query at the same time.
 class CudaEvent {
  public:
   CudaEvent() = default;
@@ -40,6 +41,7 @@ class CudaEvent {
 
  private:
   cudaEvent_t event_ = nullptr;
+  int device_ = 0;
 };
 
 }  // namespace syncnorm::nccl

@@ -1,13 +1,25 @@
 #include "comm/nccl_watch.hpp"
 
 #include "comm/process_life.hpp"
+#include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
 
 namespace syncnorm::nccl {
 
-void SumWatch::look() noexcept {
+void EventWatch::look() noexcept {
   if (connection_->failed() || process_is_over()) return;
   const OutsideCaptures outside;
+  try {
+    // It stays current: to restore device 0 would create a context there.
+    check_cuda(cudaSetDevice(connection_->place().device), "cudaSetDevice");
+    history_->retire();
+  } catch (const Error& error) {
+    connection_->fail(error.status(), error.what());
+  }
+}
+
+void SumWatch::look() noexcept {
+  if (connection_->failed() || process_is_over()) return;
   try {
     connection_->poll();
     const std::optional<PendingSum> sum = history_->oldest_pending();

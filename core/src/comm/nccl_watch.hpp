@@ -1,4 +1,4 @@
-// What the watchdog looks at in an NCCL communicator.
+// What the watchdog does for an NCCL communicator.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,21 @@
 
 namespace syncnorm::nccl {
 
-// Fails the connection where NCCL reports an error, or where the oldest sum that is not done is the
-// same for longer than timeout_s.
+// Queries the events of the sums.
+class EventWatch final : public Watched {
+ public:
+  EventWatch(ConnectionPtr connection, std::shared_ptr<SumHistory> history)
+      : connection_(std::move(connection)), history_(std::move(history)) {}
+
+  void look() noexcept override;
+
+ private:
+  const ConnectionPtr connection_;
+  const std::shared_ptr<SumHistory> history_;
+};
+
+// Fails the connection if NCCL reports an error, or if the oldest sum that is not done stays the
+// same for longer than timeout_s. Makes no call of CUDA.
 class SumWatch final : public Watched {
  public:
   SumWatch(ConnectionPtr connection, std::shared_ptr<SumHistory> history, double timeout_s)

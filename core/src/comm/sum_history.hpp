@@ -21,8 +21,11 @@ struct PendingSum {
 
 std::string text(const PendingSum& sum);  // "sum number 12 of 132 values, enqueued 600 s ago"
 
-// One thread sums, another may ask. An event is recorded behind every sum that is not captured in a
-// graph: the next sum waits for it, whatever its stream, and it tells whether the sum is done.
+// One thread sums, others may ask. An event is recorded behind every sum that is not captured in a
+// graph: the next sum waits for it, whatever its stream, and it shows whether the sum is done.
+//
+// The mutex is never held during a call of CUDA: such a call may block in the driver until a sum is
+// done, and the watchdog must then still find that sum.
 class SumHistory {
  public:
   // While it lives, the call of a sum of `count` values is under way.
@@ -39,9 +42,11 @@ class SumHistory {
 
   // Lets what is enqueued on `stream` from now on wait for the newest sum.
   void make_wait(cudaStream_t stream);
-  // The sum whose call has just returned was enqueued on `stream`.
+  // The sum that is under way has been enqueued on `stream`.
   void add(cudaStream_t stream);
-  // The oldest sum that is not done. Only the last kLength sums are known.
+  // Queries the events: forgets the sums that are done.
+  void retire();
+  // The oldest sum that was not done at the last retire(). Only the last kLength sums are known.
   std::optional<PendingSum> oldest_pending();
 
  private:
@@ -55,10 +60,9 @@ class SumHistory {
   std::mutex mutex_;
   std::array<Entry, kLength> entries_;
   std::uint64_t begin_ = 0;  // entries [begin_, end_) were enqueued and not yet seen to be done
-  std::uint64_t end_ = 0;
+  std::uint64_t end_ = 0;    // written by the thread that sums
   std::uint64_t calls_ = 0;
   std::optional<PendingSum> under_way_;
-  PendingSum last_;
 };
 
 }  // namespace syncnorm::nccl

@@ -86,13 +86,14 @@ class Watchdog {
   bool ended_ = false;
 };
 
-// Never destroyed: its thread may outlive static objects. A forked child has no such thread, and
-// nothing to watch.
+// Never destroyed: their threads may outlive static objects. A forked child has no such threads,
+// and nothing to watch.
+template <WatchThread thread>
 Watchdog& watchdog() {
   static Watchdog* const instance = [] {
     auto* made = new Watchdog;
     std::atexit([] {
-      if (!process_is_over()) watchdog().stop();
+      if (!process_is_over()) watchdog<thread>().stop();
     });
     return made;
   }();
@@ -101,8 +102,10 @@ Watchdog& watchdog() {
 
 }  // namespace
 
-void watch(std::weak_ptr<Watched> watched, double period_s) {
-  watchdog().add(std::move(watched), period_s);
+void watch(WatchThread thread, std::weak_ptr<Watched> watched, double period_s) {
+  Watchdog& chosen = thread == WatchThread::kDriver ? watchdog<WatchThread::kDriver>()
+                                                    : watchdog<WatchThread::kDeadlines>();
+  chosen.add(std::move(watched), period_s);
 }
 
 }  // namespace syncnorm
