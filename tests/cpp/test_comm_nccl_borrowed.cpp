@@ -1,6 +1,7 @@
 // Communicators of the trainer's own, lent to us.
 #include "doubles/nccl/nccl.hpp"
 #include "nccl_ranks.hpp"
+#include "support/kernel_list.hpp"
 
 namespace {
 
@@ -47,11 +48,21 @@ class Trainer {
   std::vector<ncclComm_t> comms_;
 };
 
+void kernel() {}
+
+[[maybe_unused]] const bool added = [] {
+  cuda::KernelList::add(reinterpret_cast<const void*>(&kernel));
+  return true;
+}();
+
 TEST_CASE("a borrowed communicator sums, and is left as it was") {
   const NcclTest test;
   for (const bool blocking : {true, false}) {
     Trainer trainer(2, blocking);
+    const auto loaded = simt::calls("cudaFuncGetAttributes");
     Ranks ranks = trainer.lend(kAmple);
+    CHECK(simt::calls("cudaFuncGetAttributes") - loaded ==
+          2 * static_cast<std::int64_t>(cuda::KernelList::all().size()));
     CHECK(std::string(ranks[1]->kind()) == "nccl");
     CHECK(ranks[1]->rank() == 1);
     CHECK(ranks[1]->size() == 2);

@@ -5,6 +5,7 @@
 
 #include "comm/nccl_api.hpp"
 #include "nccl_ranks.hpp"
+#include "support/kernel_list.hpp"
 
 namespace {
 
@@ -160,6 +161,34 @@ TEST_CASE("the caller's device stays current") {
   CHECK(cudaGetDevice(&current) == cudaSuccess);
   CHECK(current == 6);
   REQUIRE(cudaSetDevice(0) == cudaSuccess);
+}
+
+void kernel() {}
+
+long kernels_loaded() { return static_cast<long>(simt::calls("cudaFuncGetAttributes")); }
+
+TEST_CASE("kernels are loaded before NCCL can wait for another rank") {
+  const NcclTest test;
+  cuda::KernelList::add(reinterpret_cast<const void*>(&kernel));
+  const auto all = static_cast<long>(cuda::KernelList::all().size());
+  const syncnorm_nccl_options options = timeouts(kAmple, kAmple);
+  const long before = kernels_loaded();
+  {
+    Ranks ranks = make_nccl_group({0, 1}, options);
+    CHECK(kernels_loaded() - before == 2 * all);
+    Ranks parts = split(ranks, {{0, 0}, {0, 0}});
+    CHECK(kernels_loaded() - before == 2 * all);  // the same devices
+  }
+  CHECK(!create_one(0, 1, 0, options));
+  CHECK(kernels_loaded() - before == 3 * all);
+
+  const long created = nccl_double_calls("CommInitRankConfig");
+  for (const bool group : {false, true}) {
+    simt::fail_next(cudaErrorNoKernelImageForDevice, "cudaFuncGetAttributes");
+    check_failed(group ? create_group({0, 1}, options) : create_one(0, 1, 0, options),
+                 SYNCNORM_CUDA_ERROR, {"cudaErrorNoKernelImageForDevice"});
+  }
+  CHECK(nccl_double_calls("CommInitRankConfig") == created);
 }
 
 TEST_CASE("a library that is too old or lacks functions names what to install") {

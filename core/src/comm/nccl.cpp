@@ -12,6 +12,7 @@
 #include "comm/process_life.hpp"
 #include "support/cuda_runtime.hpp"
 #include "support/error.hpp"
+#include "support/kernel_list.hpp"
 
 namespace syncnorm {
 namespace nccl {
@@ -162,6 +163,11 @@ void check_devices(const std::vector<int>& devices) {
   }
 }
 
+void load_kernels(int device) {
+  const OutsideCaptures outside;
+  cuda::load_kernels(device);
+}
+
 UniqueId unique_id(const Api& api, const std::uint8_t* bytes) {
   if (bytes != nullptr) {
     UniqueId id{};
@@ -193,6 +199,7 @@ std::unique_ptr<Communicator> make_nccl_communicator(const std::uint8_t* id, int
   nccl::check_device(device);
   observe_process_life();
   const nccl::UniqueId unique = nccl::unique_id(api, id);
+  nccl::load_kernels(device);
   return nccl::make_owned(nccl::create(api, unique, {rank, size, device}, settings), settings);
 }
 
@@ -203,6 +210,7 @@ std::vector<std::unique_ptr<Communicator>> make_nccl_group(const std::vector<int
   require_process_alive();
   nccl::check_devices(devices);
   observe_process_life();
+  for (const int device : devices) nccl::load_kernels(device);
   std::vector<std::unique_ptr<Communicator>> ranks;
   for (auto& connection : nccl::create_all(api, devices, settings)) {
     ranks.push_back(nccl::make_owned(std::move(connection), settings));
@@ -217,8 +225,9 @@ std::unique_ptr<Communicator> borrow_nccl_communicator(void* comm,
   const nccl::Api& api = nccl::api();
   require_process_alive();
   observe_process_life();
-  return std::make_unique<nccl::NcclCommunicator>(
-      nccl::borrow(api, static_cast<nccl::Comm>(comm), settings), settings);
+  nccl::ConnectionPtr connection = nccl::borrow(api, static_cast<nccl::Comm>(comm), settings);
+  nccl::load_kernels(connection->place().device);
+  return std::make_unique<nccl::NcclCommunicator>(std::move(connection), settings);
 }
 
 }  // namespace syncnorm
