@@ -60,9 +60,11 @@ TEST_CASE("a borrowed communicator sums, and is left as it was") {
   for (const bool blocking : {true, false}) {
     Trainer trainer(2, blocking);
     const auto loaded = simt::calls("cudaFuncGetAttributes");
+    const long sums = nccl_double_calls("AllReduce");
     Ranks ranks = trainer.lend(kAmple);
     CHECK(simt::calls("cudaFuncGetAttributes") - loaded ==
           2 * static_cast<std::int64_t>(cuda::KernelList::all().size()));
+    CHECK(nccl_double_calls("AllReduce") == sums);  // the trainer connects its ranks
     CHECK(std::string(ranks[1]->kind()) == "nccl");
     CHECK(ranks[1]->rank() == 1);
     CHECK(ranks[1]->size() == 2);
@@ -119,10 +121,9 @@ TEST_CASE("a split of a blocking communicator to which not all ranks come") {
   Ranks ranks = trainer.lend(kShort);
   check_failed(outcome_of([&] { ranks[0]->split(0, 0); }), SYNCNORM_TIMEOUT,
                {"rank 0 of 2", "0.4 s", "ncclCommSplit"});
-  // The other rank comes after all. What NCCL makes now is wanted by nobody on rank 0.
-  auto late = ranks[1]->split(0, 0);
-  CHECK(late->size() == 2);
-  late.reset();
+  // The other rank comes after all. Rank 0 aborts what NCCL makes now, and rank 1 is not connected.
+  check_failed(outcome_of([&] { ranks[1]->split(0, 0); }), SYNCNORM_TIMEOUT,
+               {"rank 1 of 2", "0.4 s", "ncclAllReduce"});
   await([] { return nccl_double_alive() == 2; });
 }
 

@@ -486,13 +486,17 @@ SYNCNORM_API syncnorm_status syncnorm_comm_create_callback(int32_t rank, int32_t
  *
  * A sum returns once it is enqueued. Calls in turn on several streams run in the order of the
  * calls: a stream waits, by an event, for the sum before it. A call by a second thread while one is
- * under way is refused. Inside a captured graph the order among streams is the caller's. */
+ * under way is refused. Inside a captured graph the order among streams is the caller's.
+ *
+ * Creating a communicator loads the kernels of this library on its device, so that no launch loads
+ * one behind an NCCL kernel that waits for another rank. To create or to split also makes one
+ * all-reduce, on a stream of its own, in which NCCL connects the ranks. */
 
 /* NULL for the options, or 0 for a member, means the default. Copied by the call. */
 typedef struct syncnorm_nccl_options {
   size_t struct_size;
-  double init_timeout_s; /* until all ranks have come to create or to split, and until NCCL has
-                            enqueued a sum (the first one connects the ranks); default 300 */
+  double init_timeout_s; /* until all ranks have come to create or to split and are connected, and
+                            until NCCL has enqueued a sum; default 300 */
   double sum_timeout_s;  /* the watchdog aborts a communicator whose sum makes no progress for so
                             long after it was enqueued (SYNCNORM_TIMEOUT, naming the sum); default
                             600; < 0: no watchdog. Borrowed communicators have none. */
@@ -514,16 +518,17 @@ SYNCNORM_API syncnorm_status syncnorm_comm_create_nccl(const uint8_t* id, int32_
                                                        syncnorm_comm** comm);
 
 /* One process drives all ranks: comms[i], of n, is rank i, on device device_indices[i] (NULL: on
- * device i), and is then used by a thread of its own: the first sum waits for the other ranks. A
- * device given twice is refused. */
+ * device i), and is then used by a thread of its own: NCCL may wait in a sum for the other ranks.
+ * A device given twice is refused. */
 SYNCNORM_API syncnorm_status syncnorm_comm_create_nccl_all(int32_t n, const int32_t* device_indices,
                                                            const syncnorm_nccl_options* options,
                                                            syncnorm_comm** comms);
 
 /* A handle on an ncclComm_t of the caller's, made by the library that syncnorm uses
  * (syncnorm_capabilities.nccl). The ncclComm_t must outlive the handle; it is never aborted or
- * destroyed here. While a call on the handle is under way nothing else may use it. What is split
- * from the handle is owned. */
+ * destroyed here. While a call on the handle is under way nothing else may use it. No all-reduce is
+ * made: if the ncclComm_t is new, its first sum connects the ranks, and has to come before a sum is
+ * captured in a graph. What is split from the handle is owned. */
 SYNCNORM_API syncnorm_status syncnorm_comm_borrow_nccl(void* nccl_comm,
                                                        const syncnorm_nccl_options* options,
                                                        syncnorm_comm** comm);

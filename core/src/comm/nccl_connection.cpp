@@ -29,13 +29,18 @@ Comm Connection::comm() const noexcept { return __atomic_load_n(&comm_, __ATOMIC
 
 void Connection::call_beside(const char* name, const Deadline& deadline, Body body) {
   const auto result = [&] {
-    const std::lock_guard lock(calls_);
-    failure_.rethrow();
+    const std::unique_lock lock = lock_calls();
     return beside(deadline.left(), std::move(body));
   }();
   if (!result && deadline.passed()) time_out(name, deadline);
   if (!result) fail_interrupted(name);
   settle(name, deadline, static_cast<Result>(*result));
+}
+
+std::unique_lock<std::mutex> Connection::lock_calls() {
+  std::unique_lock lock(calls_);
+  failure_.rethrow();
+  return lock;
 }
 
 void Connection::settle(const char* name, const Deadline& deadline, Result result) {

@@ -56,6 +56,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void call_beside(const char* name, const Deadline& deadline, Body body);
   // Waits until NCCL is done with the call `name`, which gave `result`.
   void settle(const char* name, const Deadline& deadline, Result result);
+  // For NCCL calls that belong together: nobody else calls while the lock is held, and an abort
+  // waits a while for it. Throws the failure, if there is one.
+  std::unique_lock<std::mutex> lock_calls();
 
   // Throws the failure, if there is one; takes asynchronous errors into account unless a call is
   // under way.
@@ -65,6 +68,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Records a failure, and ends an owned ncclComm_t, unless there is a failure already.
   void fail(syncnorm_status status, const std::string& message) noexcept;
   [[noreturn]] void fail_and_throw(syncnorm_status status, const std::string& message);
+  // Because the other ranks have not come to `name` in time.
+  [[noreturn]] void time_out(const char* name, const Deadline& deadline);
   // Because the waiting thread was interrupted in `name`.
   [[noreturn]] void fail_interrupted(const char* name);
   // For a call beside that comes back too late: what it has made is not wanted any more.
@@ -78,12 +83,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   template <class Function>
   Result alone(const Function& body) {
-    const std::lock_guard lock(calls_);
-    failure_.rethrow();
+    const std::unique_lock lock = lock_calls();
     return body(comm());
   }
   Result async_error(Comm comm) const;
-  [[noreturn]] void time_out(const char* name, const Deadline& deadline);
   bool finalized();
   void let_calls_leave();
   void abort_comm() noexcept;

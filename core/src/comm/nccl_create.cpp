@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "comm/nccl_connect.hpp"
 #include "comm/nccl_cuda.hpp"
 #include "comm/process_life.hpp"
 #include "support/error.hpp"
@@ -95,6 +96,7 @@ ConnectionPtr create(const Api& api, const UniqueId& id, const Place& place,
                             connection->abort_if_failed();
                             return result;
                           });
+  connect({connection}, deadline);
   return connection;
 }
 
@@ -113,6 +115,7 @@ std::vector<ConnectionPtr> create_all(const Api& api, const std::vector<int>& de
       return init_group(api, ranks, id, settings);
     });
     for (const ConnectionPtr& rank : ranks) rank->settle(kInit, deadline, kInProgress);
+    connect(ranks, deadline);
   } catch (const Error& error) {
     for (const ConnectionPtr& rank : ranks) rank->fail(error.status(), error.what());
     throw;
@@ -142,6 +145,7 @@ ConnectionPtr split(Connection& parent, int color, int key, const Settings& sett
     if (color < 0) return nullptr;
     child->settle("ncclCommSplit", deadline, kInProgress);
     child->set_place(place_of(*child, deadline));
+    connect({child}, deadline);
   } catch (const Error& error) {
     child->fail(error.status(), error.what());
     throw;

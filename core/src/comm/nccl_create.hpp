@@ -1,4 +1,5 @@
-// How connections come to be: each of these is a collective over the ranks of the new group.
+// How connections come to be: each of these is a collective over the ranks of the new group, except
+// borrow(). What is not borrowed is connected: its first all-reduce has been made.
 #pragma once
 
 #include <memory>

@@ -79,7 +79,7 @@ def from_nccl_id(
         InvalidArgumentError: An argument is out of range.
         CommunicatorTimeoutError: Not all ranks made the call within init_timeout.
         NcclError: NCCL reported an error, for example for two ranks on one device.
-        CudaError: The device does not exist.
+        CudaError: The device does not exist, or no device is usable; the message says why.
         UnsupportedError: NCCL was not found or is too old, or this build has no CUDA backend.
     """
     if id is not None and not isinstance(id, bytes):
@@ -134,6 +134,7 @@ def borrow_nccl(
 
     The caller keeps the ownership: syncnorm neither aborts nor destroys the ncclComm_t, and the
     watchdog does not monitor it. Do not use, abort or destroy it during a call of the communicator.
+    Its ranks are not connected here: if it is new, do not capture its first sum in a CUDA graph.
 
     The ncclComm_t must belong to the copy of NCCL that capabilities() names. CuPy and nccl4py use
     the copy that the process has loaded, as syncnorm does. If the process has loaded several

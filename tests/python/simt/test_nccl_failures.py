@@ -49,7 +49,7 @@ def test_a_slow_library_is_waited_for(double):
 def test_a_sum_that_fails(double):
     with group(1) as (comm,):
         assert Vector(0, [1]).sum(comm) == [1]
-        double.set(FAIL="AllReduce:2:6")
+        double.set(FAIL="AllReduce:3:6")  # the first one was at the creation
         with pytest.raises(syncnorm.NcclError, match="ncclAllReduce"):
             Vector(0, [1]).enqueue(comm)
         assert_stays(comm, syncnorm.NcclError, "ncclAllReduce")

@@ -122,11 +122,12 @@ def test_an_exception_in_the_with_block_aborts(double):
 
 def test_a_second_thread_at_the_same_time_is_refused(double):
     (comm,) = join(1)
+    before = double.calls("AllReduce")
     double.set(HANG="AllReduce")
     with ThreadPoolExecutor(1) as pool, comm:
         first, total = Vector(0, [5]), Vector(0, [1])
         call = pool.submit(first.enqueue, comm)
-        while not double.calls("AllReduce"):
+        while double.calls("AllReduce") == before:
             threading.Event().wait(0.001)
         with pytest.raises(syncnorm.InvalidArgumentError):
             total.enqueue(comm)
