@@ -118,8 +118,8 @@ TEST_CASE("the watchdog aborts a sum while its queries block in the driver") {
   auto rank = make_one(0, kShort);
   nccl_double_set("STALL", "AllReduce");
   Buffers buffers;
+  queries_block = true;
   enqueue(*rank, buffers);
-  block_queries();
   CHECK(happens([] { return nccl_double_calls("CommAbort") == 1; }));
   queries_block = false;
   check_failed(outcome_of([&] { rank->poll(); }), SYNCNORM_TIMEOUT,
@@ -144,7 +144,7 @@ TEST_CASE("an event that is recorded anew while it is queried") {
 TEST_CASE("events are queried and destroyed while their device is current") {
   const NcclTest test;
   wrong_devices = 0;
-  auto rank = make_one(3, 0.05);
+  auto rank = make_one(3, kAmple);
   Buffers buffers;
   REQUIRE(cudaSetDevice(3) == cudaSuccess);
   simt::Gate gate(nullptr);
