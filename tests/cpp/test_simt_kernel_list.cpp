@@ -60,6 +60,14 @@ TEST_CASE("every kernel is loaded once, on the device that is asked for") {
   CHECK(current == 0);
 }
 
+TEST_CASE("the list has every kernel of the library, each once") {
+  std::vector<const void*> kernels = cuda::KernelList::all();
+  std::sort(kernels.begin(), kernels.end());
+  CHECK(std::unique(kernels.begin(), kernels.end()) == kernels.end());
+  // Four passes, each in four dtypes, two widths and for rows and planes, and more.
+  CHECK(kernels.size() > 4 * 4 * 2 * 2);
+}
+
 TEST_CASE("a kernel that cannot be loaded") {
   simt::reset();
   simt::fail_next(cudaErrorNoKernelImageForDevice, "cudaFuncGetAttributes");

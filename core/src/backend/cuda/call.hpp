@@ -8,7 +8,7 @@
 
 #include "backend/cuda/device/plans.hpp"
 #include "backend/cuda/device_limits.hpp"
-#include "backend/cuda/kernels.hpp"
+#include "backend/cuda/occupancy.hpp"
 #include "backend/cuda/scratch.hpp"
 #include "plan/problem.hpp"
 #include "support/cuda_runtime.hpp"

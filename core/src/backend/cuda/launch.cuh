@@ -11,10 +11,10 @@
 #include "backend/cuda/device/elementwise.cuh"
 #include "backend/cuda/device/pack.cuh"
 #include "backend/cuda/device/plans.hpp"
-#include "backend/cuda/kernels.hpp"
 #include "support/cuda_runtime.hpp"
 #include "support/dispatch.hpp"
 #include "support/error.hpp"
+#include "support/kernel_list.hpp"
 #include "syncnorm/syncnorm.h"
 
 namespace syncnorm::cuda {
@@ -73,9 +73,9 @@ struct Grid {
   bool follows = false;
 };
 
-// For load_kernels: known from when the library was loaded.
+// Puts a kernel on the list when the library is loaded.
 template <auto kKernel>
-inline const bool kListed = list_kernel(reinterpret_cast<const void*>(kKernel));
+inline const bool kListed = (KernelList::add(reinterpret_cast<const void*>(kKernel)), true);
 
 template <auto kKernel, class... Arguments>
 void launch(const Grid& grid, Arguments&&... arguments) {
