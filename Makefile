@@ -15,7 +15,7 @@
 #   make python-test  the Python tests, against the installed package
 #   make gpu-check    on a machine with a GPU: build, tests and benchmarks of the CUDA backend
 #   make cuda-archs   compile the CUDA sources for every supported architecture
-#   make cuda-report  registers, spills and 16-byte accesses of every CUDA kernel
+#   make cuda-report  check the machine code of every CUDA kernel in .venv: tools/cuda_resources
 #   make exhaustive   the Python tests with the full product of their matrices (long)
 #   make soak         30,000 training steps on 4 ranks: no growth, the result of one process
 #   make bench        speed, beside PyTorch's own batch norm
@@ -35,6 +35,7 @@
 #   CONSTRAINTS   a file of pinned versions to use instead of constraints.txt
 #   PYTEST_ARGS   more arguments of pytest, such as "-k layers"
 #   DEMO_ARGS, BENCH_ARGS   arguments of the demo and of the benchmark
+#   CUDA_REPORT_ARGS   arguments of tools/cuda_resources, such as --listing
 #   FUZZ_SECONDS  how long `make fuzz` runs its targets, side by side (600)
 #   CLANG         the clang++ of `make fuzz` (else the first that is found)
 #   SOAK_ARGS     arguments of the soak, such as "--kind threads"
@@ -51,6 +52,7 @@ WERROR ?= OFF
 CUDA ?= AUTO
 GPU := $(shell nvidia-smi -L 2> /dev/null)
 CUDA_ARCHS ?= $(if $(GPU),native,90)
+CUDA_REPORT_ARGS ?=
 FUZZ_SECONDS ?= 600
 CLANG ?= $(firstword $(shell command -v clang++ clang++-{20,19,18,17,16,15,14}))
 export BUDGET_SCALE ?= 1
@@ -211,11 +213,9 @@ cuda-archs: $(PYPI_NVCC) .venv/.tools
 	@$(IN_VENV) cmake --preset cuda
 	@$(IN_VENV) cmake --build --preset cuda --target syncnorm_cuda
 
-cuda-report: $(PYPI_NVCC) .venv/.tools
-	@mkdir -p build
-	@$(PIP_INSTALL) --group cuda-report
-	@$(IN_VENV) cmake --preset cuda > build/cuda.log || { cat build/cuda.log; exit 1; }
-	@$(IN_VENV) .venv/bin/python tools/cuda_resources build/cuda
+cuda-report: setup
+	@$(IN_VENV) .venv/bin/python tools/cuda_resources $(CUDA_REPORT_ARGS) \
+	  "$$(.venv/bin/python -c 'import syncnorm; print(syncnorm.capabilities()["library"])')"
 
 # --------------------------------------------------------------------------------- maintenance
 
