@@ -30,8 +30,9 @@
 #   PIP_ARGS      more arguments of `pip install`. For PyTorch without CUDA, gigabytes smaller:
 #                 PIP_ARGS="--extra-index-url <PyTorch's index of CPU wheels>"
 #   CUDA, CUDA_ARCHS, WERROR   how the package in .venv is built, as SYNCNORM_CUDA (AUTO; `make test`
-#                 gets nvcc from PyPI where there is none), CMAKE_CUDA_ARCHITECTURES (this machine's,
-#                 else 90), SYNCNORM_WERROR. `make setup` and `make test` build it anew if they differ
+#                 gets nvcc from PyPI where there is none), CMAKE_CUDA_ARCHITECTURES (the GPUs of
+#                 this machine, else 90), SYNCNORM_WERROR. `make setup` and `make test` build it anew
+#                 if they differ
 #   CONSTRAINTS   a file of pinned versions to use instead of constraints.txt
 #   PYTEST_ARGS   more arguments of pytest, such as "-k layers"
 #   DEMO_ARGS, BENCH_ARGS   arguments of the demo and of the benchmark

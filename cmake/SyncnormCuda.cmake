@@ -1,5 +1,13 @@
-# Decides from SYNCNORM_CUDA whether the CUDA backend is built. Sets syncnorm_cuda; where it is ON,
-# the language is enabled and CMAKE_CUDA_ARCHITECTURES is set. Included once, by the top directory.
+# Decides from SYNCNORM_CUDA and the visible GPUs whether the CUDA backend is built, and for which
+# architectures:
+#
+#   CMAKE_CUDA_ARCHITECTURES or CUDAARCHS is given   those
+#   SYNCNORM_CUDA_ARCHS=all                          all supported ones
+#   GPUs are visible                                 theirs
+#   no GPU is visible                                AUTO: no CUDA backend; ON: all
+#
+# Sets syncnorm_cuda; where it is ON, the language is enabled and CMAKE_CUDA_ARCHITECTURES is set.
+# Included once, by the top directory.
 include(CheckLanguage)
 include(SyncnormCudaArchitectures)
 include(SyncnormFindNvcc)
@@ -53,19 +61,42 @@ if(SYNCNORM_SIMT AND SYNCNORM_CUDA STREQUAL "ON")
   message(FATAL_ERROR "SYNCNORM_SIMT=ON runs the CUDA sources on the CPU, instead of what "
                       "SYNCNORM_CUDA=ON builds. Expected one of them.")
 endif()
+# From the environment at each configure, so that what an earlier one found there is not kept.
+set(syncnorm_archs "${SYNCNORM_CUDA_ARCHS}")
+if(syncnorm_archs STREQUAL "")
+  set(syncnorm_archs "$ENV{SYNCNORM_CUDA_ARCHS}")
+endif()
+if(NOT syncnorm_archs MATCHES "^(all)?$")
+  message(FATAL_ERROR "SYNCNORM_CUDA_ARCHS is '${syncnorm_archs}'. Expected 'all', or nothing for the "
+                      "GPUs of this machine. Set CMAKE_CUDA_ARCHITECTURES for a choice of your own.")
+endif()
 set(syncnorm_cuda OFF)
 if(SYNCNORM_CUDA STREQUAL "OFF" OR SYNCNORM_SIMT)
   return()
+endif()
+
+# A plain variable, so that neither the cache nor a parent project has our choice as its own; and
+# CMake reads CUDAARCHS in the first configure only.
+if("${CMAKE_CUDA_ARCHITECTURES}" STREQUAL "" AND NOT "$ENV{CUDAARCHS}" STREQUAL "")
+  set(CMAKE_CUDA_ARCHITECTURES "$ENV{CUDAARCHS}")
+endif()
+set(syncnorm_choice "set by CMAKE_CUDA_ARCHITECTURES or CUDAARCHS")
+set(syncnorm_choose_architectures OFF)
+if("${CMAKE_CUDA_ARCHITECTURES}" STREQUAL "")
+  set(syncnorm_choose_architectures ON)
+  syncnorm_visible_gpus(syncnorm_gpus)
+  if(NOT syncnorm_gpus AND NOT syncnorm_archs AND SYNCNORM_CUDA STREQUAL "AUTO")
+    syncnorm_without_cuda("no GPU is visible to nvidia-smi. SYNCNORM_CUDA=ON builds it for all "
+      "architectures, CMAKE_CUDA_ARCHITECTURES=90 for one.")
+    return()
+  endif()
 endif()
 syncnorm_check_cuda_compiler()
 if(NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 
-# A plain variable, so that neither the cache nor a parent project has our choice as its own.
-set(syncnorm_choose_architectures OFF)
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND "$ENV{CUDAARCHS}" STREQUAL "")
-  set(syncnorm_choose_architectures ON)
+if(syncnorm_choose_architectures)
   set(CMAKE_CUDA_ARCHITECTURES OFF)
 endif()
 enable_language(CUDA)
@@ -75,9 +106,27 @@ if(NOT CMAKE_CUDA_COMPILER_ID STREQUAL "NVIDIA"
     "${CMAKE_CUDA_COMPILER_VERSION}. Expected nvcc ${syncnorm_nvcc_minimum} or newer.")
   return()
 endif()
-if(syncnorm_choose_architectures)
-  syncnorm_cuda_architectures(CMAKE_CUDA_ARCHITECTURES "${CMAKE_CUDA_COMPILER}")
+if(syncnorm_choose_architectures AND NOT syncnorm_archs AND syncnorm_gpus)
+  syncnorm_architectures_of(CMAKE_CUDA_ARCHITECTURES "${CMAKE_CUDA_COMPILER}" ${syncnorm_gpus})
+  string(CONCAT syncnorm_choice "of the visible GPUs, SYNCNORM_CUDA_ARCHS=all or "
+         "CMAKE_CUDA_ARCHITECTURES choose others")
+  if(NOT CMAKE_CUDA_ARCHITECTURES AND SYNCNORM_CUDA STREQUAL "AUTO")
+    list(TRANSFORM syncnorm_gpus REPLACE "(.)$" ".\\1")
+    list(JOIN syncnorm_gpus ", " syncnorm_gpus)
+    syncnorm_without_cuda("the visible GPUs have compute capability ${syncnorm_gpus}. Expected 7.5 "
+      "or newer. SYNCNORM_CUDA=ON builds it for all architectures.")
+    return()
+  endif()
+endif()
+if(syncnorm_choose_architectures AND NOT CMAKE_CUDA_ARCHITECTURES)
+  syncnorm_all_architectures(CMAKE_CUDA_ARCHITECTURES "${CMAKE_CUDA_COMPILER}")
+  if(syncnorm_archs)
+    set(syncnorm_choice "all, set by SYNCNORM_CUDA_ARCHS")
+  else()
+    string(CONCAT syncnorm_choice "all, because no supported GPU is visible, "
+           "CMAKE_CUDA_ARCHITECTURES=90 builds for one, several times faster")
+  endif()
 endif()
 set(syncnorm_cuda ON)
 message(STATUS "syncnorm: CUDA backend by nvcc ${CMAKE_CUDA_COMPILER_VERSION} for architectures "
-               "${CMAKE_CUDA_ARCHITECTURES}")
+               "${CMAKE_CUDA_ARCHITECTURES} (${syncnorm_choice})")

@@ -74,7 +74,7 @@ def info() -> str:
 
 def _cuda_line(built: bool, devices: int, problem: str | None) -> str:
     if not built:
-        return "not in this build"
+        return "not in this build; SYNCNORM_CUDA=ON builds it (docs/building.md)"
     if devices == 0:
         return f"built; no usable device: {problem}"
     return f"built; {devices} usable device{'s' if devices > 1 else ''}"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from house.test_cmake_cuda import NVCC
+
 ROOT = Path(__file__).resolve().parents[3]
 PARENT = f"""
 cmake_minimum_required(VERSION 3.28)
@@ -33,7 +35,8 @@ def configure(source: Path, build: Path, *options: str) -> subprocess.CompletedP
 
 def test_a_parent_project_is_left_alone(tmp_path):
     (tmp_path / "CMakeLists.txt").write_text(PARENT, encoding="utf-8")
-    done = configure(tmp_path, tmp_path / "build")
+    cuda = ["-DSYNCNORM_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={NVCC}"] if NVCC else []
+    done = configure(tmp_path, tmp_path / "build", *cuda)
     assert done.returncode == 0, done.stderr
     assert "kind=SHARED_LIBRARY build_type=[] flags=[]" in done.stdout
     assert "architectures=[]" in done.stdout

@@ -6,8 +6,8 @@ namespace syncnorm {
 
 const Backend& cuda_backend() {
   fail(SYNCNORM_UNSUPPORTED,
-       "device is CUDA, but this build of syncnorm has no CUDA backend (capabilities say what it "
-       "has); expected tensors on the CPU");
+       "device is CUDA, but this build of syncnorm has no CUDA backend; expected tensors on the "
+       "CPU, or a build with SYNCNORM_CUDA=ON (docs/building.md)");
 }
 
 bool cuda_built() noexcept { return false; }
