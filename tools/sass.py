@@ -3,7 +3,7 @@
 Only tools/cuda_resources and its tests use this. Terms: a *load* is an instruction that reads
 global memory (LDG, LD) or copies from it to shared memory (LDGSTS); it is *in flight* from its
 issue until an instruction reads or overwrites its destination, where the hardware waits; LDGSTS
-is in flight until a DEPBAR.
+is in flight until a DEPBAR. Bulk copies (TMA, UBLKCP) are not counted.
 """
 
 from __future__ import annotations
@@ -394,6 +394,8 @@ def main_path(loop: Loop) -> list[Instruction]:
             wide, length, blocks = max(onward, key=lambda way: way[:2])
             wide += sum(one.is_wide_access for one in block.instructions)
             ways[block] = (wide, length - len(block.instructions), [block, *blocks])
+    if loop.header not in ways:  # a loop with two entries
+        return loop.instructions
     return [one for block in ways[loop.header][2] for one in block.instructions]
 
 

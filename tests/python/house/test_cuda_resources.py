@@ -32,6 +32,29 @@ ROLLED = """
         /*0190*/                   EXIT ;
 """
 
+# The merge of partial sums in moments_of_rows<double, 1, true>, before its loads were batched.
+MERGE = """
+.L_x_573:
+        /*ab80*/                   IMAD.MOV.U32 R24, RZ, RZ, 0x1 ;
+        /*ab90*/                   IMAD.MOV.U32 R25, RZ, RZ, 0x0 ;
+        /*aba0*/                   IMAD.MOV.U32 R26, RZ, RZ, R6 ;
+        /*abb0*/                   IMAD.WIDE R24, R29, 0x3, R24 ;
+        /*abc0*/                   IMAD R14, R25, R4.reuse, RZ ;
+        /*abd0*/                   IMAD.MOV.U32 R27, RZ, RZ, R7 ;
+        /*abe0*/                   IMAD R25, R24.reuse, R5, R14 ;
+        /*abf0*/                   IMAD.WIDE.U32 R26, R24, R4, R26 ;
+        /*ac00*/                   IMAD.IADD R25, R27, 0x1, R25 ;
+        /*ac10*/                   LEA R24, P2, R26, UR6, 0x3 ;
+        /*ac20*/                   LEA.HI.X R25, R26, UR7, R25, 0x3, P2 ;
+        /*ac30*/                   LDG.E.64.STRONG.GPU R24, desc[UR8][R24.64] ;
+        /*ac40*/                   IMAD.IADD R29, R29, 0x1, R10 ;
+        /*ac50*/                   YIELD ;
+        /*ac60*/                   ISETP.GE.AND P2, PT, R29, R21, PT ;
+        /*ac70*/                   DADD R22, R24, R22 ;
+        /*ac80*/              @!P2 BRA `(.L_x_573) ;
+        /*ac90*/                   EXIT ;
+"""
+
 # for (int i = 0; i < n; i += 2) sum += __ldcg(p + i) * __ldcg(p + i + 1);
 BATCHED = """
 .L_x_13:
@@ -179,7 +202,16 @@ def loop_of(text: str) -> sass.Loop:
 
 
 @pytest.mark.parametrize(
-    ("text", "most"), [(ROLLED, 1), (BATCHED, 2), (RING, 2), (EITHER, 1), (SPIN, 1), (COPIES, 2)]
+    ("text", "most"),
+    [
+        (ROLLED, 1),
+        (MERGE, 1),
+        (BATCHED, 2),
+        (RING, 2),
+        (EITHER, 1),
+        (SPIN, 1),
+        (COPIES, 2),
+    ],
 )
 def test_loads_in_flight_are_counted_round_the_loop(text, most):
     assert sass.most_in_flight(loop_of(text)) == most
@@ -249,7 +281,8 @@ def test_the_registers_of_an_instruction():
 
 # ------------------------------------------------------------------------------- the whole tool
 
-# Programs that print what those of a toolkit would, for kernels twice<float> and twice<double>.
+# Programs that print what those of a toolkit would, for kernels twice<float> and twice<double>, or
+# for two of another name.
 CUOBJDUMP = """#!{python}
 import pathlib, sys
 if "--extract-elf" in sys.argv:
@@ -278,10 +311,15 @@ def report(
     second: str = RING,
     stack: int = 0,
     archs: tuple[str, ...] = ("90",),
+    kernel: str = "twice",
 ) -> subprocess.CompletedProcess[str]:
     python = sys.executable
-    script(folder / "cuobjdump", CUOBJDUMP.format(python=python, archs=archs, stack=stack))
-    script(folder / "nvdisasm", NVDISASM.format(python=python, first=first, second=second))
+    programs = {
+        "cuobjdump": CUOBJDUMP.format(python=python, archs=archs, stack=stack),
+        "nvdisasm": NVDISASM.format(python=python, first=first, second=second),
+    }
+    for name, text in programs.items():
+        script(folder / name, text.replace("5twice", f"{len(kernel)}{kernel}"))
     return run(folder / "library.so", *options, PATH=f"{folder}:{os.environ['PATH']}")
 
 
@@ -354,6 +392,18 @@ def test_a_fault_fails_and_is_described(tmp_path, second, expected):
     assert done.stdout.splitlines()[-1].endswith("1 of them with faults")
     assert any(line.startswith("twice, 1 of 2 instances: ") for line in done.stderr.splitlines())
     assert expected in done.stderr
+
+
+def test_an_exemption_holds_for_loads_and_only_while_it_is_needed(tmp_path):
+    exempt = "finish_backward_kernel"
+    assert report(tmp_path, second=MERGE, kernel=exempt).returncode == 0
+    done = report(tmp_path, kernel=exempt)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "finish_backward_kernel is in EXEMPT, but none of its loops needs it. "
+        "Remove it from EXEMPT.\n"
+    )
+    assert report(tmp_path, second=DIVIDE, kernel=exempt).returncode == 1
 
 
 def test_a_stack_frame_fails(tmp_path):
