@@ -394,14 +394,13 @@ def test_a_fault_fails_and_is_described(tmp_path, second, expected):
     assert expected in done.stderr
 
 
-def test_an_exemption_holds_for_loads_and_only_while_it_is_needed(tmp_path):
+def test_an_exemption_holds_for_its_rule_and_only_while_it_is_needed(tmp_path):
     exempt = "finish_backward_kernel"
     assert report(tmp_path, second=MERGE, kernel=exempt).returncode == 0
     done = report(tmp_path, kernel=exempt)
     assert done.returncode == 1
     assert done.stderr == (
-        "finish_backward_kernel is in EXEMPT, but none of its loops needs it. "
-        "Remove it from EXEMPT.\n"
+        "EXEMPT has 'finish_backward_kernel' for 'in flight', but no kernel needs it. Remove it.\n"
     )
     assert report(tmp_path, second=DIVIDE, kernel=exempt).returncode == 1
 
