@@ -18,8 +18,9 @@ from .training import IMAGES
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
-        description="Time syncnorm on a GPU beside torch's kernels of SyncBatchNorm, F.batch_norm"
-        " and a copy from device to device; layers; training steps of ResNet-50.",
+        description="Time syncnorm on a GPU beside torch's SyncBatchNorm kernels, F.batch_norm,"
+        " eager and compiled, and a copy from device to device; layers; training steps of"
+        " ResNet-50.",
     )
     add = parser.add_argument
     add("--output", type=Path, default=Path("bench-results"), help="folder (bench-results)")
@@ -44,6 +45,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="no resnet50-256, fewer timings: two minutes")
     add(
         "--seconds", type=float, help="leave out the cases for which this is not enough, and say so"
+    )
+    add(
+        "--compiled",
+        type=int,
+        metavar="CASES",
+        help="compile F.batch_norm for so many cases, after the others are measured (all)",
     )
     add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal")
     args = parser.parse_args(arguments)

@@ -70,6 +70,13 @@ class Case:
         return f"{'x'.join(map(str, self.shape))} {self.dtype} {order}"
 
 
+def case_of(name: str) -> Case:
+    """Return the case that has this `name`; its group is unknown."""
+    shape, dtype, order = name.split()
+    layout = "channels_last" if order.endswith("C") and order != "NC" else "channels_first"
+    return Case("", tuple(map(int, shape.split("x"))), dtype, layout)
+
+
 def resnet50(images: int) -> dict[Shape, int]:
     return {(images, *shape): times for shape, times in RESNET50.items()}
 

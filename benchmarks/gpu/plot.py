@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .facts import line
-from .points import Point
-from .results import KERNELS, Results
+from .points import KERNELS, Point
+from .results import Results
 from .tables import by_setting
 from .training import VARIANTS
 

@@ -1,4 +1,4 @@
-"""Torch's kernels of SyncBatchNorm, which only CUDA has, written for a rehearsal on the CPU."""
+"""Stand-ins on the CPU for torch's SyncBatchNorm kernels, which exist only for CUDA."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ KERNELS = (
     "batch_norm_elemt",
     "batch_norm_backward_reduce",
     "batch_norm_backward_elemt",
+)
+STAND_INS = (
+    "Rehearsal: torch's SyncBatchNorm kernels exist only for CUDA. The times under 'torch kernels'"
+    " are those of Python stand-ins (benchmarks/gpu/rehearsal.py), not of torch's kernels."
 )
 
 

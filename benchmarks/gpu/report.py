@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .facts import line
-from .points import Point
-from .results import CUDNN, KERNELS, Results
-from .tables import counters_table, graphs_table, host_table, table, training_table
+from .phases import predicted_seconds
+from .points import COMPILED, CUDNN, KERNELS, Point
+from .rehearsal import STAND_INS
+from .results import Results
+from .tables import (
+    counters_table,
+    graphs_table,
+    host_table,
+    microseconds,
+    table,
+    training_table,
+)
 from .targets import mean_speedup, targets
 
-NAMES = ("phases", "one call", KERNELS, CUDNN)
+NAMES = ("phases", "one call", KERNELS, CUDNN, COMPILED)
 
 
 def markdown(results: Results) -> str:
     parts = ["# syncnorm on a GPU", line(results.facts), *_runs(results)]
+    if results.facts.get("device") == "cpu":
+        parts.append(STAND_INS)
     if results.copy_bandwidth:
         parts.append(
             f"Copy from device to device: {results.copy_bandwidth / 1e9:.0f} GB/s, read and"
@@ -22,6 +33,7 @@ def markdown(results: Results) -> str:
         )
     for title, made, has in (
         ("Targets", _targets, results.points),
+        ("Each kernel by itself, cold caches", _phases, results.phases),
         ("How many times as fast, in the geometric mean", _groups, results.points),
         (
             "Each shape: time in microseconds, and bandwidth in % of the copy's",
@@ -65,6 +77,25 @@ def _targets(results: Results) -> str:
     return table(("target", "wanted", "got", "reached"), rows)
 
 
+def _phases(results: Results) -> str:
+    head = ("case", "kernel", "us", "GB/s", "% of copy", "model, us", "measured / model")
+    rows = []
+    for each in results.phases:
+        model = predicted_seconds(each.case, each.phase, each.copy_bandwidth)
+        rows.append(
+            (
+                each.case.name,
+                each.phase,
+                microseconds(each.seconds),
+                f"{each.bandwidth / 1e9:.0f}",
+                f"{100 * each.copy_fraction:.0f}",
+                microseconds(model),
+                f"{each.seconds / model:.2f}" if model else "-",
+            )
+        )
+    return table(head, rows)
+
+
 def grouped(points: Iterable[Point]) -> dict[tuple[str, ...], list[Point]]:
     """By group of shapes, dtype, layout, cache and operation."""
     groups: dict[tuple[str, ...], list[Point]] = {}
@@ -75,17 +106,26 @@ def grouped(points: Iterable[Point]) -> dict[tuple[str, ...], list[Point]]:
 
 
 def _groups(results: Results) -> str:
-    """Speed-ups of each group of shapes, in the geometric mean over its layers."""
-    pairs = (("phases", KERNELS), ("phases", CUDNN), ("one call", CUDNN))
+    """Speed-ups of each group of shapes, as the geometric mean over its layers."""
+    pairs = (("phases", KERNELS), ("phases", CUDNN), ("one call", CUDNN), ("one call", COMPILED))
     rows = [
-        (*key, *(f"{mean_speedup(points, *pair):.2f}" for pair in pairs))
+        (*key, *(_mean(points, *pair) for pair in pairs))
         for key, points in grouped(results.points).items()
     ]
     head = (
         *("shapes", "dtype", "layout", "cache", "operation"),
-        *("phases / torch's kernels", "phases / F.batch_norm", "one call / F.batch_norm"),
+        *("phases / torch's kernels", "phases / F.batch_norm"),
+        *("one call / F.batch_norm", "one call / compiled (layers compiled)"),
     )
     return table(head, rows)
+
+
+def _mean(points: Sequence[Point], subject: str, over: str) -> str:
+    measured = [point for point in points if over in point.seconds]
+    if not measured:
+        return "-"
+    share = "" if over != COMPILED else f" ({len(measured)} of {len(points)})"
+    return f"{mean_speedup(measured, subject, over):.2f}{share}"
 
 
 def _points(results: Results) -> str:
@@ -101,7 +141,7 @@ def _row(point: Point) -> Sequence[object]:
         point.case.name,
         point.cache,
         point.operation,
-        *(f"{1e6 * point.seconds[name]:.1f}" for name in NAMES),
+        *(microseconds(point.seconds.get(name)) for name in NAMES),
         f"{point.bandwidth('phases') / 1e9:.0f}",
         f"{100 * point.copy_fraction('phases'):.0f}",
         f"{100 * point.copy_fraction('one call'):.0f}",

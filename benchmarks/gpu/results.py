@@ -12,11 +12,11 @@ from .cases import OPERATIONS, Case
 from .counters import KernelCounters
 from .graphs import GraphTime
 from .host import HostTime
-from .points import CACHES, Point
+from .phases import PhaseTime
+from .points import CACHES, KERNELS, Point
 from .targets import mean_speedup, targets
 from .training import Setting, Training
 
-KERNELS, CUDNN = "torch kernels", "F.batch_norm"
 # What is measured by itself, in the order in which it is.
 PARTS = ("kernels", "host", "graphs", "training", "counters")
 # Numbers stand beside each other only if these are the same.
@@ -31,6 +31,7 @@ class Results:
     runs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     copy_bandwidth: float | None = None  # bytes per second, read and written
     points: list[Point] = dataclasses.field(default_factory=list)
+    phases: list[PhaseTime] = dataclasses.field(default_factory=list)
     host: list[HostTime] = dataclasses.field(default_factory=list)
     graphs: list[GraphTime] = dataclasses.field(default_factory=list)
     training: list[Training] = dataclasses.field(default_factory=list)
@@ -56,7 +57,7 @@ def together(earlier: Results, later: Results) -> Results:
         earlier.facts,
         [*earlier.runs, *later.runs],
         later.copy_bandwidth or earlier.copy_bandwidth,
-        *(both(name) for name in ("points", "host", "graphs", "training", "counters")),
+        *(both(name) for name in ("points", "phases", "host", "graphs", "training", "counters")),
         [*earlier.failures, *later.failures],
     )
 
@@ -71,6 +72,7 @@ def document(results: Results) -> dict[str, Any]:
         "geometric_mean_ratio": _mean_ratios(results.points),
         "targets": [dataclasses.asdict(target) for target in targets(results.points)],
         "points": _documented(results.points),
+        "phases": _dictionaries(results.phases),
         "host": _dictionaries(results.host),
         "graphs": _dictionaries(results.graphs),
         "training": _dictionaries(results.training),
@@ -116,11 +118,15 @@ def _documented(points: Iterable[Point]) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
+def _case(entry: dict[str, Any]) -> Case:
+    return Case(**{**entry, "shape": tuple(entry["shape"])})
+
+
 def from_document(found: dict[str, Any]) -> Results:
     """The inverse of document."""
     points = [
         Point(
-            Case(**{**entry["case"], "shape": tuple(entry["case"]["shape"])}),
+            _case(entry["case"]),
             operation,
             entry["cache"],
             measured["seconds"],
@@ -137,6 +143,7 @@ def from_document(found: dict[str, Any]) -> Results:
         found["runs"],
         found["copy_bandwidth_bytes_per_second"],
         points,
+        [PhaseTime(**{**entry, "case": _case(entry["case"])}) for entry in found["phases"]],
         [HostTime(**entry) for entry in found["host"]],
         [GraphTime(**entry) for entry in found["graphs"]],
         training,

@@ -1,4 +1,4 @@
-"""A run of the benchmark: its parts, one after the other, and what is kept of them at any time."""
+"""One run of the benchmark: measures the parts in order and writes the results after each."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import argparse
 import importlib.util
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import results as kept
-from .cases import all_cases
-from .clock import clock_for, copy_bandwidth
+from .cases import Case, all_cases
+from .clock import Clock, clock_for, copy_bandwidth
 from .counters import measure_counters
 from .facts import facts, line
 from .graphs import SHAPES, measure_graphs
 from .host import measure_host
-from .points import Point, measure_case
+from .phases import PhaseTime
+from .points import COMPILED, KERNELS, Point, measure_case, with_compiled
+from .rehearsal import STAND_INS
 from .report import markdown
 from .resnet50 import RESNET50, TINY
 from .results import Results
@@ -78,14 +81,32 @@ class Run:
         speed = copy_bandwidth(clock, args.device, COPY_BYTES[args.device], args.repeat)
         results.copy_bandwidth = speed
         print(f"copy from device to device: {speed / 1e9:.0f} GB/s", flush=True)
+        if self._rehearsed:
+            print(STAND_INS, flush=True)
         cases = list(all_cases(args.groups, args.dtypes, args.layouts))
         for number, case in enumerate(cases):
             if time.monotonic() > self._deadline:
                 print(f"NOT MEASURED for lack of time: {', '.join(c.name for c in cases[number:])}")
                 break
             measured = list(measure_case(case, args.device, clock, args.repeat, speed))
-            results.points += measured
-            print(_progress(case.name, measured), flush=True)
+            points = [each for each in measured if isinstance(each, Point)]
+            results.points += points
+            results.phases += [each for each in measured if isinstance(each, PhaseTime)]
+            self._save()
+            print(_progress(case.name, points), flush=True)
+        self._compiled(cases[: args.compiled], clock)
+
+    def _compiled(self, cases: Sequence[Case], clock: Clock) -> None:
+        """Add compiled F.batch_norm in the time that is left: a case takes seconds to compile."""
+        args, results = self._args, self.results
+        for number, case in enumerate(cases):
+            if time.monotonic() > self._deadline:
+                print(f"NOT COMPILED for lack of time: {len(cases) - number} of {len(cases)} cases")
+                break
+            points = with_compiled(results.points, case, args.device, clock, args.repeat)
+            results.points = points
+            self._save()
+            print(_progress(case.name, [p for p in points if p.case == case]), flush=True)
 
     def _host(self) -> None:
         self.results.host = measure_host(self._args.device)
@@ -117,8 +138,12 @@ class Run:
 def _progress(name: str, measured: list[Point]) -> str:
     cold = [point for point in measured if point.cache == "cold"]
     parts = (
-        f"{point.operation} {100 * point.copy_fraction('phases'):.0f} % of the copy,"
-        f" {point.speedup('phases', 'torch kernels'):.2f} x torch's kernels"
+        f"{point.operation} {100 * point.copy_fraction('phases'):.0f} % of the copy, "
+        + ", ".join(
+            f"{point.speedup('phases', over):.2f} x {over}"
+            for over in (KERNELS, COMPILED)
+            if over in point.seconds
+        )
         for point in cold
     )
     return f"{name}: {'; '.join(parts)}"

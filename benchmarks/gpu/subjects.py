@@ -1,4 +1,4 @@
-"""What is timed beside each other: syncnorm, torch's SyncBatchNorm kernels, torch's batch_norm.
+"""The subjects of the comparison: syncnorm, torch's SyncBatchNorm kernels, torch's batch_norm.
 
 Every call allocates its outputs, records nothing for autograd, and updates running statistics.
 """
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch_config
 from torch.nn import functional
 
 import syncnorm
@@ -81,26 +82,42 @@ class _Ours:
 
 
 class Phases(_Ours):
-    """What a rank of a larger group computes, without the exchange: two launches each way."""
+    """The computation of one rank of a larger group, without the all-reduce: one kernel a phase."""
 
-    def forward(self) -> Tensor:
-        x, options = self._inputs.x, self._options
-        y, wire = torch.empty_like(x), self._doubles(self._sizes.wire)
-        _core.moments(options, x, wire, **self._launch)
-        _core.normalize(options, x, 1, wire, wire, y, **self._forward_arguments())
+    def moments(self) -> None:
+        self._wire = self._doubles(self._sizes.wire)
+        _core.moments(self._options, self._inputs.x, self._wire, **self._launch)
+
+    def normalize(self) -> Tensor:
+        x, wire = self._inputs.x, self._wire
+        y = torch.empty_like(x)
+        _core.normalize(self._options, x, 1, wire, wire, y, **self._forward_arguments())
         return y
 
-    def backward(self) -> Tensor:
-        x, dy, options = self._inputs.x, self._inputs.dy, self._options
-        wire, gradients = self._doubles(self._sizes.grad_wire), self._gradients()
-        affine = {"weight": self._inputs.weight, "bias": self._inputs.bias}
-        _core.grad_moments(options, x, dy, self._saved, wire, **affine, **self._launch)
-        _core.grad_input(options, x, dy, self._saved, 1, wire, wire, **gradients)
+    def grad_moments(self) -> None:
+        inputs = self._inputs
+        self._grad_wire = self._doubles(self._sizes.grad_wire)
+        affine = {"weight": inputs.weight, "bias": inputs.bias}
+        tensors = (inputs.x, inputs.dy, self._saved, self._grad_wire)
+        _core.grad_moments(self._options, *tensors, **affine, **self._launch)
+
+    def grad_input(self) -> Tensor:
+        inputs, wire, gradients = self._inputs, self._grad_wire, self._gradients()
+        tensors = (inputs.x, inputs.dy, self._saved)
+        _core.grad_input(self._options, *tensors, 1, wire, wire, **gradients)
         return gradients["dx"]
+
+    def forward(self) -> Tensor:
+        self.moments()
+        return self.normalize()
+
+    def backward(self) -> Tensor:
+        self.grad_moments()
+        return self.grad_input()
 
 
 class OneCall(_Ours):
-    """A group of one: the phases joined, in a single pass where the tensor fits the chip."""
+    """A group of one rank: both phases of a pass in one call, with the same kernels."""
 
     def forward(self) -> Tensor:
         x = self._inputs.x
@@ -115,7 +132,7 @@ class OneCall(_Ours):
 
 
 class TorchKernels:
-    """The five kernels of torch.nn.SyncBatchNorm in a group of one, without the exchange."""
+    """The five kernels of torch.nn.SyncBatchNorm in a group of one rank, without communication."""
 
     def __init__(self, inputs: Inputs, kernels: Any) -> None:
         self._inputs, self._kernels = inputs, kernels
@@ -168,11 +185,13 @@ class TorchBatchNorm:
         self._running = torch.zeros(channels, device=device), torch.ones(channels, device=device)
         self._y: Tensor | None = None
 
-    def forward(self) -> Tensor:
-        x, weight, bias = self._leaves
-        self._y = functional.batch_norm(
+    def _batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.batch_norm(
             x, *self._running, weight, bias, training=True, momentum=MOMENTUM, eps=EPS
         )
+
+    def forward(self) -> Tensor:
+        self._y = self._batch_norm(*self._leaves)
         return self._y
 
     def backward(self) -> Tensor:
@@ -181,8 +200,30 @@ class TorchBatchNorm:
         return torch.autograd.grad(self._y, self._leaves, self._dy, retain_graph=True)[0]
 
 
+class CompiledBatchNorm(TorchBatchNorm):
+    """F.batch_norm in training, compiled by torch.compile for this shape."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        torch.compiler.reset()  # or the ninth shape would run uncompiled
+        self._compiled = torch.compile(self._batch_norm, fullgraph=True, dynamic=False)
+        # A backward pass that reuses saved buffers cannot run twice after one forward pass.
+        with functorch_config.patch(donated_buffer=False):
+            self.forward()
+            self.backward()
+
+    def forward(self) -> Tensor:
+        self._y = self._compiled(*self._leaves)
+        return self._y
+
+
 def subjects(inputs: Inputs, kernels: Any) -> dict[str, Subject]:
-    """kernels: who offers torch.batch_norm_stats and its sisters."""
+    """Return all subjects that need no compilation.
+
+    Args:
+        inputs: the tensors of the case.
+        kernels: the module with `batch_norm_stats` and torch's other kernels: torch or rehearsal.
+    """
     return {
         "phases": Phases(inputs),
         "one call": OneCall(inputs),

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .facts import line
-from .points import Point
+from .points import CUDNN, KERNELS, Point
 from .report import grouped
-from .results import CUDNN, KERNELS, Results
+from .results import Results
 from .tables import by_setting, gigabytes, table
 from .targets import LARGE_BYTES, mean_speedup
 from .training import AUTOCAST, VARIANTS, Training

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from .cases import case_of
+from .counters import KernelCounters
 from .graphs import GraphTime
 from .host import HostTime
+from .phases import phase_of, predicted_seconds
 from .results import Results
 from .training import Setting, Training
 
@@ -83,6 +86,7 @@ def counters_table(results: Results) -> str:
                 each.operation,
                 f"`{each.name}`",
                 microseconds(each.seconds),
+                microseconds(_predicted(each, copy)),
                 _passes(each.bytes_read, each.tensor_bytes),
                 _passes(each.bytes_written, each.tensor_bytes),
                 _told(None if each.bandwidth is None else each.bandwidth / 1e9),
@@ -94,10 +98,19 @@ def counters_table(results: Results) -> str:
             )
         )
     head = (
-        *("case", "subject", "operation", "kernel", "us", "read / x", "written / x", "GB/s"),
+        *("case", "subject", "operation", "kernel", "us", "model, us"),
+        *("read / x", "written / x", "GB/s"),
         *("% of copy", "L2 hits, %", "registers", "blocks x threads", "occupancy, %"),
     )
     return table(head, rows)
+
+
+def _predicted(counters: KernelCounters, copy_bandwidth: float | None) -> float | None:
+    """Return the model's time for a kernel of syncnorm."""
+    phase = phase_of(counters.operation, counters.name)
+    if counters.subject not in {"phases", "one call"} or phase is None:
+        return None
+    return predicted_seconds(case_of(counters.case), phase, copy_bandwidth)
 
 
 def _passes(nbytes: float | None, of: int) -> str:

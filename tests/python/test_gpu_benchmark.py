@@ -1,7 +1,8 @@
-"""The benchmark on a GPU, as far as it needs none; tests/python/house/test_gpu_check.py runs it."""
+"""The GPU benchmark's cases, subjects and targets; tests/python/house/test_gpu_check.py runs it."""
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from pathlib import Path
@@ -12,9 +13,17 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.gpu import cases, points, rehearsal, subjects, targets  # noqa: E402
-from benchmarks.gpu.cases import Case  # noqa: E402
-from benchmarks.gpu.points import Point  # noqa: E402
+from benchmarks.gpu import (  # noqa: E402
+    cases,
+    clock,
+    phases,
+    points,
+    rehearsal,
+    subjects,
+    targets,
+)
+from benchmarks.gpu.cases import OPERATIONS, PASSES, Case  # noqa: E402
+from benchmarks.gpu.points import COMPILED, Point  # noqa: E402
 
 
 def point(case: Case, operation: str = "forward", cache: str = "cold", **seconds: float) -> Point:
@@ -26,6 +35,7 @@ def point(case: Case, operation: str = "forward", cache: str = "cold", **seconds
 
 
 LAYER = Case("resnet50-32", (32, 64, 56, 56), "float32", "channels_first", times=6)
+TINY = Case("tiny", (4, 3, 5), "float32", "channels_first")
 LARGE = Case("large", (128, 256, 56, 56), "float16", "channels_first")
 
 
@@ -80,13 +90,39 @@ def test_targets_are_reached_or_not(found, reached):
 
 
 def test_the_rehearsed_kernels_are_the_layer():
-    inputs = cases.make_inputs(Case("tiny", (4, 3, 5), "float32", "channels_first"), "cpu")
-    case = Case("tiny", (4, 3, 5), "float32", "channels_first")
-    points.check_agreement(case, subjects.subjects(inputs, rehearsal))
+    inputs = cases.make_inputs(TINY, "cpu")
+    points.check_agreement(TINY, subjects.subjects(inputs, rehearsal))
+
+
+def measured() -> list[Point | phases.PhaseTime]:
+    return list(points.measure_case(TINY, "cpu", clock.clock_for("cpu"), 1, 1e9))
+
+
+def test_every_phase_is_timed_and_moves_its_part_of_the_pass():
+    found = [each.phase for each in measured() if isinstance(each, phases.PhaseTime)]
+    assert found == [phase for operation in OPERATIONS for phase in phases.PHASES[operation]]
+    for operation in OPERATIONS:
+        assert PASSES[operation] == sum(map(phases.TENSORS.get, phases.PHASES[operation]))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
+def test_compiled_batch_norm_is_added_to_the_points_of_its_case(monkeypatch):
+    """With a backend that compiles nothing: tools/gpu_check.sh --dry-run takes the usual one."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    before = [point(LAYER), *(each for each in measured() if isinstance(each, Point))]
+    after = points.with_compiled(before, TINY, "cpu", clock.clock_for("cpu"), 2)
+    assert [COMPILED in each.seconds for each in after] == [False, *[True] * 4]
+    assert [each.key for each in after] == [each.key for each in before]
+
+
+def test_cases_are_found_by_their_names():
+    for case in cases.all_cases(["tiny", "counters"], cases.DTYPES, cases.LAYOUTS):
+        found = cases.case_of(case.name)
+        assert (found.name, found.nbytes) == (case.name, case.nbytes)
 
 
 def test_subjects_that_compute_something_else_are_not_timed():
-    case = Case("tiny", (4, 3, 5), "float32", "channels_first")
+    case = TINY
     compared = subjects.subjects(cases.make_inputs(case, "cpu"), rehearsal)
     y = compared["phases"].forward()
 

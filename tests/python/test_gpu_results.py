@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.machinery
 import itertools
 import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,21 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import __main__ as benchmark  # noqa: E402
 from benchmarks.gpu import cases as gpu_cases  # noqa: E402
-from benchmarks.gpu import counters, profiled, publish, report, results, run, summary  # noqa: E402
+from benchmarks.gpu import (  # noqa: E402
+    counters,
+    phases,
+    profiled,
+    publish,
+    report,
+    results,
+    run,
+    summary,
+)
 from benchmarks.gpu.cases import LAYOUTS, OPERATIONS, PASSES, Case, all_cases  # noqa: E402
 from benchmarks.gpu.counters import KernelCounters  # noqa: E402
 from benchmarks.gpu.graphs import GraphTime  # noqa: E402
 from benchmarks.gpu.host import HostTime  # noqa: E402
+from benchmarks.gpu.phases import PhaseTime  # noqa: E402
 from benchmarks.gpu.points import CACHES, Point  # noqa: E402
 from benchmarks.gpu.results import Results  # noqa: E402
 from benchmarks.gpu.training import VARIANTS, Setting, Training  # noqa: E402
@@ -29,6 +41,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 FACTS = {"device": "cuda", "gpu": "NVIDIA Made-Up 1", "driver": "1.2", "torch": "2.0", "date": "d"}
 COPY = 1e12
 RUN = {"date": "d", "parts": ["kernels"], "settings": {}, "seconds": 60.0}
+
+
+LARGE = Case("large", (128, 256, 56, 56), "float32", "channels_first")
+COUNTED = "32x256x56x56 bfloat16 NHWC"
 
 
 def kernels() -> Results:
@@ -43,7 +59,8 @@ def kernels() -> Results:
             times = {"phases": seconds, "one call": seconds}
             times |= {"torch kernels": 1.5 * seconds, "F.batch_norm": 1.5 * seconds}
             points.append(Point(case, operation, cache, times, COPY))
-    return Results(FACTS, [RUN], COPY, points)
+    phase_times = [PhaseTime(LARGE, phase, 2e-3, COPY) for phase in phases.TENSORS]
+    return Results(FACTS, [RUN], COPY, points, phase_times)
 
 
 def others() -> Results:
@@ -56,7 +73,7 @@ def others() -> Results:
         host=[HostTime("forward", "busy", {"syncnorm": 2e-5, "torch.nn.SyncBatchNorm": None})],
         graphs=[GraphTime("x", "syncnorm", 4e-5, 2e-5), GraphTime("x", "torch", 1e-4, error="no")],
         training=trainings,
-        counters=[KernelCounters("c", "phases", "forward", 0, "moments", 100, 1e-6, 2e5, 3e5)],
+        counters=[KernelCounters(COUNTED, "phases", "forward", 0, "moments", 100, 1e-6, 2e5, 3e5)],
     )
 
 
@@ -83,18 +100,51 @@ def test_the_report_has_a_table_of_everything():
     text = report.markdown(results.together(kernels(), others()))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     shape = "32x64x112x112 float32 NCHW"
-    unknown = "- | - | - x - | - of -"
+    unknown = "3000.00 | 500 | 50 | - | - | - x - | - of - |"
     for row in (
-        f"| {shape} | cold | forward | 616.6 | 616.6 | 924.8 | 924.8 | 500 | 50 | 50 |",
+        f"| {shape} | cold | forward | 616.6 | 616.6 | 924.8 | 924.8 | - | 500 | 50 | 50 |",
+        f"| {LARGE.name} | grad_input | 2000.0 | 617 | 62 | - | - |",
         "| torch.nn.SyncBatchNorm | waits for the device |",
         "| x | syncnorm | 40.0 | 20.0 | 2.00 |",
         "| x | torch | 100.0 | none: no | - |",
         "| 32 images, bfloat16 autocast, NHWC | syncnorm | 25.00 | 20.00 | 30.00 | 4.29 |",
-        f"| c | phases | forward | `moments` | 1.0 | 2000.00 | 3000.00 | 500 | 50 | {unknown} |",
+        f"| {COUNTED} | phases | forward | `moments` | 1.0 | - | 2000.00 | {unknown}",
     ):
         assert row in rows
     assert "none: out of memory" in text
     assert "## Counters" not in report.markdown(kernels())
+
+
+def test_a_model_fills_its_columns(monkeypatch):
+    """A stand-in for benchmarks/gpu/model.py, which predicts a copy of what the phase moves."""
+    model = types.ModuleType(phases.MODEL)
+
+    def predicted_seconds(case: Case, phase: str, copy_bandwidth: float) -> float:
+        return phases.TENSORS[phase] * case.nbytes / copy_bandwidth
+
+    monkeypatch.setattr(model, "predicted_seconds", predicted_seconds, raising=False)
+    monkeypatch.setitem(sys.modules, phases.MODEL, model)
+    model.__spec__ = importlib.machinery.ModuleSpec(phases.MODEL, None)
+    text = report.markdown(results.together(kernels(), others()))
+    assert f"| {LARGE.name} | moments | 2000.0 | 206 | 21 | 411.0 | 4.87 |" in text
+    assert f"| {COUNTED} | phases | forward | `moments` | 1.0 | 51.4 |" in text
+
+
+@pytest.mark.parametrize(
+    ("operation", "kernel", "phase"),
+    [
+        ("forward", "moments_of_planes", "moments"),
+        ("forward", "sum_rows", "moments"),
+        ("forward", "normalize_rows", "normalize"),
+        ("backward", "grad_moments_of_rows", "grad_moments"),
+        ("backward", "sum_planes", "grad_moments"),
+        ("backward", "grad_input_planes", "grad_input"),
+        ("backward", "map_rows", "grad_input"),
+        ("backward", "spin_kernel", None),
+    ],
+)
+def test_kernels_belong_to_phases(operation, kernel, phase):
+    assert phases.phase_of(operation, kernel) == phase
 
 
 def test_results_are_published(tmp_path, monkeypatch, capsys):
@@ -102,11 +152,11 @@ def test_results_are_published(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     document = tmp_path / "README.md"
     document.write_text(f"before\n{summary.BEGIN}\nstale tables\n{summary.END}\nafter\n")
-    stages = {"verdict": "passed", "verified": True, "machine": {}, "stages": []}
+    steps = {"verdict": "passed", "verified": True, "machine": {}, "steps": []}
     for name, found in (("first", kernels()), ("second", others())):
         (tmp_path / name).mkdir()
         results.write_json(found, tmp_path / name / "benchmark.json")
-        (tmp_path / name / "results.json").write_text(json.dumps(stages))
+        (tmp_path / name / "results.json").write_text(json.dumps(steps))
 
     def published(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["publish", *arguments, "--markdown", "README.md"])

@@ -1,0 +1,75 @@
+"""Time each phase by itself, one kernel, beside the copy bandwidth and a model's prediction.
+
+A performance model is optional: benchmarks/gpu/model.py with
+`predicted_seconds(case: Case, phase: str, copy_bandwidth: float) -> float | None`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator
+
+from .cases import Case
+from .clock import Clock
+from .subjects import Phases
+
+# One kernel each, in this order.
+PHASES = {"forward": ("moments", "normalize"), "backward": ("grad_moments", "grad_input")}
+# Reads and writes of the whole tensor. Their sums are PASSES of cases.py.
+TENSORS = {"moments": 1, "normalize": 2, "grad_moments": 2, "grad_input": 3}
+MODEL = f"{__package__}.model"
+# Names of CUDA kernels change more often than the phases: this is the only place that knows them.
+_REDUCTIONS = re.compile(r"moments|sum|reduce|total")
+_ELEMENTWISE = re.compile(r"normalize|grad_input|map")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseTime:
+    """Seconds of one phase with cold caches."""
+
+    case: Case
+    phase: str
+    seconds: float
+    copy_bandwidth: float
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.case.name, self.case.group, self.phase
+
+    @property
+    def bandwidth(self) -> float:
+        return TENSORS[self.phase] * self.case.nbytes / self.seconds
+
+    @property
+    def copy_fraction(self) -> float:
+        return self.bandwidth / self.copy_bandwidth
+
+
+def measure_phases(
+    case: Case, subject: Phases, clock: Clock, repeat: int, copy_bandwidth: float
+) -> Iterator[PhaseTime]:
+    """Time each phase of `subject`, which has run forward before."""
+    calls = {phase: getattr(subject, phase) for phase in TENSORS}
+    for phase, seconds in clock.cold(calls, repeat).items():
+        yield PhaseTime(case, phase, seconds, copy_bandwidth)
+
+
+def phase_of(operation: str, kernel: str) -> str | None:
+    """Return the phase that a kernel of syncnorm computes, or None for another kernel."""
+    reduction, elementwise = PHASES[operation]
+    if _ELEMENTWISE.search(kernel):
+        return elementwise
+    return reduction if _REDUCTIONS.search(kernel) else None
+
+
+def predicted_seconds(case: Case, phase: str, copy_bandwidth: float | None) -> float | None:
+    """Return the time that benchmarks/gpu/model.py predicts, or None without a prediction."""
+    if not copy_bandwidth or importlib.util.find_spec(MODEL) is None:
+        return None
+    found: float | None = importlib.import_module(MODEL).predicted_seconds(
+        case, phase, copy_bandwidth
+    )
+    return found
