@@ -13,7 +13,8 @@
 #   make simt-asan    the same C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make simt-tsan    the same C++ tests under ThreadSanitizer
 #   make python-test  the Python tests, against the installed package
-#   make gpu-check    on a machine with a GPU: build, tests and benchmarks of the CUDA backend
+#   make gpu-pack     build the CUDA backend and its tests for a machine with a GPU: gpu-pack/
+#   make gpu-check    on a machine with a GPU: tests and benchmarks of the CUDA backend
 #   make cuda-archs   compile the CUDA sources for every supported architecture
 #   make cuda-report  check the machine code of every CUDA kernel in .venv: tools/cuda_resources
 #   make exhaustive   the Python tests with the full product of their matrices (long)
@@ -76,7 +77,7 @@ CXX_SOURCES = $(shell find core bindings tests examples benchmarks -type f \
 PYTHON_SOURCES := $(wildcard python tests tools examples benchmarks)
 
 .PHONY: help demo test lint format cpp-test asan tsan fuzz fuzz-probe simt simt-asan simt-tsan python-test
-.PHONY: exhaustive bench gpu-check cuda-archs cuda-report stubs abi faults excerpts clean preflight setup
+.PHONY: exhaustive bench gpu-check gpu-pack cuda-archs cuda-report stubs abi faults excerpts clean preflight setup
 .PHONY: FORCE
 
 help:
@@ -206,6 +207,9 @@ soak: .venv/.developer .venv/.installed
 
 # ---------------------------------------------------------------------------------------- CUDA
 
+gpu-pack:
+	@tools/gpu_pack
+
 gpu-check:
 	@tools/gpu_check.sh
 
@@ -235,6 +239,6 @@ excerpts: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/excerpts docs/embedding.md
 
 clean:
-	@rm -rf .venv build dist demo-results bench-results gpu-check-results
+	@rm -rf .venv build dist demo-results bench-results gpu-check-results gpu-pack
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache
