@@ -58,13 +58,13 @@ def _read(place: Path) -> Results:
 
 
 def _checks(place: Path) -> list[dict[str, Any]]:
-    """What tools/gpu_check.sh says of its stages."""
+    """Return the steps that tools/gpu_check.sh has recorded."""
     path = place / "results.json" if place.is_dir() else place
     if not path.exists():
         return []
     found = json.loads(path.read_text())
-    if "stages" in found:
-        return [{key: found[key] for key in ("verdict", "verified", "machine", "stages")}]
+    if "steps" in found:
+        return [{key: found[key] for key in ("verdict", "verified", "machine", "steps")}]
     return list(found.get("checks", []))
 
 
