@@ -37,15 +37,14 @@ std::byte* garbage(std::size_t bytes) {
 void Block::FreeDeleter::operator()(std::byte* p) const { std::free(p); }
 
 Block::Block(const Grid& grid, GridState& state, std::shared_ptr<Cluster> cluster, unsigned rank,
-             Crews& crews, const uint3& index, std::uint64_t seed)
+             const uint3& index, std::uint64_t seed)
     : grid_(grid),
       state_(state),
       cluster_(std::move(cluster)),
       rank_(rank),
-      crews_(crews),
       index_(index),
       order_(seed),
-      crew_(crews.take(grid.threads.x * grid.threads.y * grid.threads.z)),
+      crew_(Crews::get().take(grid.threads.x * grid.threads.y * grid.threads.z)),
       dynamic_shared_(garbage(grid.dynamic_bytes)),
       alive_(static_cast<int>(grid.threads.x * grid.threads.y * grid.threads.z)) {
   fill_shared_variables();
@@ -67,7 +66,7 @@ Block::Block(const Grid& grid, GridState& state, std::shared_ptr<Cluster> cluste
 
 Block::~Block() {
   cluster_->blocks[rank_] = nullptr;
-  if (alive_ == 0) crews_.give(std::move(crew_));
+  if (alive_ == 0) Crews::get().give(std::move(crew_));
   for (std::size_t i = 0; kThreadSanitizer && crew_ != nullptr && i < threads_.size(); ++i)
     if (threads_[i].state != Thread::State::kExited)  // the block has failed
       crew_->observer(i)->observe([this] { release(&state_.end); });

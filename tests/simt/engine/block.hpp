@@ -73,7 +73,7 @@ class Block {
  public:
   // `seed` draws the order of the threads.
   Block(const Grid& grid, GridState& state, std::shared_ptr<Cluster> cluster, unsigned rank,
-        Crews& crews, const uint3& index, std::uint64_t seed);
+        const uint3& index, std::uint64_t seed);
   ~Block();
 
   enum class Stop : std::uint8_t {
@@ -135,7 +135,6 @@ class Block {
   GridState& state_;
   std::shared_ptr<Cluster> cluster_;
   unsigned rank_;
-  Crews& crews_;
   uint3 index_;
   Order order_;
   std::unique_ptr<Crew> crew_;

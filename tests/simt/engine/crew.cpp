@@ -52,26 +52,33 @@ bool Crew::overflowed(std::size_t i) const {
 
 const Observer& Crew::publisher() { return publisher_ ? *publisher_ : publisher_.emplace(); }
 
+Crews& Crews::get() {
+  static Crews& crews = *new Crews;  // never destroyed: kernels may run while the process exits
+  return crews;
+}
+
 std::unique_ptr<Crew> Crews::take(std::size_t threads) {
-  const auto found = std::ranges::find(kept_, threads, &Crew::threads);
-  if (found == kept_.end()) return std::make_unique<Crew>(threads);
-  std::unique_ptr<Crew> taken = std::move(*found);
-  kept_.erase(found);
+  std::unique_ptr<Crew> taken;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::ranges::find(kept_, threads, &Crew::threads);
+    if (found != kept_.end()) {
+      taken = std::move(*found);
+      kept_.erase(found);
+    }
+  }
+  if (taken == nullptr) return std::make_unique<Crew>(threads);
   taken->clear();
   return taken;
 }
 
 void Crews::give(std::unique_ptr<Crew> crew) {
+  const std::lock_guard lock(mutex_);
   kept_.push_back(std::move(crew));
   const auto threads = [](std::size_t sum, const auto& kept) { return sum + kept->threads(); };
   while (kept_.size() > 1 &&
          std::accumulate(kept_.begin(), kept_.end(), std::size_t{0}, threads) > kMostKept)
     kept_.erase(kept_.begin());
-}
-
-void Crews::give_all(Crews& others) {
-  for (auto& crew : others.kept_) give(std::move(crew));
-  others.kept_.clear();
 }
 
 }  // namespace simt

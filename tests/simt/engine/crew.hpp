@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -41,14 +42,16 @@ class Crew {
   std::optional<Observer> publisher_;
 };
 
-// Crews to be used again: ThreadSanitizer takes half a millisecond to make one observer.
+// Crews to be used again, by any thread: ThreadSanitizer takes half a millisecond to make one
+// observer.
 class Crews {
  public:
+  static Crews& get();
   std::unique_ptr<Crew> take(std::size_t threads);
   void give(std::unique_ptr<Crew> crew);
-  void give_all(Crews& others);
 
  private:
+  std::mutex mutex_;
   std::vector<std::unique_ptr<Crew>> kept_;  // the last one given at the end
 };
 

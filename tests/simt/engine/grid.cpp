@@ -24,24 +24,17 @@ uint3 index_of(std::uint64_t number, const dim3& size) {
   return {x, y, z};
 }
 
-Crews& crews_of_thread() {
-  static thread_local Crews crews;
-  return crews;
-}
-
 }  // namespace
 
 GridRun::GridRun(Grid grid, std::uint64_t seed)
     : grid_(std::move(grid)), order_(seed), state_(std::make_unique<GridState>()) {
   const Overlooked overlooked;
   starts_ = draw_starts();
-  crews_.give_all(crews_of_thread());
 }
 
 GridRun::~GridRun() {
   const Overlooked overlooked;
   residents_.clear();
-  crews_of_thread().give_all(crews_);
   acquire(&state_->end);
 }
 
@@ -73,8 +66,7 @@ std::vector<std::uint64_t> GridRun::draw_order(std::uint64_t count) {
 
 std::unique_ptr<Block> GridRun::make_block(const Start& start, std::shared_ptr<Cluster> cluster,
                                            std::uint64_t seed) {
-  return std::make_unique<Block>(grid_, *state_, std::move(cluster), start.rank, crews_,
-                                 start.index, seed);
+  return std::make_unique<Block>(grid_, *state_, std::move(cluster), start.rank, start.index, seed);
 }
 
 void GridRun::start_early(int resident_blocks) {

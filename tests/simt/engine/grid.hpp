@@ -61,7 +61,6 @@ class GridRun {
   Grid grid_;
   Order order_;
   std::vector<Start> starts_;  // of the blocks, in their order; those of a cluster together
-  Crews crews_;
   std::unique_ptr<GridState> state_;
   Residents residents_;  // the first of starts_
 };
