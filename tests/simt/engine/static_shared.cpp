@@ -92,7 +92,8 @@ std::size_t References::shared_bytes(std::uintptr_t address) const {
     collect(found->first, functions, variables);
   std::size_t bytes = 0;
   for (const std::uintptr_t variable : variables) bytes += variable_bytes_.at(variable);
-  return bytes;
+  constexpr std::size_t kUnit = 16;  // in which ptxas counts
+  return (bytes + kUnit - 1) / kUnit * kUnit;
 }
 
 void References::collect(std::uintptr_t function, std::set<std::uintptr_t>& functions,
