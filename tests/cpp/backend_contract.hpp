@@ -32,6 +32,9 @@ class Device {
     const std::vector<unsigned char> garbage(bytes, 0xa5);
     upload(memory, garbage.data(), bytes);
   }
+  // Around the phases of every case.
+  virtual void before_phases() {}
+  virtual void after_phases() {}
   // Whether a group of one computes the same by the phases and in one call, to the bit.
   virtual bool one_call_has_the_bits_of_the_phases() const { return true; }
 };

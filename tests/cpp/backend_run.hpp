@@ -175,7 +175,9 @@ inline void check_case(const Case& k, syncnorm_dtype parameters) {
   const std::vector<reference::Shard> shards = make_shards(k, 1);
   const reference::Problem problem = make_problem(k, parameters);
   std::vector<Rank> ranks = make_ranks(k, shards, problem, parameters);
+  device_under_test().before_phases();
   run_phases(k, ranks);
+  device_under_test().after_phases();
   compare(k, ranks, expected_of(k, ranks, problem, shards), parameters);
   if (ranks.size() > 1) return;
   std::vector<Rank> alone = make_ranks(k, shards, problem, parameters);

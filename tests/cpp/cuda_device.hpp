@@ -8,6 +8,9 @@
 #include <string>
 
 #include "backend_contract.hpp"
+#ifdef SYNCNORM_SIMT
+#include "simt.hpp"
+#endif
 
 namespace contract {
 
@@ -61,6 +64,21 @@ class CudaGraph {
 
 class CudaDevice final : public Device {
  public:
+#ifdef SYNCNORM_SIMT
+  // As large as an H200, so that a block has one item of most tensors.
+  CudaDevice() {
+    simt::Limits limits;
+    limits.sms = 132;
+    simt::set_limits(limits);
+    simt::hold_back_kernels(true);
+  }
+  void before_phases() override { simt::reset_dependent_loads(); }
+  // In any block of any kernel: what is loaded together counts once.
+  void after_phases() override {
+    require_cuda(cudaDeviceSynchronize());
+    CHECK(simt::dependent_loads() <= 10);
+  }
+#endif
   syncnorm_device kind() const override { return SYNCNORM_CUDA; }
   void* stream() const override { return stream_.get(); }
 
@@ -80,8 +98,6 @@ class CudaDevice final : public Device {
   void fill_with_garbage(void* memory, std::size_t bytes) override {
     if (std::getenv("SYNCNORM_TEST_INITCHECK") == nullptr) Device::fill_with_garbage(memory, bytes);
   }
-  // The single pass divides the tensor among all blocks at once.
-  bool one_call_has_the_bits_of_the_phases() const override { return false; }
 
  private:
   void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {

@@ -38,6 +38,9 @@ SIMT_API void set_driver_version(int version);
 // variable SIMT_SEED, or 0.
 SIMT_API void set_seed(std::uint64_t seed);
 SIMT_API std::uint64_t seed();
+// Under a seed every kernel is held back until the next operation of its stream, or a call that
+// waits for it, so that a programmatic dependent launch can start before it.
+SIMT_API void hold_back_kernels(bool hold);
 
 // Since the process began. What is captured counts when it is captured, not when it is replayed.
 struct Counts {

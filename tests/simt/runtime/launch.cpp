@@ -171,6 +171,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel,
       if (const cudaError_t error = check_cooperative(runtime.limits, grid, resident)) return error;
     ++runtime.counts.kernels;
     Operation operation{whole(runtime, grid, runtime.seed)};
+    operation.held_back = runtime.seed != 0 && (attributes.programmatic || runtime.holds_back);
     if (attributes.programmatic && runtime.seed != 0)
       operation.start_early = start_early(runtime, grid, runtime.seed, resident);
     enqueue(runtime, lock, *stream, std::move(operation));

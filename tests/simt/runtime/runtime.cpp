@@ -84,6 +84,11 @@ void set_seed(std::uint64_t seed) {
   Runtime::get().seed = seed;
 }
 
+void hold_back_kernels(bool hold) {
+  const Lock lock(Runtime::get().mutex);
+  Runtime::get().holds_back = hold;
+}
+
 std::uint64_t seed() {
   const Lock lock(Runtime::get().mutex);
   return Runtime::get().seed;

@@ -33,6 +33,7 @@ struct Runtime {
   int device_count = 2;
   int driver_version = CUDART_VERSION;
   std::uint64_t seed = 0;
+  bool holds_back = false;  // every kernel
   Counts counts;
   std::map<std::string, std::int64_t, std::less<>> calls;
   std::vector<std::pair<std::string, cudaError_t>> to_inject;

@@ -29,10 +29,13 @@ void run_front(Runtime& runtime, Lock& lock, Stream& stream) {
   stream.pending.pop_front();
   run_unlocked(runtime, lock, stream, [&] {
     const Work before = std::exchange(stream.rest, nullptr);
-    if (operation.start_early)
-      stream.rest = before ? operation.start_early() : std::move(operation.work);
+    const bool early = before && operation.start_early;
+    if (early) stream.rest = operation.start_early();
     if (before) before();
-    if (!operation.start_early) operation.work();
+    if (!operation.held_back)
+      operation.work();
+    else if (!early)
+      stream.rest = std::move(operation.work);
   });
 }
 

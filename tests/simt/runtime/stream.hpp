@@ -36,14 +36,15 @@ struct Operation {
   std::function<bool()> ready = nullptr;  // null: at once when its turn comes
   // Of a kernel that may start before the kernel before it has ended: starts it, returns the rest.
   std::function<Work()> start_early = nullptr;
+  bool held_back = false;  // until the next operation, which may start early
 };
 
 struct Stream {
   int device;
   unsigned flags;
   std::deque<Operation> pending;
-  // Of the last kernel, where the next one may start before it has ended. Runs when the next
-  // operation has started, or before anything waits for it.
+  // Of the last kernel that is held back. Runs when the next operation has started, or before
+  // anything waits for it.
   Work rest = nullptr;
   bool busy = false;     // one thread runs an operation of it
   bool blocked = false;  // by the test

@@ -66,7 +66,7 @@ struct MomentTerms {
 
   __device__ __forceinline__ void prepare(std::int64_t first, int count,
                                           Constant* constants) const {
-    channel_shifts<kMasked ? kWarp : 8>(x, mask, index, first, count, constants);
+    channel_shifts<kMasked>(x, mask, index, first, count, constants);
   }
 
   template <class Whole, class Lane>
