@@ -1,26 +1,18 @@
-"""Time each phase by itself, one kernel, beside the copy bandwidth and a model's prediction.
-
-A performance model is optional: benchmarks/gpu/model.py with
-`predicted_seconds(case: Case, phase: str, copy_bandwidth: float) -> float | None`.
-"""
+"""Time each phase by itself: one kernel."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import re
 from collections.abc import Iterator
 
 from .cases import Case
 from .clock import Clock
+from .model import TENSORS
 from .subjects import Phases
 
 # One kernel each, in this order.
 PHASES = {"forward": ("moments", "normalize"), "backward": ("grad_moments", "grad_input")}
-# Reads and writes of the whole tensor. Their sums are PASSES of cases.py.
-TENSORS = {"moments": 1, "normalize": 2, "grad_moments": 2, "grad_input": 3}
-MODEL = f"{__package__}.model"
 # Names of CUDA kernels change more often than the phases: this is the only place that knows them.
 _REDUCTIONS = re.compile(r"moments|sum|reduce|total")
 _ELEMENTWISE = re.compile(r"normalize|grad_input|map")
@@ -63,13 +55,3 @@ def phase_of(operation: str, kernel: str) -> str | None:
     if _ELEMENTWISE.search(kernel):
         return elementwise
     return reduction if _REDUCTIONS.search(kernel) else None
-
-
-def predicted_seconds(case: Case, phase: str, copy_bandwidth: float | None) -> float | None:
-    """Return the time that benchmarks/gpu/model.py predicts, or None without a prediction."""
-    if not copy_bandwidth or importlib.util.find_spec(MODEL) is None:
-        return None
-    found: float | None = importlib.import_module(MODEL).predicted_seconds(
-        case, phase, copy_bandwidth
-    )
-    return found

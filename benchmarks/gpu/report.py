@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .facts import line
-from .phases import predicted_seconds
+from .model import predicted_seconds
 from .points import COMPILED, CUDNN, KERNELS, Point
 from .rehearsal import STAND_INS
 from .results import Results
@@ -90,7 +90,7 @@ def _phases(results: Results) -> str:
                 f"{each.bandwidth / 1e9:.0f}",
                 f"{100 * each.copy_fraction:.0f}",
                 microseconds(model),
-                f"{each.seconds / model:.2f}" if model else "-",
+                f"{each.seconds / model:.2f}",
             )
         )
     return table(head, rows)

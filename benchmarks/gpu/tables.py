@@ -8,7 +8,8 @@ from .cases import case_of
 from .counters import KernelCounters
 from .graphs import GraphTime
 from .host import HostTime
-from .phases import phase_of, predicted_seconds
+from .model import predicted_seconds
+from .phases import phase_of
 from .results import Results
 from .training import Setting, Training
 
@@ -108,7 +109,8 @@ def counters_table(results: Results) -> str:
 def _predicted(counters: KernelCounters, copy_bandwidth: float | None) -> float | None:
     """Return the model's time for a kernel of syncnorm."""
     phase = phase_of(counters.operation, counters.name)
-    if counters.subject not in {"phases", "one call"} or phase is None:
+    ours = counters.subject in {"phases", "one call"}
+    if not ours or phase is None or copy_bandwidth is None:
         return None
     return predicted_seconds(case_of(counters.case), phase, copy_bandwidth)
 

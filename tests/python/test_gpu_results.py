@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.machinery
 import itertools
 import json
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from benchmarks.gpu import __main__ as benchmark  # noqa: E402
 from benchmarks.gpu import cases as gpu_cases  # noqa: E402
 from benchmarks.gpu import (  # noqa: E402
     counters,
+    model,
     phases,
     profiled,
     publish,
@@ -31,6 +30,7 @@ from benchmarks.gpu.cases import LAYOUTS, OPERATIONS, PASSES, Case, all_cases  #
 from benchmarks.gpu.counters import KernelCounters  # noqa: E402
 from benchmarks.gpu.graphs import GraphTime  # noqa: E402
 from benchmarks.gpu.host import HostTime  # noqa: E402
+from benchmarks.gpu.model import predicted_seconds  # noqa: E402
 from benchmarks.gpu.phases import PhaseTime  # noqa: E402
 from benchmarks.gpu.points import CACHES, Point  # noqa: E402
 from benchmarks.gpu.results import Results  # noqa: E402
@@ -59,7 +59,7 @@ def kernels() -> Results:
             times = {"phases": seconds, "one call": seconds}
             times |= {"torch kernels": 1.5 * seconds, "F.batch_norm": 1.5 * seconds}
             points.append(Point(case, operation, cache, times, COPY))
-    phase_times = [PhaseTime(LARGE, phase, 2e-3, COPY) for phase in phases.TENSORS]
+    phase_times = [PhaseTime(LARGE, phase, 2e-3, COPY) for phase in model.TENSORS]
     return Results(FACTS, [RUN], COPY, points, phase_times)
 
 
@@ -103,7 +103,7 @@ def test_the_report_has_a_table_of_everything():
     unknown = "3000.00 | 500 | 50 | - | - | - x - | - of - |"
     for row in (
         f"| {shape} | cold | forward | 616.6 | 616.6 | 924.8 | 924.8 | - | 500 | 50 | 50 |",
-        f"| {LARGE.name} | grad_input | 2000.0 | 617 | 62 | - | - |",
+        f"| {LARGE.name} | grad_input | 2000.0 | 617 | 62 | 1235.1 | 1.62 |",
         "| torch.nn.SyncBatchNorm | waits for the device |",
         "| x | syncnorm | 40.0 | 20.0 | 2.00 |",
         "| x | torch | 100.0 | none: no | - |",
@@ -115,19 +115,13 @@ def test_the_report_has_a_table_of_everything():
     assert "## Counters" not in report.markdown(kernels())
 
 
-def test_a_model_fills_its_columns(monkeypatch):
-    """A stand-in for benchmarks/gpu/model.py, which predicts a copy of what the phase moves."""
-    model = types.ModuleType(phases.MODEL)
-
-    def predicted_seconds(case: Case, phase: str, copy_bandwidth: float) -> float:
-        return phases.TENSORS[phase] * case.nbytes / copy_bandwidth
-
-    monkeypatch.setattr(model, "predicted_seconds", predicted_seconds, raising=False)
-    monkeypatch.setitem(sys.modules, phases.MODEL, model)
-    model.__spec__ = importlib.machinery.ModuleSpec(phases.MODEL, None)
-    text = report.markdown(results.together(kernels(), others()))
-    assert f"| {LARGE.name} | moments | 2000.0 | 206 | 21 | 411.0 | 4.87 |" in text
-    assert f"| {COUNTED} | phases | forward | `moments` | 1.0 | 51.4 |" in text
+def test_the_model_is_bytes_and_the_way_of_sums():
+    seconds = {phase: predicted_seconds(LARGE, phase, COPY) for phase in model.TENSORS}
+    moved = {phase: model.TENSORS[phase] * LARGE.nbytes / COPY for phase in model.TENSORS}
+    assert seconds["normalize"] == pytest.approx(moved["normalize"] + model.LAUNCH)
+    assert seconds["moments"] > moved["moments"] + model.LAUNCH + model.FOLD + model.TICKET
+    fast = 1e15  # then instructions take longer than bytes
+    assert predicted_seconds(LARGE, "normalize", fast) > model.LAUNCH + moved["normalize"] / 100
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@
 
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
+#include "backend/cuda/device/pack.cuh"
 #include "backend/cuda/device/plans.hpp"
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/device/walk.cuh"
@@ -51,7 +54,10 @@ __device__ __forceinline__ void sum_tensor(const Terms& terms, const typename Ti
       A partial[kTerms][V] = {};
       const int count = pieces.left() < kPiecesPerSum ? pieces.left() : kPiecesPerSum;
       pieces.run(count, [&](const auto& inputs, const Piece& piece, auto whole) {
-        terms.add(inputs, piece, whole, lane, partial);
+        if (whole || is_whole<V>(piece))
+          terms.add(inputs, piece, std::true_type{}, lane, partial);
+        else
+          terms.add(inputs, piece, std::false_type{}, lane, partial);
       });
       of_thread.add(partial, first);
       first = false;

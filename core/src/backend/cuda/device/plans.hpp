@@ -64,7 +64,7 @@ struct Merge {
 };
 
 // Splits that one thread of a merge loads before it adds them.
-constexpr int kMergeLoads = 16;
+constexpr int kMergeLoads = 12;
 // Threads of a merge that share one sum, at most.
 constexpr int kMergeWays = 32;
 

@@ -69,6 +69,7 @@ class PlaneWalker {
       : left_(steps_between(first, end, step)),
         slots_(view.slots),
         slot_step_(step % view.slots),
+        whole_packs_(static_cast<int>(view.s / V)),
         s_(view.s),
         sample_(view.c * view.s),
         sample_step_(step / view.slots * sample_),
@@ -86,14 +87,15 @@ class PlaneWalker {
 
   template <bool kWhole>
   __device__ __forceinline__ Piece next() {
-    // The plane's first pack may begin outside the plane.
-    const std::int64_t lead = kWhole ? 0 : start_ & (V - 1);
+    // Of the plane's first pack what is outside, and of the last one what is inside.
+    const int lead = kWhole ? 0 : static_cast<int>(start_) & (V - 1);
+    const int rest = kWhole ? 0 : static_cast<int>(s_) & (V - 1);
+    const int last = whole_packs_ + (lead + rest) / V;
     const std::int64_t from = static_cast<std::int64_t>(slot_) * V - lead;
-    const std::int64_t rest = s_ - from;
-    const Piece piece{start_ + from, kWhole || from >= 0 ? 0 : static_cast<int>(-from),
-                      kWhole || rest >= V ? V
-                      : rest > 0          ? static_cast<int>(rest)
-                                          : 0,
+    const Piece piece{start_ + from, kWhole || slot_ > 0 ? 0 : lead,
+                      kWhole || slot_ < last ? V
+                      : slot_ == last        ? (lead + rest) % V
+                                             : 0,
                       position_ + from};
     advance();
     --left_;
@@ -114,6 +116,7 @@ class PlaneWalker {
   }
 
   int left_, slots_, slot_, slot_step_;
+  int whole_packs_;  // that S values are
   std::int64_t s_, sample_, sample_step_, position_step_;
   std::int64_t start_, position_;  // of the plane
 };
