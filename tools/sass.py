@@ -306,7 +306,9 @@ def exclude_each_other(a: Instruction, b: Instruction) -> bool:
     return bool(a.guard) and a.guard.lstrip("!") == b.guard.lstrip("!") and a.guard != b.guard
 
 
-# Loads in flight; of LDGSTS with the number of LDGDEPBAR since, each of which closes a group.
+# Loads in flight; of LDGSTS with the number of LDGDEPBAR since, each of which closes a group. No
+# kernel waits for all groups but more than 8, so that higher numbers need not be told apart.
+MOST_GROUPS = 9
 InFlight = frozenset[tuple[Instruction, int]]
 
 
@@ -317,7 +319,10 @@ def step(flying: InFlight, one: Instruction) -> InFlight:
     if not flying:
         return flying
     if one.name == "LDGDEPBAR":
-        return frozenset((load, age + (load.name == "LDGSTS")) for load, age in flying)
+        return frozenset(
+            (load, min(age + 1, MOST_GROUPS) if load.name == "LDGSTS" else age)
+            for load, age in flying
+        )
     if one.name == "DEPBAR":  # "DEPBAR.LE SB0, 0x1": all groups but the newest have landed
         groups = re.search(r"SB0, (0x\w+)$", one.operands)
         left = int(groups[1], 16) if groups else 0
