@@ -67,8 +67,9 @@ if(syncnorm_archs STREQUAL "")
   set(syncnorm_archs "$ENV{SYNCNORM_CUDA_ARCHS}")
 endif()
 if(NOT syncnorm_archs MATCHES "^(all)?$")
-  message(FATAL_ERROR "SYNCNORM_CUDA_ARCHS is '${syncnorm_archs}'. Expected 'all', or nothing for the "
-                      "GPUs of this machine. Set CMAKE_CUDA_ARCHITECTURES for a choice of your own.")
+  message(FATAL_ERROR
+    "SYNCNORM_CUDA_ARCHS is '${syncnorm_archs}'. Expected 'all', or nothing for the GPUs of this "
+    "machine. Set CMAKE_CUDA_ARCHITECTURES for a choice of your own.")
 endif()
 set(syncnorm_cuda OFF)
 if(SYNCNORM_CUDA STREQUAL "OFF" OR SYNCNORM_SIMT)

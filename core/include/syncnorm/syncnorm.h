@@ -594,9 +594,9 @@ SYNCNORM_API void syncnorm_comm_destroy(syncnorm_comm* comm);
 /* ------------------------------------------------------------------- all phases in one call
  *
  * comm == NULL is a group of one; then the CPU may read a tensor once instead of twice. The wires
- * live in the workspace. Where the sum fails (SYNCNORM_TIMEOUT, SYNCNORM_NCCL_ERROR, ...) nothing but
- * the workspace has been written. On a device a sum that fails later shows in syncnorm_comm_poll
- * and _wait.
+ * live in the workspace. Where the sum fails (SYNCNORM_TIMEOUT, SYNCNORM_NCCL_ERROR, ...) nothing
+ * but the workspace has been written. On a device a sum that fails later shows in
+ * syncnorm_comm_poll and _wait.
  */
 SYNCNORM_API syncnorm_status syncnorm_forward(const syncnorm_shape* shape,
                                               const syncnorm_options* options,

@@ -146,7 +146,7 @@ struct Gradients {
                                        const typename GradSource<T, V, kDerivative>::Inputs& inputs,
                                        const Activation<A>& activation,
                                        const Constants& constants) {
-    A x[V], y[V];
+    A x[V], y[V] = {};
     inputs.x.unpack(x);
     inputs.dy.unpack(dy);
     if (source.reads_output()) inputs.y.unpack(y);

@@ -136,7 +136,7 @@ struct NormalizeMap {
   template <class Lane>
   __device__ __forceinline__ void apply(const Inputs& inputs, const Piece& piece, const Lane& lane,
                                         bool agree) const {
-    A values[V], added[V];
+    A values[V], added[V] = {};
     inputs.x.unpack(values);
     if (has_residual()) inputs.residual.unpack(added);
 #pragma unroll
