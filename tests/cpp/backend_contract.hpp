@@ -35,8 +35,6 @@ class Device {
   // Around the phases of every case.
   virtual void before_phases() {}
   virtual void after_phases() {}
-  // Whether a group of one computes the same by the phases and in one call, to the bit.
-  virtual bool one_call_has_the_bits_of_the_phases() const { return true; }
 };
 
 inline std::size_t size_of(syncnorm_dtype dtype) {

@@ -64,8 +64,7 @@ class Backend {
   virtual void infer_backward(const Problem&, const syncnorm_backward_args&, double* wire,
                               const syncnorm_launch&) const = 0;
 
-  // A group of one: both passes without an exchange between them. On the CPU with the bits of the
-  // phases; on a CUDA device sums may be divided differently.
+  // A group of one: both passes without an exchange between them, with the bits of the phases.
   // Returns false where the backend has no better way than the phases; then nothing was done.
   virtual bool forward_alone(const Problem&, const syncnorm_forward_args&, const WireSpace&,
                              double hash, const syncnorm_launch&) const = 0;
