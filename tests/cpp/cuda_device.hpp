@@ -65,10 +65,11 @@ class CudaGraph {
 class CudaDevice final : public Device {
  public:
 #ifdef SYNCNORM_SIMT
-  // As large as an H200, so that a block has one item of most tensors.
+  // Holds as many blocks of 256 threads as an H200, so that a block has one item of most tensors:
+  // here registers do not limit them to two per SM.
   CudaDevice() {
     simt::Limits limits;
-    limits.sms = 132;
+    limits.sms = 33;
     simt::set_limits(limits);
     simt::hold_back_kernels(true);
   }
