@@ -154,15 +154,11 @@ TEST_CASE("more partial sums of a channel than a warp has threads") {
   }
 }
 
-TEST_CASE("as many channels as there are tickets, and more") {
-  constexpr std::int64_t kTickets = syncnorm::cuda::kTickets;
-  for (const std::int64_t c : {kTickets, kTickets + 1})
-    for (const syncnorm_layout layout : {kFirst, kLast}) {
-      const Case k = case_of(SYNCNORM_FLOAT32, layout, 2, c, 3);
-      check_case(k, SYNCNORM_FLOAT32);
-    }
-  Case planes = case_of(SYNCNORM_FLOAT32, kFirst, 1, kTickets + 3, 9);
+TEST_CASE("more channels than blocks may share") {
+  const std::int64_t c = syncnorm::cuda::kMaxSplitItems / 2 + 1;
+  const Case planes = case_of(SYNCNORM_FLOAT32, kFirst, 1, c, 9);
   CHECK_FALSE(geometry_of(planes).by_rows);
+  CHECK(geometry_of(planes).splits() == 1);
   check_case(planes, SYNCNORM_FLOAT32);
 }
 

@@ -14,7 +14,7 @@ namespace syncnorm::cuda {
 
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// One ticket per group of channels that blocks share; with more groups no channel is shared.
+// One ticket per group of channels that blocks share.
 constexpr std::int64_t kTickets = SYNCNORM_CONTROL_SIZE / sizeof(unsigned);
 constexpr std::int64_t kMaxTerms = 3;
 
@@ -37,7 +37,7 @@ inline std::int64_t max_split_items(const Problem& problem) {
 
 // Into how many parts each of `groups` of channels may be divided.
 inline std::int64_t max_splits(const Problem& problem, std::int64_t groups) {
-  if (groups > kTickets) return 1;
+  static_assert(kMaxSplitItems <= kTickets);  // with more groups no channel is shared
   return std::max<std::int64_t>(1, max_split_items(problem) / std::max<std::int64_t>(groups, 1));
 }
 
