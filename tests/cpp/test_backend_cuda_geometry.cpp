@@ -13,6 +13,7 @@
 #include "backend/cuda/tuning/moments.hpp"
 #include "backend/cuda/tuning/normalize.hpp"
 #include "plan/support_table.hpp"
+#include "support/error.hpp"
 
 namespace {
 
@@ -125,6 +126,14 @@ TEST_CASE("the same of other tensors") {
                      check_sums(problem, tuning::kMoments, 1, kMaxSplitsOfFew);
                      check_sums(problem, tuning::kGradMoments, 2, kMaxSplitsOfFew);
                    });
+}
+
+TEST_CASE("more of one channel than the kernels count is refused") {
+  const Problem problem =
+      problem_of({1, 1, std::int64_t{1} << 34}, SYNCNORM_BFLOAT16, SYNCNORM_CHANNELS_FIRST);
+  const PassLimits pass{tuning::kMoments.threads, kMultiprocessors, true};
+  CHECK_THROWS_WITH_AS(plane_plan(problem, 8, pass), doctest::Contains("expected fewer channels"),
+                       syncnorm::Error);
 }
 
 TEST_CASE("the elementwise passes: one wave, and the blocks end together") {

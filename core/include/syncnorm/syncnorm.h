@@ -44,7 +44,9 @@
  *   Shapes     x is seen as (N, C, S): S is the product of the spatial sizes, 1 where there are
  *              none. Index of (n, c, s): channels first (n*C + c)*S + s, channels last
  *              (n*S + s)*C + c, dense. N, C, S >= 0, with a product of at most 2^48 where a size of
- *              0 counts as 1; a rank with no values takes part like any other.
+ *              0 counts as 1; a rank with no values takes part like any other. A CUDA device takes
+ *              less than 2^31 - 4096 packs of 16 bytes of one channel, or as many values where a
+ *              tensor is not aligned to 16 bytes; SYNCNORM_UNSUPPORTED beyond.
  *   Numbers    NaN and infinity in a channel stay visible in it. The same call, given the same
  *              sums, gives the same bits again; on the CPU they do not depend on the number of
  *              threads.

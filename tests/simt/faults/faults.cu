@@ -122,15 +122,21 @@ __global__ void sum_kernel(const float* x, int n, float* partials, unsigned* tic
   if (threadIdx.x == 0) *out = total;
 }
 
-// The same in one cooperative launch: every block adds up all partial sums.
+// The sum of a block's share of x.
 template <Fault kFault>
-__global__ void cooperative_kernel(const float* x, int n, float* partials, float* out) {
+__device__ float block_share(const float* x, int n) {
   float* const shared = reinterpret_cast<float*>(simt::dynamic_shared());
   float value = 0;
   for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
        i += static_cast<int>(gridDim.x * blockDim.x))
     value += x[i];
-  const float sum = block_sum<kFault>(value, shared);
+  return block_sum<kFault>(value, shared);
+}
+
+// The same in one cooperative launch: every block adds up all partial sums.
+template <Fault kFault>
+__global__ void cooperative_kernel(const float* x, int n, float* partials, float* out) {
+  const float sum = block_share<kFault>(x, n);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
   if (kFault != Fault::kNoGridSync) cooperative_groups::this_grid().sync();
   float total = 0;
@@ -141,14 +147,9 @@ __global__ void cooperative_kernel(const float* x, int n, float* partials, float
 // The same in two dependent launches: this one leaves partial sums ...
 template <Fault kFault>
 __global__ void partials_kernel(const float* x, int n, float* partials) {
-  float* const shared = reinterpret_cast<float*>(simt::dynamic_shared());
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
-  float value = 0;
-  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x * blockDim.x))
-    value += x[i];
-  const float sum = block_sum<kFault>(value, shared);
+  const float sum = block_share<kFault>(x, n);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
@@ -170,13 +171,8 @@ __global__ void dependent_kernel(const float* partials, float* x, int n, float* 
 template <Fault kFault>
 __global__ void cluster_kernel(const float* x, int n, float* out) {
   __shared__ float block_total;
-  float* const shared = reinterpret_cast<float*>(simt::dynamic_shared());
   const auto cluster = cooperative_groups::this_cluster();
-  float value = 0;
-  for (int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); i < n;
-       i += static_cast<int>(gridDim.x * blockDim.x))
-    value += x[i];
-  const float sum = block_sum<kFault>(value, shared);
+  const float sum = block_share<kFault>(x, n);
   if (threadIdx.x == 0) block_total = sum;
   const float* totals[kBlocks];
   for (unsigned rank = 0; rank < kBlocks; ++rank)

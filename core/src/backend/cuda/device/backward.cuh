@@ -237,10 +237,8 @@ struct GradInputMap : GradSource<T_, V, kDerivative> {
   Activation<A> activation;
   BackwardChannels channels;
 
-  struct Nothing {};
   struct Inputs : Source::Inputs {
-    [[no_unique_address]] std::conditional_t<kDerivative == Derivative::kAny, MaskBytes<V>, Nothing>
-        counts;
+    [[no_unique_address]] MaskOfPack<V, kDerivative == Derivative::kAny> counts;
   };
   template <class Positions>
   __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece,

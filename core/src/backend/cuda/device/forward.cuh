@@ -46,10 +46,9 @@ struct MomentTerms {
   ChannelIndex index;
   MomentsOutput output;
 
-  struct Nothing {};
   struct Inputs {
     Pack<T, V> x;
-    [[no_unique_address]] std::conditional_t<kMasked, MaskBytes<V>, Nothing> counts;
+    [[no_unique_address]] MaskOfPack<V, kMasked> counts;
   };
   template <class Positions>
   __device__ __forceinline__ void load(Inputs& inputs, const Piece& piece,

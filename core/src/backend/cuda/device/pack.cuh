@@ -137,6 +137,11 @@ class MaskBytes {
   bool same_;
 };
 
+struct NoMask {};
+// What a kernel keeps of a mask for each pack.
+template <int V, bool kMasked>
+using MaskOfPack = std::conditional_t<kMasked, MaskBytes<V>, NoMask>;
+
 template <class T, int V>
 __device__ __forceinline__ void store(T* p, const Piece& piece, const Arithmetic<T> (&values)[V]) {
   T raw[V];
