@@ -73,7 +73,9 @@ def others() -> Results:
         host=[HostTime("forward", "busy", {"syncnorm": 2e-5, "torch.nn.SyncBatchNorm": None})],
         graphs=[GraphTime("x", "syncnorm", 4e-5, 2e-5), GraphTime("x", "torch", 1e-4, error="no")],
         training=trainings,
-        counters=[KernelCounters(COUNTED, "phases", "forward", 0, "moments", 100, 1e-6, 2e5, 3e5)],
+        counters=[
+            KernelCounters(COUNTED, "phases", "forward", 0, "moments_kernel", 100, 1e-6, 2e5, 3e5)
+        ],
     )
 
 
@@ -108,7 +110,7 @@ def test_the_report_has_a_table_of_everything():
         "| x | syncnorm | 40.0 | 20.0 | 2.00 |",
         "| x | torch | 100.0 | none: no | - |",
         "| 32 images, bfloat16 autocast, NHWC | syncnorm | 25.00 | 20.00 | 30.00 | 4.29 |",
-        f"| {COUNTED} | phases | forward | `moments` | 1.0 | 56.7 | 2000.00 | {unknown}",
+        f"| {COUNTED} | phases | forward | `moments_kernel` | 1.0 | 56.7 | 2000.00 | {unknown}",
     ):
         assert row in rows
     assert "none: out of memory" in text
@@ -127,13 +129,11 @@ def test_the_model_is_bytes_and_the_way_of_sums():
 @pytest.mark.parametrize(
     ("operation", "kernel", "phase"),
     [
-        ("forward", "moments_of_planes", "moments"),
-        ("forward", "sum_rows", "moments"),
-        ("forward", "normalize_rows", "normalize"),
-        ("backward", "grad_moments_of_rows", "grad_moments"),
-        ("backward", "sum_planes", "grad_moments"),
-        ("backward", "grad_input_planes", "grad_input"),
-        ("backward", "map_rows", "grad_input"),
+        ("forward", "moments_kernel", "moments"),
+        ("forward", "void syncnorm::cuda::normalize_kernel<float, 4>(...)", "normalize"),
+        ("backward", "grad_moments_kernel", "grad_moments"),
+        ("backward", "grad_input_kernel", "grad_input"),
+        ("backward", "moments_kernel", None),
         ("backward", "spin_kernel", None),
     ],
 )
