@@ -134,6 +134,21 @@ TEST_CASE("two launches each way for a group of one, with centring too") {
   }
 }
 
+#ifdef SYNCNORM_SIMT
+TEST_CASE("the second launch of a group of one may begin during the first, no other") {
+  const auto dependent = [](auto&& work) {
+    const std::int64_t before = simt::counts().dependent_kernels;
+    work();
+    return simt::counts().dependent_kernels - before;
+  };
+  Case k;
+  k.samples = {2};
+  std::vector<Rank> ranks = ranks_of(k);
+  CHECK(dependent([&] { run_phases(k, ranks); }) == 0);
+  CHECK(dependent([&] { run_one_call(k, ranks[0]); }) == 2);  // one each way
+}
+#endif
+
 TEST_CASE("one launch per phase for a rank without values") {
   Case k = shared_channels();
   k.samples = {0};

@@ -45,6 +45,7 @@ SIMT_API void hold_back_kernels(bool hold);
 // Since the process began. What is captured counts when it is captured, not when it is replayed.
 struct Counts {
   std::int64_t kernels = 0;
+  std::int64_t dependent_kernels = 0;  // of these: programmatic dependent launches
   std::int64_t memsets = 0;
   std::int64_t copies = 0;
 };

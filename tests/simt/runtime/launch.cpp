@@ -170,6 +170,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel,
     if (grid.cooperative)
       if (const cudaError_t error = check_cooperative(runtime.limits, grid, resident)) return error;
     ++runtime.counts.kernels;
+    if (attributes.programmatic) ++runtime.counts.dependent_kernels;
     Operation operation{whole(runtime, grid, runtime.seed)};
     operation.held_back = runtime.seed != 0 && (attributes.programmatic || runtime.holds_back);
     if (attributes.programmatic && runtime.seed != 0)
