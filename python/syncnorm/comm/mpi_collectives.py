@@ -32,6 +32,9 @@ _PAYLOAD = _BLOCK - _HEADER
 # The code of a sum is _SUM_CODE + its number of values. The sum of squared codes is exact while
 # size * code**2 < 2**53.
 _SPLIT_CODE, _BCAST_CODE, _SUM_CODE = 1, 2, 3
+# How long abort waits for the call of another thread. A sum looks for an abort every millisecond,
+# a split or a broadcast does not.
+_ABORT_SECONDS = 1.0
 
 
 class MpiCollectives:
@@ -53,8 +56,8 @@ class MpiCollectives:
         self._rest_pending = False
         # The other ranks cannot be notified of a failure, or need not be.
         self._skip_notification = False
-        self._lock = threading.Lock()  # guards _busy and _aborted
-        self._busy = False
+        self._idle = threading.Condition()  # guards _caller and _aborted
+        self._caller: int | None = None  # the thread of the call in progress
         self._aborted: str | None = None
 
     @classmethod
@@ -106,16 +109,22 @@ class MpiCollectives:
         return self._call("broadcast", exchange)
 
     def abort(self, reason: str) -> None:
-        """End the call in progress, if any, and notify the other ranks."""
-        with self._lock:
+        """End the call in progress, if any, and notify the other ranks.
+
+        The thread of the call in progress does both. It gets the time for it here, because the
+        process may exit after an abort.
+        """
+        with self._idle:
             self._aborted = self._aborted or reason
-            if not self._busy:
+            if self._caller == threading.get_ident():  # abort is called by a signal handler
+                return
+            if self._idle.wait_for(lambda: self._caller is None, _ABORT_SECONDS):
                 self._fail()
 
     def _call(self, name: str, exchange: Callable[[], Result]) -> Result:
-        with self._lock:
+        with self._idle:
             self._require_usable()
-            self._busy = True
+            self._caller = threading.get_ident()
         self._calls += 1
         self._name, self._deadline = name, _deadline(self._timeout)
         failed = True
@@ -127,10 +136,11 @@ class MpiCollectives:
             self._skip_notification = True
             raise
         finally:
-            with self._lock:
-                self._busy = False
+            with self._idle:
+                self._caller = None
                 if failed or self._aborted is not None:
                     self._fail()
+                self._idle.notify_all()
 
     def _exchange_block(self, code: int) -> None:
         """All-reduce the block. Raise unless all ranks are in the same call."""

@@ -322,7 +322,7 @@ def is_interrupted(rank: Rank) -> None:
 @fault(
     "exits while a thread of it waits in a call", gloo_loss(EXITS, OTHERS),
     threads=at_once(EXITS, EXITS, NONE), callback=at_once(EXITS, EXITS, NONE),
-    mpi=at_deadline(EXITS, TIMED_OUT, OTHERS), nccl=at_once(EXITS, EXITS, NONE),
+    mpi=at_once(EXITS, GONE, OTHERS), nccl=at_once(EXITS, EXITS, NONE),
 )  # fmt: skip
 def exits(rank: Rank) -> None:
     if rank.faulty:
