@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import syncnorm
 from syncnorm import _core
-
-# Distributions of each framework. CuPy's names depend on the CUDA version.
-_FRAMEWORKS = {
-    "torch": ("torch",),
-    "numpy": ("numpy",),
-    "cupy": ("cupy", "cupy-cuda12x", "cupy-cuda13x"),
-    "jax": ("jax",),
-    "mpi4py": ("mpi4py",),
-}
 
 # Option --<name>-dir: path in an installed syncnorm, and description.
 _DIRECTORIES = {
@@ -45,56 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from syncnorm.bench import main as bench
 
         return bench(rest)
+    if arguments.command == "info":
+        from syncnorm.info import main as info
+
+        return info(rest)
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if arguments.directory is not None:
         return _print_directory(arguments.directory)
-    if arguments.command == "info":
-        print(info())
-        return 0
     _parser().print_help()
     return 2
-
-
-def info() -> str:
-    """Return the output of `python -m syncnorm info`: capabilities and versions, one per line."""
-    found = syncnorm.capabilities()
-    lines = [
-        ("syncnorm", found["version"]),
-        ("library", found["library"] or "unknown"),
-        ("python", f"{sys.version.split()[0]}, {sys.executable}"),
-        ("CPU", f"instruction set {found['cpu_isa']}"),
-        ("CUDA", _cuda_line(found["cuda_built"], found["cuda_devices"], found["cuda_problem"])),
-        ("NCCL", _nccl_line(found["cuda_built"], found["nccl"])),
-        *(("", f"{path}: another copy in this process") for path in found["other_nccl"]),
-        *((name, _framework_line(packages)) for name, packages in _FRAMEWORKS.items()),
-    ]
-    return "\n".join(f"{name:<9}{line}" for name, line in lines)
-
-
-def _cuda_line(built: bool, devices: int, problem: str | None) -> str:
-    if not built:
-        return "not in this build; SYNCNORM_CUDA=ON builds it (docs/building.md)"
-    if devices == 0:
-        return f"built; no usable device: {problem}"
-    return f"built; {devices} usable device{'s' if devices > 1 else ''}"
-
-
-def _nccl_line(cuda_built: bool, nccl: str | None) -> str:
-    if nccl is not None:
-        return nccl if cuda_built else f"{nccl}; not used: this build has no CUDA backend"
-    if named := os.environ.get("SYNCNORM_NCCL_LIBRARY"):
-        return f"not found: SYNCNORM_NCCL_LIBRARY names {named}, which cannot be loaded as NCCL"
-    return "not found: not loaded, no package nvidia-nccl, no system library"
-
-
-def _framework_line(packages: Sequence[str]) -> str:
-    for package in packages:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return "not installed"
 
 
 def _print_directory(relative: str) -> int:
@@ -123,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
             help=f"print the folder of {what}",
         )
     commands = parser.add_subparsers(dest="command", metavar="{info,demo,bench}")
-    commands.add_parser("info", help="print capabilities and versions")
-    # demo and bench parse their own options, -h among them.
+    # Each command parses its own options, -h among them.
+    commands.add_parser("info", help="print capabilities and versions", add_help=False)
     commands.add_parser("demo", help="train on several ranks and compare", add_help=False)
     commands.add_parser("bench", help="measure speed on this machine", add_help=False)
     return parser

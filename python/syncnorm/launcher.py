@@ -76,7 +76,7 @@ def from_env(
         require_device(options)
     else:
         options.setdefault("sum_timeout", timeout)
-    jobs = _find_jobs(os.environ)
+    jobs = find_jobs(os.environ)
     if not jobs:
         return thread_group(1)[0] if device is None else nccl_group([device], **options)[0]
     job = next((job for job in jobs if find_spec(_PACKAGES[job.launcher])), None)
@@ -102,7 +102,7 @@ def local_rank() -> int:
     for name in _LOCAL_RANK:
         if name in os.environ:
             return _number(os.environ, name)
-    for job in _find_jobs(os.environ):
+    for job in find_jobs(os.environ):
         if job.world_size != 1:
             raise _core.InvalidArgumentError(
                 f"environment: {job.source}, but no local rank; expected one of"
@@ -112,7 +112,7 @@ def local_rank() -> int:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """Rank and world size, as set by one launcher. world_size is None if the launcher omits it."""
 
     launcher: str  # "mpirun" or "torchrun"
@@ -120,13 +120,13 @@ class _Job:
     world_size: int | None
     source: str  # the variables, for messages: "RANK=0, WORLD_SIZE=2"
 
-    def agrees_with(self, other: _Job) -> bool:
+    def agrees_with(self, other: Job) -> bool:
         sizes = {self.world_size, other.world_size} - {None}
         return self.rank == other.rank and len(sizes) <= 1
 
 
 def _from_mpi(
-    job: _Job, device: int | None, timeout: float | None, options: NcclOptions
+    job: Job, device: int | None, timeout: float | None, options: NcclOptions
 ) -> Communicator:
     from mpi4py import MPI
 
@@ -139,7 +139,7 @@ def _from_mpi(
 
 
 def _from_torch(
-    job: _Job, device: int | None, timeout: float | None, options: NcclOptions
+    job: Job, device: int | None, timeout: float | None, options: NcclOptions
 ) -> Communicator:
     from syncnorm.torch.communicators import host_communicator, job_group, nccl_communicator
 
@@ -155,7 +155,7 @@ def _from_torch(
     return nccl_communicator(group, device, **options)
 
 
-def _missing_package(job: _Job) -> ImportError:
+def _missing_package(job: Job) -> ImportError:
     package = _PACKAGES[job.launcher]
     return ImportError(
         f"environment: {job.source}, as set by {job.launcher}, requires {package}, which is not"
@@ -163,7 +163,7 @@ def _missing_package(job: _Job) -> ImportError:
     )
 
 
-def _find_jobs(environment: Mapping[str, str]) -> list[_Job]:
+def find_jobs(environment: Mapping[str, str]) -> list[Job]:
     """Return the jobs that the variables describe: none, one, or two that agree (mpirun first)."""
     jobs = [job for job in (_mpirun_job(environment), _torchrun_job(environment)) if job]
     if len(jobs) == 2 and not jobs[0].agrees_with(jobs[1]):
@@ -183,14 +183,14 @@ def _find_jobs(environment: Mapping[str, str]) -> list[_Job]:
     return jobs
 
 
-def _mpirun_job(environment: Mapping[str, str]) -> _Job | None:
+def _mpirun_job(environment: Mapping[str, str]) -> Job | None:
     for rank, size in _MPIRUN:
         if rank in environment:
             return _read_job("mpirun", environment, rank, size)
     return None
 
 
-def _torchrun_job(environment: Mapping[str, str]) -> _Job | None:
+def _torchrun_job(environment: Mapping[str, str]) -> Job | None:
     if "RANK" not in environment:
         return None
     missing = [name for name in _TORCHRUN if name not in environment]
@@ -202,7 +202,7 @@ def _torchrun_job(environment: Mapping[str, str]) -> _Job | None:
     return _read_job("torchrun", environment, "RANK", "WORLD_SIZE")
 
 
-def _read_job(launcher: str, environment: Mapping[str, str], rank: str, size: str) -> _Job:
+def _read_job(launcher: str, environment: Mapping[str, str], rank: str, size: str) -> Job:
     source = ", ".join(
         f"{name}={environment[name]}" for name in (rank, size) if name in environment
     )
@@ -212,7 +212,7 @@ def _read_job(launcher: str, environment: Mapping[str, str], rank: str, size: st
         raise _core.InvalidArgumentError(
             f"environment: got {source}, expected a rank below the world size"
         )
-    return _Job(launcher, job_rank, world_size, source)
+    return Job(launcher, job_rank, world_size, source)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -49,7 +49,7 @@ def environment_of_a_job(monkeypatch):
     ids=str,
 )
 def test_what_has_started_this_process(variables_set, launchers, size):
-    found = launcher._find_jobs(variables_set)
+    found = launcher.find_jobs(variables_set)
     assert [one.launcher for one in found] == launchers
     assert [one.rank for one in found] == [1] * len(found)
     assert all(one.world_size == size for one in found[:1])

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import syncnorm
-from syncnorm.__main__ import info
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,41 +61,6 @@ def test_capabilities():
     assert (capabilities["cuda_problem"] is None) == (capabilities["cuda_devices"] > 0)
     assert capabilities["nccl"] is None or capabilities["nccl"]
     assert Path(capabilities["library"]).is_file()
-
-
-def test_info_names_everything_without_importing_it():
-    done = run("-X", "importtime", "-m", "syncnorm", "info")
-    assert done.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "numpy", "cupy", "jax", "mpi4py"}
-    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    assert list(lines) == [
-        *("syncnorm", "library", "python", "CPU", "CUDA", "NCCL"),
-        *("torch", "numpy", "cupy", "jax", "mpi4py"),
-    ]
-    assert lines["numpy"] == metadata.version("numpy")
-    assert syncnorm.capabilities()["cpu_isa"] in lines["CPU"]
-
-
-@pytest.mark.parametrize(
-    ("found", "line"),
-    [
-        ({"cuda_built": False, "nccl": None}, "NCCL     not found"),
-        ({"cuda_built": False, "nccl": "2.29.7 (/lib)"}, "NCCL     2.29.7 (/lib); not used"),
-        ({"cuda_built": True, "nccl": None}, "NCCL     not found"),
-        ({"cuda_built": True, "nccl": "2.29.7 /lib/libnccl.so.2"}, "NCCL     2.29.7 /lib"),
-        ({"cuda_built": True, "cuda_devices": 2}, "CUDA     built; 2 usable devices"),
-        (
-            {"cuda_built": True, "cuda_devices": 0, "cuda_problem": "the driver is too old"},
-            "CUDA     built; no usable device: the driver is too old",
-        ),
-        ({"cuda_built": False, "cuda_devices": 0}, "CUDA     not in this build"),
-    ],
-)
-def test_info_says_why(monkeypatch, found, line):
-    capabilities = {**syncnorm.capabilities(), **found}
-    monkeypatch.setattr(syncnorm, "capabilities", lambda: capabilities)
-    assert line in info()
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Shared code of the commands demo and bench."""
+"""Shared code of the commands demo, bench and info."""

@@ -194,13 +194,13 @@ def _cycles(graph: dict[str, list[str]]) -> list[str]:
 
 # -------------------------------------------------------------------------------------- Python
 
-# Which rooms of python/syncnorm may import a framework. demo and bench are programs, not layers.
+# Which rooms of python/syncnorm may import a framework. demo, bench and info are programs.
 FRAMEWORKS = {
-    "torch": {"torch", "demo", "bench"},
+    "torch": {"torch", "demo", "bench", "info"},
     "cupy": {"cupy"},
-    "numpy": {"numpy", "demo", "bench"},
-    "jax": {"jax", "bench"},
-    "mpi4py": {"comm", "launcher"},
+    "numpy": {"numpy", "demo", "bench", "info"},
+    "jax": {"jax", "bench", "info"},
+    "mpi4py": {"comm", "launcher", "info"},
     "sklearn": {"demo"},
     "matplotlib": {"demo", "bench"},
 }
@@ -208,14 +208,15 @@ FRAMEWORKS = {
 IMPORTED_ONLY_BY = {
     "arrays": {"numpy", "cupy"},
     # launcher: the process group of a job that torchrun started
-    "torch": {"demo", "bench", "launcher"},
-    "cupy": set(),
-    "numpy": {"demo", "bench"},
-    "jax": {"bench"},
-    "launcher": set(),
+    "torch": {"demo", "bench", "info", "launcher"},
+    "cupy": {"info"},
+    "numpy": {"demo", "bench", "info"},
+    "jax": {"bench", "info"},
+    "launcher": {"info"},
     "demo": {"__main__"},
     "bench": {"__main__"},
-    "_cli": {"__main__", "demo", "bench"},
+    "info": {"__main__"},
+    "_cli": {"__main__", "demo", "bench", "info"},
 }
 
 
