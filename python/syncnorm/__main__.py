@@ -1,4 +1,4 @@
-"""Command line: python -m syncnorm info | demo | bench, and the paths of the C++ package."""
+"""Command line: python -m syncnorm info | demo | bench | run, and the paths of the C++ package."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import syncnorm
 from syncnorm import _core
+from syncnorm._cli.extras import missing_packages
 
 # Option --<name>-dir: path in an installed syncnorm, and description.
 _DIRECTORIES = {
@@ -25,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments; None uses sys.argv[1:].
     """
-    arguments, rest = _parser().parse_known_args(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["run"]:  # all that follows belongs to the script
+        return _run(argv[1:])
+    arguments, rest = _parser().parse_known_args(argv)
     if arguments.command == "demo":
         from syncnorm.demo import main as demo
 
@@ -44,6 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print_directory(arguments.directory)
     _parser().print_help()
     return 2
+
+
+def _run(argv: Sequence[str]) -> int:
+    if error := missing_packages({"torch": "torch"}, "run"):
+        print(error, file=sys.stderr)
+        return 1
+    from syncnorm._cli.run import main as run
+    from syncnorm.torch import install
+
+    return run(argv, install)
 
 
 def _print_directory(relative: str) -> int:
@@ -71,11 +85,12 @@ def _parser() -> argparse.ArgumentParser:
             const=relative,
             help=f"print the folder of {what}",
         )
-    commands = parser.add_subparsers(dest="command", metavar="{info,demo,bench}")
+    commands = parser.add_subparsers(dest="command", metavar="{info,demo,bench,run}")
     # Each command parses its own options, -h among them.
     commands.add_parser("info", help="print capabilities and versions", add_help=False)
     commands.add_parser("demo", help="train on several ranks and compare", add_help=False)
     commands.add_parser("bench", help="measure speed on this machine", add_help=False)
+    commands.add_parser("run", help="run a training script with syncnorm's layers", add_help=False)
     return parser
 
 

@@ -14,6 +14,7 @@ from .conversion.norm_act import (
 from .conversion.registry import NotConvertible, register_conversion
 from .functional import sync_batch_norm, sync_batch_norm_shards
 from .groups.thread_replicas import thread_replicas
+from .integrations.install import install, uninstall
 from .layer import SyncBatchNorm, SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d
 from .lazy import (
     LazySyncBatchNorm,
@@ -39,10 +40,12 @@ __all__ = [
     "convert_sync_batchnorm",
     "functional",
     "host_communicator",
+    "install",
     "nccl_communicator",
     "register_conversion",
     "revert_sync_batchnorm",
     "sync_batch_norm",
     "sync_batch_norm_shards",
     "thread_replicas",
+    "uninstall",
 ]

@@ -94,7 +94,11 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         name: str | None = None,
         **choices: Unpack[LayerChoices],
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        # By name: after install() the base class is torch's SyncBatchNorm.
+        device_and_dtype = {"device": device, "dtype": dtype}
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, **device_and_dtype
+        )
         if not bias:  # the base class of torch 2.10 has no such argument
             self.register_parameter("bias", None)
         self._set_group(process_group, name)

@@ -207,8 +207,8 @@ FRAMEWORKS = {
 # Rooms that only these may import, besides themselves; a room not named here is free for all.
 IMPORTED_ONLY_BY = {
     "arrays": {"numpy", "cupy"},
-    # launcher: the process group of a job that torchrun started
-    "torch": {"demo", "bench", "info", "launcher"},
+    # launcher: the process group of a job that torchrun started; __main__: the command `run`
+    "torch": {"demo", "bench", "info", "launcher", "__main__"},
     "cupy": {"info"},
     "numpy": {"demo", "bench", "info"},
     "jax": {"bench", "info"},

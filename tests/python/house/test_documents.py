@@ -16,7 +16,12 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").g
 # Their examples run as they are; one that needs more than this machine has says so behind the
 # word python, such as ```python cupy.
 SYSTEMS = ("mxnet", "paddle", "pytorch-encoding", "mmcv", "megengine")
-WITH_EXAMPLES = ["README.md", "docs/arrays.md", *(f"docs/from-{name}.md" for name in SYSTEMS)]
+WITH_EXAMPLES = [
+    "README.md",
+    "docs/arrays.md",
+    "docs/drop-in.md",
+    *(f"docs/from-{name}.md" for name in SYSTEMS),
+]
 
 
 def examples(name: str) -> list[str]:
@@ -28,6 +33,7 @@ def test_the_examples_are_found() -> None:
     assert {name: len(examples(name)) for name in WITH_EXAMPLES} == {
         "README.md": 2,
         "docs/arrays.md": 6,
+        "docs/drop-in.md": 1,
         "docs/from-mxnet.md": 3,
         "docs/from-paddle.md": 2,
         "docs/from-pytorch-encoding.md": 2,

@@ -144,7 +144,10 @@ def _reverted(layer: SyncBatchNorm) -> nn.Module:
     origin: Any = vars(layer).get("_converted_from")
     if origin is not None and (rule := rule_for(origin)):
         return rule.from_sync(layer, origin)
-    conversion_of(layer)  # raises for what a subclass has added
+    rule = conversion_of(layer)  # raises for what a subclass has added
+    if rule:  # torch's layers of another library, after install()
+        require_plain(layer)
+        return rule.from_sync(rule.to_sync(layer, activation=layer.activation), type(layer))
     if isinstance(layer, SyncBatchNormAct):
         return _on_one_rank(layer)
     if origin is None:

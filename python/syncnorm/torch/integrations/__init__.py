@@ -1,0 +1,1 @@
+"""How the tools that people train with use syncnorm's layers."""

@@ -1,0 +1,72 @@
+"""python -m syncnorm run: training scripts that know nothing of syncnorm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("train_script.py")
+
+REPORT = """
+import sys
+from torch.nn import SyncBatchNorm
+
+class Defined: ...
+
+is_main = sys.modules["__main__"].Defined is Defined
+print(__name__, sys.argv[1:], type(SyncBatchNorm(4)).__module__, is_main)
+"""
+
+
+def python(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def test_torchrun_trains_like_one_process_on_the_joined_batch(tmp_path: Path) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    job = python(*torchrun, "-m", "syncnorm", "run", SCRIPT, "job.pt", cwd=tmp_path)
+    assert job.returncode == 0, job.stderr
+    alone = python(SCRIPT, "alone.pt", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    expected = torch.load(tmp_path / "alone.pt")
+    assert expected["1.num_batches_tracked"] == 4
+    torch.testing.assert_close(torch.load(tmp_path / "job.pt"), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("target", [["folder/report.py"], ["-m", "folder.report"]])
+def test_the_target_runs_as_python_would_run_it(tmp_path: Path, target: list[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/neighbour.py").write_text("")
+    importing = "import folder.neighbour" if target[0] == "-m" else "import neighbour"
+    (tmp_path / "folder/report.py").write_text(f"{importing}\n{REPORT}")
+    arguments = ["--version", "-h", "run", "--", "x"]
+    done = python("-m", "syncnorm", "run", *target, *arguments, cwd=tmp_path)
+    assert done.stdout == f"__main__ {arguments} syncnorm.torch.layer True\n", done.stderr
+
+
+def test_the_exit_code_is_that_of_the_script(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("raise SystemExit(7)")
+    assert python("-m", "syncnorm", "run", "ends.py", cwd=tmp_path).returncode == 7
+
+
+def test_a_command_line_without_a_target(tmp_path: Path) -> None:
+    done = python("-m", "syncnorm", "run", "-m", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: python -m syncnorm run SCRIPT [ARGUMENTS]\n")
+    done = python("-m", "syncnorm", "run", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "torchrun --nproc-per-node 2 -m syncnorm run train.py" in done.stdout
