@@ -1,4 +1,7 @@
-"""The layers, functions and data parallelism of PyTorch-Encoding."""
+"""The layers, functions and data parallelism of PyTorch-Encoding.
+
+SyncBatchNorm, DistSyncBatchNorm and BatchNorm3d are those from v1.0 on, the others up to v0.5.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,24 @@ from .call import Affine, Call
 from .dialects import LoadsArrays
 from .dispatch import batch_norm
 from .groups.thread_replicas import device_of
-from .layer import SyncBatchNorm
+from .layer import SyncBatchNorm as _SyncBatchNorm
 from .ops.kernels import Running
 from .ops.layout import check_input, check_tensor
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
+    "DistSyncBatchNorm",
     "SelfDataParallel",
     "SelfParallel",
+    "SyncBatchNorm",
     "batchnormeval",
     "batchnormtrain",
 ]
 
 
-class _BatchNorm(LoadsArrays, SyncBatchNorm):
+class _BatchNorm(LoadsArrays, _SyncBatchNorm):
     dimensions: ClassVar[tuple[int, ...]]  # numbers of dimensions that an input may have
 
     def __init__(
@@ -57,7 +63,7 @@ class _BatchNorm(LoadsArrays, SyncBatchNorm):
 
 
 class BatchNorm1d(_BatchNorm):
-    """encoding.nn.BatchNorm1d: batch normalization of (N, C) or (N, C, L) over all devices.
+    """encoding.nn.BatchNorm1d up to v0.5: normalize (N, C) or (N, C, L) over all devices.
 
     The input is one tensor, or a list with one per device, which gives a list: see
     SelfDataParallel. Every value of the batch counts equally; running_var gets the unbiased
@@ -77,6 +83,102 @@ class BatchNorm2d(_BatchNorm):
     """encoding.nn.BatchNorm2d: as BatchNorm1d, for inputs (N, C, H, W)."""
 
     dimensions = (4,)
+
+
+class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
+    """encoding.nn.SyncBatchNorm from v1.0 on, for inputs (N, C, ...).
+
+    Every rank counts equally, with any number of values; running_var gets the biased variance. As
+    in BatchNorm1d a list of tensors, one per device, is one batch.
+
+    Differences where the original fails or is wrong: an evaluation applies the activation, too; an
+    activation needs no inplace=True; a device without values does not count.
+
+    Args:
+        num_features, eps, momentum: As in torch.nn.BatchNorm2d.
+        sync: False: use the statistics of this rank alone. May be set at any time, alike on all
+            ranks.
+        activation: "none" or "leaky_relu", or another one of syncnorm.torch.SyncBatchNorm.
+        slope: The negative slope of "leaky_relu".
+        inplace: Overwrite the input, if there is an activation.
+        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        sync: bool = True,
+        activation: str = "none",
+        slope: float = 0.01,
+        inplace: bool = True,
+        *,
+        process_group: Any = None,
+        name: str | None = None,
+        timeout: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        applied = "identity" if activation == "none" else activation.lower()
+        super().__init__(
+            num_features,
+            eps,
+            momentum,
+            process_group=process_group,
+            device=device,
+            dtype=dtype,
+            name=name,
+            weighting="equal",
+            variance_factor="biased",
+            activation=applied,
+            negative_slope=slope,
+            in_place=inplace and applied != "identity",
+            timeout=timeout,
+        )
+        self.sync = sync
+
+    def _communicates(self) -> bool:
+        return self.sync and super()._communicates()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, sync={self.sync}"
+
+
+class BatchNorm3d(SyncBatchNorm):
+    """encoding.nn.BatchNorm3d from v1.0 on, the deprecated name of SyncBatchNorm."""
+
+
+class DistSyncBatchNorm(SyncBatchNorm):
+    """encoding.nn.DistSyncBatchNorm: as SyncBatchNorm, with fewer arguments.
+
+    Args:
+        num_features, eps, momentum: As in torch.nn.BatchNorm2d.
+        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        process_group: Any = None,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            num_features,
+            eps,
+            momentum,
+            process_group=process_group,
+            name=name,
+            timeout=timeout,
+            device=device,
+            dtype=dtype,
+        )
 
 
 def batchnormtrain(input: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, std: Tensor) -> Tensor:
