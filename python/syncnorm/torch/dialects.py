@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from syncnorm import InvalidArgumentError
 from syncnorm.settings import Settings
@@ -20,6 +21,7 @@ from .call import Call
 from .dispatch import batch_norm, batch_norm_list
 from .groups.pickling import HasProcessGroup
 from .groups.process_group import check_timeout
+from .ops.kernels import NO_STATISTICS, Running
 
 Initializer = str | float | Callable[[Tensor], Any]
 
@@ -49,14 +51,39 @@ class LoadsArrays(nn.Module):
         return value
 
 
-class DialectLayer(LoadsArrays, HasProcessGroup):
-    """A layer with other names than torch's; the arguments are as in SyncBatchNorm."""
+class DialectLayer(LoadsArrays, HasProcessGroup, _BatchNorm):
+    """A layer with other names than torch's; the arguments are as in SyncBatchNorm.
 
-    def __init__(self, process_group: Any, name: str | None, timeout: float | None) -> None:
-        super().__init__()
+    A _BatchNorm, so that update_bn, SWA and code that freezes batch normalizations find it. They
+    use momentum (None: the cumulative average), track_running_stats, reset_running_stats,
+    running_mean, running_var and num_batches_tracked, which is not in the state dict.
+    """
+
+    track_running_stats = True
+
+    def __init__(
+        self, process_group: Any, name: str | None, timeout: float | None, device: Any
+    ) -> None:
+        nn.Module.__init__(self)  # not that of _BatchNorm, which has other names and shapes
         check_timeout(timeout)
         self._set_group(process_group, name)
         self.timeout = timeout
+        self.num_batches_tracked: Tensor
+        count = torch.zeros((), dtype=torch.int64, device=device)
+        self.register_buffer("num_batches_tracked", count, persistent=False)
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0, the running variance to 1 and num_batches_tracked to 0."""
+        if self.running_mean is not None and self.running_var is not None:
+            nn.init.zeros_(self.running_mean)
+            nn.init.ones_(self.running_var)
+        nn.init.zeros_(self.num_batches_tracked)
+
+    def _running(self) -> Running:
+        """Return the running statistics to use or update; none in training without tracking."""
+        if self.training and not self.track_running_stats:
+            return NO_STATISTICS
+        return Running(self.running_mean, self.running_var, self.num_batches_tracked)
 
     def _batch_norm(
         self, settings: Settings, input: Tensor | Sequence[Tensor], training: bool, **call: Any
@@ -67,6 +94,18 @@ class DialectLayer(LoadsArrays, HasProcessGroup):
             layer["number"] = self._number
         normalize: Any = batch_norm if isinstance(input, Tensor) else batch_norm_list
         return normalize(input, Call(settings, training, **layer, **call))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        # To a state dict of a version before 2 torch's class would add num_batches_tracked.
+        local_metadata = {**local_metadata, "version": 2}
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def batch_momentum(momentum: float | None) -> float | None:
+    """Return the weight of the batch from that of the running statistics; None for None."""
+    return None if momentum is None else 1 - momentum
 
 
 def tensor_of(value: Any) -> Tensor:

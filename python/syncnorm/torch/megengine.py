@@ -11,7 +11,7 @@ from syncnorm import InvalidArgumentError
 from syncnorm.settings import Settings
 
 from .call import Affine, Call
-from .dialects import AssertedArgumentError, DialectLayer
+from .dialects import AssertedArgumentError, DialectLayer, batch_momentum
 from .dispatch import batch_norm
 from .ops.kernels import Running
 from .ops.layout import check_channels, check_input, check_tensor
@@ -60,7 +60,7 @@ class SyncBatchNorm(DialectLayer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(group, name, timeout)
+        super().__init__(group, name, timeout, device)
         if freeze and not track_running_stats:
             text = "track_running_stats must be initialized to True if freeze is True"
             raise AssertedArgumentError(text)
@@ -74,8 +74,6 @@ class SyncBatchNorm(DialectLayer):
         def vector() -> Tensor:
             return torch.empty((1, num_features, 1, 1), device=device, dtype=dtype)
 
-        self.weight: nn.Parameter | None
-        self.bias: nn.Parameter | None
         self.register_parameter("weight", nn.Parameter(vector()) if affine else None)
         self.register_parameter("bias", nn.Parameter(vector()) if affine else None)
         self.running_mean: Tensor | None
@@ -92,12 +90,6 @@ class SyncBatchNorm(DialectLayer):
     @group.setter
     def group(self, group: Any) -> None:
         self.process_group = group
-
-    def reset_running_stats(self) -> None:
-        """Set the mean to 0 and the variance to 1."""
-        if self.running_mean is not None and self.running_var is not None:
-            nn.init.zeros_(self.running_mean)
-            nn.init.ones_(self.running_var)
 
     def reset_parameters(self) -> None:
         """Set weight to 1, bias to 0 and reset the running statistics."""
@@ -116,7 +108,8 @@ class SyncBatchNorm(DialectLayer):
         uses_batch = not tracked or (self.training and not self.freeze)
         running = Running()
         if tracked:
-            running = Running(_flat(self.running_mean), _flat(self.running_var))
+            mean, var, count = self._running()
+            running = Running(_flat(mean), _flat(var), count)
         settings = _settings(self.momentum, self.eps, "additive")
         y: Tensor = self._batch_norm(settings, inp, uses_batch, affine=affine, running=running)
         return y
@@ -164,10 +157,10 @@ def sync_batch_norm(
     return batch_norm(inp, Call(settings, training, affine, running, group=group))
 
 
-def _settings(momentum: float, eps: float, eps_mode: str) -> Settings:
+def _settings(momentum: float | None, eps: float, eps_mode: str) -> Settings:
     if eps_mode.lower() not in _EPS_MODES:
         raise AssertedArgumentError(f"unknown eps_mode: {eps_mode}, expected 'additive' or 'max'")
-    return Settings(eps, 1 - momentum, eps_mode=_EPS_MODES[eps_mode.lower()])
+    return Settings(eps, batch_momentum(momentum), eps_mode=_EPS_MODES[eps_mode.lower()])
 
 
 def _flat(vector: Tensor | None, constant: bool = False) -> Tensor | None:

@@ -42,6 +42,8 @@ class SyncBatchNorm(DialectLayer):
         use_global_stats: Use the running statistics in training too, and do not update them.
         beta_initializer, gamma_initializer, running_mean_initializer, running_variance_initializer:
             "zeros", "ones", "uniform", "normal", a number, or a function that fills a tensor.
+        output_mean_var: Return (y, mean, var), as the operator of this argument: of the batch, or
+            the running statistics where they are used; without a gradient. var is biased.
         process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
 
     Raises:
@@ -62,13 +64,14 @@ class SyncBatchNorm(DialectLayer):
         running_mean_initializer: Initializer = "zeros",
         running_variance_initializer: Initializer = "ones",
         *,
+        output_mean_var: bool = False,
         process_group: Any = None,
         name: str | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(process_group, name, timeout)
+        super().__init__(process_group, name, timeout, device)
         self.in_channels = in_channels
         self.num_devices = num_devices
         self.momentum = momentum
@@ -76,6 +79,7 @@ class SyncBatchNorm(DialectLayer):
         self.center = center
         self.scale = scale
         self.use_global_stats = use_global_stats
+        self.output_mean_var = output_mean_var
         self.initializers: dict[str, Initializer] = {
             "gamma": gamma_initializer if scale else "ones",
             "beta": beta_initializer,
@@ -120,23 +124,42 @@ class SyncBatchNorm(DialectLayer):
             affine=Affine(self.gamma if self.scale else None, self.beta),
         )
         if not self.training or self.use_global_stats:
-            return normalize(training=False, running=Running(self.running_mean, self.running_var))
+            mean, var = self.running_mean, self.running_var
+            y = normalize(training=False, running=Running(mean, var))
+            return (y, mean, var) if self.output_mean_var else y
         self._check_devices(data)
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_mean)
-        count = torch.zeros((), dtype=torch.int64, device=mean.device)
+        count = torch.zeros_like(self.num_batches_tracked)
         # A repeated forward pass is followed by its backward pass.
         y = normalize(training=True, running=Running(mean, var, count), update_in_backward=True)
         node = (y if isinstance(y, Tensor) else y[0]).grad_fn  # a list has one node
-        if node is not None:
+        if not self.track_running_stats:
+            pass
+        elif self.momentum is None:  # of update_bn, which runs no backward pass
+            self._update_running(mean, var, count)
+        elif node is not None:
             node.register_prehook(partial(self._update_running, mean, var, count))
-        return y
+        return (y, mean, var) if self.output_mean_var else y
 
-    def _update_running(self, mean: Tensor, var: Tensor, count: Tensor, _: Any) -> None:
+    def _update_running(self, mean: Tensor, var: Tensor, count: Tensor, *_: Any) -> None:
         """Update the running statistics at the beginning of a backward pass."""
-        step = (1 - self.momentum) * count.double()  # 0 if all devices were empty
+        self.num_batches_tracked += count
+        seen = self.num_batches_tracked.double().clamp(min=1)
+        rate = 1 / seen if self.momentum is None else 1 - self.momentum
+        step = rate * count.double()  # 0 if all devices were empty
         with torch.no_grad():
             self.running_mean.copy_(self.running_mean.double().lerp(mean.double(), step))
             self.running_var.copy_(self.running_var.double().lerp(var.double(), step))
+
+    # The names of torch's _BatchNorm, for code that freezes parameters.
+
+    @property
+    def weight(self) -> Any:  # type: ignore[override]
+        return self.gamma
+
+    @property
+    def bias(self) -> Any:  # type: ignore[override]
+        return self.beta
 
     def _check_devices(self, data: Tensor | Sequence[Tensor]) -> None:
         if self.num_devices is None:

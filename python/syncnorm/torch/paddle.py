@@ -15,15 +15,17 @@ from syncnorm.settings import Settings
 from .call import Affine
 from .conversion.convert import for_each_layer, swap
 from .conversion.registry import NotConvertible, conversion_of
-from .dialects import DialectLayer, Initializer, filler
+from .dialects import DialectLayer, Initializer, batch_momentum, filler
 from .layer import OPTIONS
-from .ops.kernels import Running
 from .ops.layout import check_channels, check_tensor
 
 __all__ = ["ParamAttr", "SyncBatchNorm", "convert_sync_batchnorm"]
 
 _CHANNELS_LAST = ("NDHWC", "NLC", "NHWC")
 _DATA_FORMATS = ("NCDHW", "NDHWC", "NCL", "NLC", "NC", "NCHW", "NHWC")
+
+# Of paddle's L1Decay and L2Decay, in new and old versions.
+_COEFFICIENTS = ("_coeff", "_regularization_coeff")
 
 # Options of SyncBatchNorm that make no difference to paddle's layer.
 _IMMATERIAL = ("variance_factor", "centering", "negative_slope", "timeout")
@@ -39,6 +41,8 @@ class ParamAttr:
             or "zeros", "ones", "uniform", "normal".
         learning_rate: 1, or 0, which means trainable=False. torch optimizers take other values, and
             a regularizer, in their parameter groups.
+        regularizer: None, or one with the coefficient 0, such as L2Decay(0.0). It does not exempt
+            the parameter from an optimizer's weight_decay: a parameter group does.
         trainable: The parameter gets a gradient.
     """
 
@@ -86,13 +90,13 @@ class SyncBatchNorm(DialectLayer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(process_group, name, timeout)
+        super().__init__(process_group, name, timeout, device)
         if data_format not in _DATA_FORMATS:
             expected = ", ".join(map(repr, _DATA_FORMATS))
             raise InvalidArgumentError(f"expected {expected} for data_format, got {data_format!r}")
         self._channels_last = data_format in _CHANNELS_LAST
         self._num_features = num_features
-        self._momentum = momentum
+        self._momentum: float | None = momentum
         self._epsilon = epsilon
         self._data_format = data_format
 
@@ -113,13 +117,39 @@ class SyncBatchNorm(DialectLayer):
         channels = input.dim() - 1 if self._channels_last else 1
         check_channels(input, self._num_features, channels)
         y: Tensor = self._batch_norm(
-            Settings(self._epsilon, 1 - self._momentum, variance_factor="biased"),
+            Settings(self._epsilon, batch_momentum(self._momentum), variance_factor="biased"),
             input.movedim(channels, 1),
             self.training,
             affine=Affine(self.weight, self.bias),
-            running=Running(self._mean, self._variance),
+            running=self._running(),
         )
         return y.movedim(1, channels)
+
+    # The names of torch's _BatchNorm, for update_bn and SWA.
+
+    @property
+    def momentum(self) -> float | None:
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, momentum: float | None) -> None:
+        self._momentum = momentum
+
+    @property
+    def running_mean(self) -> Tensor:
+        return self._mean
+
+    @running_mean.setter
+    def running_mean(self, mean: Tensor) -> None:
+        self._mean = mean
+
+    @property
+    def running_var(self) -> Tensor:
+        return self._variance
+
+    @running_var.setter
+    def running_var(self, var: Tensor) -> None:
+        self._variance = var
 
     @classmethod
     def convert_sync_batchnorm(cls, layer: nn.Module) -> nn.Module:
@@ -145,11 +175,12 @@ def convert_sync_batchnorm(layer: nn.Module) -> nn.Module:
 
 
 def _convert(old: nn.Module, path: str) -> None:
-    if not isinstance(old, _BatchNorm):
+    if not isinstance(old, _BatchNorm) or isinstance(old, DialectLayer):
         return
     _require_convertible(old)
     mean: Any = old.running_mean  # neither it nor the momentum is None
     statistics = {"_mean": mean, "_variance": old.running_var}
+    statistics["num_batches_tracked"] = old.num_batches_tracked
     group = getattr(old, "process_group", None)
     new = SyncBatchNorm(
         old.num_features,
@@ -169,6 +200,7 @@ def _convert(old: nn.Module, path: str) -> None:
     state["_parameters"].update(constants)
     for name in ("num_features", "eps", "momentum", "affine", "track_running_stats"):
         state.pop(name, None)  # paddle's layer has them under other names
+    state["_non_persistent_buffers_set"] = {"num_batches_tracked"}
 
 
 def _require_convertible(old: Any) -> None:
@@ -197,10 +229,12 @@ def _parameter(tensor: Tensor, attr: Any, argument: str, default: float) -> nn.P
     elif not hasattr(attr, "initializer"):
         attr = ParamAttr(initializer=attr)
     rate, regularizer = getattr(attr, "learning_rate", 1.0), getattr(attr, "regularizer", None)
-    if rate not in (0.0, 1.0) or regularizer is not None:
+    coefficients = [getattr(regularizer, name, None) for name in _COEFFICIENTS]
+    if rate not in (0.0, 1.0) or not (regularizer is None or 0 in coefficients):
         raise InvalidArgumentError(
             f"{argument}: got learning_rate={rate} and regularizer={regularizer!r}, expected 1 or 0"
-            " and None: torch optimizers take both in their parameter groups"
+            " and None or one with the coefficient 0: torch optimizers take both in their parameter"
+            " groups"
         )
     with torch.no_grad():
         filler(default if attr.initializer is None else attr.initializer, argument)(tensor)

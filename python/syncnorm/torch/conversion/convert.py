@@ -18,6 +18,7 @@ from typing_extensions import Unpack
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.torch.call import LayerChoices
+from syncnorm.torch.dialects import DialectLayer
 from syncnorm.torch.layer import (
     OWN_ATTRIBUTES,
     SyncBatchNorm,
@@ -85,6 +86,8 @@ def convert_sync_batchnorm(
             return
         if isinstance(old, ScriptModule) and re.fullmatch("BatchNorm[123]d", old.original_name):
             raise NotConvertible("is scripted: convert before torch.jit.script")
+        if isinstance(old, DialectLayer):  # synchronized, with the conventions of another system
+            return
         rule = conversion_of(old)
         if rule is None and not isinstance(old, _BatchNorm):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -165,3 +166,19 @@ def test_a_layer_starts_again() -> None:
     assert layer.running_var.eq(1).all()
     layer.reset_parameters()
     torch.testing.assert_close(layer.state_dict(), SyncBatchNorm(5).state_dict())
+
+
+def test_tracking_that_ends_later_is_honoured() -> None:
+    layer = SyncBatchNorm(5)
+    layer(torch.randn(4, 5))
+    layer.track_running_stats = False
+    before = copy.deepcopy(layer.state_dict())
+    x = torch.randn(6, 5)
+    expected = torch.nn.functional.batch_norm(x, None, None, training=True)
+    for training in (True, False):
+        torch.testing.assert_close(layer.train(training)(x), expected)
+    torch.testing.assert_close(layer.state_dict(), before, rtol=0, atol=0)
+    layer.track_running_stats = True
+    mean = before["running_mean"].flatten()
+    y = layer(x)
+    torch.testing.assert_close(y, (x - mean) / (before["running_var"].flatten() + 1e-5).sqrt())

@@ -146,3 +146,32 @@ def test_buffers_of_any_dtype_move_as_in_float64() -> None:
     layer(x).sum().backward()
     torch.testing.assert_close(layer.running_mean, 0.1 * x.detach().mean(0).float())
     assert layer.running_var.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_statistics_of_the_batch_may_be_returned(dtype: torch.dtype) -> None:
+    layer, x = new_layer(output_mean_var=True), batch(1)
+    given = x if dtype is torch.float64 else x.to(dtype)
+    layer = layer if dtype is torch.float64 else layer.float()
+    y, mean, var = layer(given)
+    plain = SyncBatchNorm(3, dtype=mean.dtype)
+    torch.testing.assert_close(y, plain(given), rtol=0, atol=0)
+    values = given.detach().to(mean.dtype)
+    torch.testing.assert_close(mean, values.mean(0))
+    torch.testing.assert_close(var, values.var(0, correction=0))
+    assert not mean.requires_grad
+    assert not var.requires_grad
+    (y.float() ** 2).sum().backward()
+    torch.testing.assert_close(layer.running_mean, 0.1 * mean)
+
+
+def test_the_statistics_that_are_used_may_be_returned() -> None:
+    for layer in (new_layer(output_mean_var=True, use_global_stats=True), new_layer().eval()):
+        layer.output_mean_var = True
+        y, mean, var = layer(batch(1))
+        assert (y.shape, mean.tolist(), var.tolist()) == ((6, 3), [0.0] * 3, [1.0] * 3)
+    layer = new_layer(output_mean_var=True)
+    xs = [batch(1), batch(-1)]
+    ys, mean, _ = layer(xs)
+    assert len(ys) == 2
+    torch.testing.assert_close(mean, torch.cat(xs).detach().mean(0))

@@ -32,6 +32,8 @@ ARGUMENTS = {"weight_attr": ("weight", 1.0), "bias_attr": ("bias", 0.0)}
         (ParamAttr(initializer="ones", learning_rate=0), 1.0, False),
         (ParamAttr(learning_rate=0.0), None, False),
         (SimpleNamespace(initializer=0.5), 0.5, True),
+        (ParamAttr(regularizer=SimpleNamespace(_coeff=0.0)), None, True),
+        (ParamAttr(regularizer=SimpleNamespace(_regularization_coeff=0)), None, True),
         (SimpleNamespace(initializer=None, trainable=False, learning_rate=1.0), None, False),
     ],
 )
@@ -65,6 +67,7 @@ def test_constant_parameters_are_used() -> None:
     [
         (ParamAttr(learning_rate=0.5), "got learning_rate=0.5 and regularizer=None, expected 1"),
         (ParamAttr(regularizer="L2"), "got learning_rate=1.0 and regularizer='L2', expected 1 or"),
+        (ParamAttr(regularizer=SimpleNamespace(_coeff=0.1)), "got learning_rate=1.0 and regulari"),
         (SimpleNamespace(initializer=None, learning_rate=2), "got learning_rate=2 and"),
         (ParamAttr(initializer="xavier"), "got 'xavier', expected one of zeros"),
         ([1.0], r"got \[1.0\], expected one of zeros"),

@@ -55,8 +55,9 @@ def test_parameters_and_buffers_stay(kind: type, training: bool, convert: Conver
     assert layer._variance is var
     assert not layer.weight.requires_grad
     assert layer.training is training
-    torchs = ("running_mean", "running_var", "num_batches_tracked", "num_features", "momentum")
-    assert not any(hasattr(layer, name) for name in torchs)
+    assert layer.running_mean is mean
+    assert layer.running_var is var
+    assert not any(hasattr(layer, name) for name in ("num_features", "eps", "affine"))
     assert repr(layer) == "SyncBatchNorm(num_features=3, momentum=0.75, epsilon=0.1)"
     assert list(layer.state_dict()) == ["weight", "bias", "_mean", "_variance"]
 
