@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.settings import CHOICES, Settings, core_options
@@ -112,6 +115,16 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             raise InvalidArgumentError("freeze: got True, which needs track_running_stats=True")
         vars(self).update(options)
         vars(self).pop("_settings", None)
+        if self._chosen():
+            _warn_of_lost_options()
+
+    def _chosen(self) -> list[str]:
+        """Return name=value for each option that is not the default."""
+        return [
+            f"{name}={getattr(self, name)!r}"
+            for name, default in OPTIONS.items()
+            if getattr(self, name) != default
+        ]
 
     def reset_parameters(self) -> None:
         """Set weight to 1, bias to 0 and reset the running statistics."""
@@ -224,12 +237,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         return self.training
 
     def extra_repr(self) -> str:
-        chosen = [
-            f"{name}={getattr(self, name)!r}"
-            for name, default in OPTIONS.items()
-            if getattr(self, name) != default
-        ]
-        return ", ".join([super().extra_repr(), *chosen])  # type: ignore[no-untyped-call]
+        return ", ".join([super().extra_repr(), *self._chosen()])  # type: ignore[no-untyped-call]
 
     @classmethod
     def convert_sync_batchnorm(
@@ -243,6 +251,25 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
 # So that modules load that were pickled before an option existed.
 for _name, _default in OPTIONS.items():
     setattr(SyncBatchNorm, _name, _default)
+
+
+@functools.cache  # in the first layer that has options to lose
+def _warn_of_lost_options() -> None:
+    """Warn from now on when torch's converter, or an assignment, replaces a layer with options."""
+
+    def hook(parent: nn.Module, name: str, new: nn.Module | None) -> None:
+        old = parent._modules.get(name)  # noqa: SLF001
+        if type(new) is nn.SyncBatchNorm and isinstance(old, SyncBatchNorm):
+            lost = ", ".join(old._chosen())  # noqa: SLF001
+            if lost:
+                warnings.warn(
+                    f"torch.nn.SyncBatchNorm replaces a {type(old).__name__} of syncnorm and loses"
+                    f" its {lost}: convert with syncnorm.torch.convert_sync_batchnorm, or call"
+                    " syncnorm.torch.install() before torch's converter",
+                    stacklevel=3,
+                )
+
+    register_module_module_registration_hook(hook)
 
 
 def check_options(options: dict[str, Any], eps: float = 1e-5, momentum: float | None = 0.1) -> None:

@@ -19,9 +19,13 @@ from syncnorm.torch import (
     SyncBatchNorm1d,
     SyncBatchNorm2d,
     SyncBatchNorm3d,
+    SyncBatchNormAct,
     convert_sync_batchnorm,
+    megengine,
+    paddle,
     revert_sync_batchnorm,
 )
+from syncnorm.torch.layer import OPTIONS
 
 KINDS = {
     nn.BatchNorm1d: SyncBatchNorm1d,
@@ -213,6 +217,114 @@ def test_a_second_conversion_applies_what_is_given_and_keeps_the_rest() -> None:
         assert (layer.weighting, layer.eps_mode, layer.timeout) == ("equal", "max", None)
         assert layer.process_group is second
     assert [model[0].layer_name, model[1][0].layer_name] == ["0", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    {
+        "weighting": "equal",
+        "eps_mode": "max",
+        "variance_factor": "biased",
+        "grad_reduction": "sum",
+        "centering": "on",
+        "activation": "elu",
+        "negative_slope": 0.5,
+        "in_place": True,
+        "freeze": True,
+        "timeout": 4.0,
+    }.items(),
+)
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm, nn.LazyBatchNorm1d])
+def test_a_second_conversion_applies_any_option(
+    kind: type[nn.Module], name: str, value: object
+) -> None:
+    model = nn.Sequential(kind() if kind is nn.LazyBatchNorm1d else kind(4))
+    convert_sync_batchnorm(convert_sync_batchnorm(model), **{name: value})
+    assert {**OPTIONS, name: value} == {each: getattr(model[0], each) for each in OPTIONS}
+
+
+def test_a_second_conversion_applies_the_class() -> None:
+    class Mine(SyncBatchNorm):
+        pass
+
+    model = nn.Sequential(nn.BatchNorm1d(4), SyncBatchNormAct(4, act=nn.Tanh()), Mine(4))
+    convert_sync_batchnorm(model, weighting="equal", timeout=3.0)
+    trained(model[0])
+    state, weight = copy.deepcopy(model[0].state_dict()), model[0].weight
+    with pytest.warns(UserWarning, match=r"1 \(SyncBatchNormAct\) is not made a Mine$"):
+        Mine.convert_sync_batchnorm(model, eps_mode="max")
+    assert [type(layer) for layer in model] == [Mine, SyncBatchNormAct, Mine]
+    assert model[0].weight is weight
+    torch.testing.assert_close(model[0].state_dict(), state, rtol=0, atol=0)
+    assert (model[0].weighting, model[0].eps_mode, model[0].timeout) == ("equal", "max", 3.0)
+    assert model[0].layer_name == "0"
+    convert_sync_batchnorm(model, eps_mode="add")  # without a class it is kept
+    assert type(model[0]) is Mine
+    assert type(revert_sync_batchnorm(model)[0]) is nn.BatchNorm1d
+
+
+def test_a_second_conversion_of_another_system_s_layer() -> None:
+    model = nn.Sequential(paddle.SyncBatchNorm(4), megengine.SyncBatchNorm(4))
+    group = thread_group(1)[0]
+    convert_sync_batchnorm(model, group, timeout=3.0)
+    for layer in model:
+        assert (layer.process_group, layer.timeout) == (group, 3.0)
+    with pytest.warns(UserWarning, match=r"0 \(SyncBatchNorm\) has no option eps_mode"):
+        convert_sync_batchnorm(model, eps_mode="max")
+    assert not hasattr(model[0], "eps_mode")
+
+
+class HoldsLayers(nn.Module):
+    """Keeps layers where torch does not find them, and elsewhere."""
+
+    def __init__(self, kept: object, registered: nn.Module) -> None:
+        super().__init__()
+        self.kept = kept
+        self.registered = registered
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [
+        ([nn.BatchNorm1d(4)], "body.kept (list) holds 1 batch"),
+        ((nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4)),), "body.kept (tuple) holds 2 batch"),
+        ({"a": [nn.BatchNorm1d(4)], "b": {nn.BatchNorm1d(4)}}, "body.kept (dict) holds 2 batch"),
+    ],
+)
+def test_layers_in_plain_containers_are_named(kept: object, found: str) -> None:
+    model = nn.ModuleDict({"body": HoldsLayers(kept, nn.BatchNorm2d(4))})
+    with pytest.warns(UserWarning, match="left these as they are") as caught:
+        convert_sync_batchnorm(model)
+    assert len(caught) == 1
+    assert str(caught[0].message) == (
+        f"convert_sync_batchnorm left these as they are: {found} normalizations that are no"
+        " submodules: use nn.ModuleList or nn.ModuleDict"
+    )
+    assert caught[0].filename == __file__
+    assert type(model["body"].registered) is SyncBatchNorm2d
+
+
+def test_what_is_registered_or_converted_is_not_named_for_a_container() -> None:
+    layer = nn.BatchNorm1d(4)
+    itself: list[object] = [layer, 3, "text", nn.Linear(2, 2), SyncBatchNorm(4)]
+    itself.append(itself)
+    model = HoldsLayers(itself, nn.Sequential(layer))
+    convert_sync_batchnorm(model)
+    assert type(layer) is SyncBatchNorm1d
+
+
+def test_torch_s_converter_warns_of_options_that_it_loses() -> None:
+    """The warning comes from a global hook of torch, which the first layer with options sets."""
+    model = nn.Sequential(SyncBatchNorm2d(4, activation="elu", eps_mode="max"), SyncBatchNorm(4))
+    with pytest.warns(UserWarning, match="replaces") as caught:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert len(caught) == 1
+    assert str(caught[0].message) == (
+        "torch.nn.SyncBatchNorm replaces a SyncBatchNorm2d of syncnorm and loses its"
+        " eps_mode='max', activation='elu': convert with syncnorm.torch.convert_sync_batchnorm, or"
+        " call syncnorm.torch.install() before torch's converter"
+    )
+    assert [type(layer) for layer in model] == [nn.SyncBatchNorm] * 2
 
 
 def test_an_unknown_option_of_a_second_conversion_changes_nothing() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.torch.call import LayerChoices
-from syncnorm.torch.dialects import DialectLayer
+from syncnorm.torch.groups.pickling import HasProcessGroup
 from syncnorm.torch.layer import (
     OWN_ATTRIBUTES,
     SyncBatchNorm,
@@ -63,7 +63,9 @@ def convert_sync_batchnorm(
     BatchNorm1d, 2d and 3d become SyncBatchNorm1d, 2d and 3d, which are subclasses of them. The
     layers stay the same objects, with their parameters, buffers, hooks and other attributes. Layers
     that compute something of their own are converted by a rule of register_conversion, or left as
-    they are, with a warning. Layers that are synchronized already take the arguments given.
+    they are, with a warning. The warning also names plain lists, tuples, sets and dicts that hold
+    batch normalizations, which are no submodules. Layers that are synchronized already take the
+    arguments given.
 
     Args:
         module: A model, or a layer itself.
@@ -79,15 +81,11 @@ def convert_sync_batchnorm(
         )
 
     def convert(old: nn.Module, path: str) -> None:
-        if isinstance(old, SyncBatchNorm):
-            old.set_options(dict(choices))
-            if process_group is not None:
-                old.process_group = process_group
+        if isinstance(old, HasProcessGroup):
+            _set_arguments(old, process_group, layer, choices)
             return
         if isinstance(old, ScriptModule) and re.fullmatch("BatchNorm[123]d", old.original_name):
             raise NotConvertible("is scripted: convert before torch.jit.script")
-        if isinstance(old, DialectLayer):  # synchronized, with the conventions of another system
-            return
         rule = conversion_of(old)
         if rule is None and not isinstance(old, _BatchNorm):
             return
@@ -97,7 +95,7 @@ def convert_sync_batchnorm(
         swap(old, new)
         vars(old).update(process_group=group, layer_name=path or None, _converted_from=origin)
 
-    return for_each_layer(module, convert, "convert_sync_batchnorm")
+    return for_each_layer(module, convert, "convert_sync_batchnorm", _in_containers(module))
 
 
 def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
@@ -124,6 +122,53 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
 def _is_sync_class(layer: Any) -> bool:
     is_sync = isinstance(layer, type) and issubclass(layer, SyncBatchNorm)
     return is_sync and not issubclass(layer, _LazyNormBase)
+
+
+def _set_arguments(
+    old: HasProcessGroup,
+    process_group: Any,
+    layer: type[SyncBatchNorm] | None,
+    choices: LayerChoices,
+) -> None:
+    """Convert a layer that is synchronized already."""
+    if isinstance(old, SyncBatchNorm):
+        old.set_options(dict(choices))
+    elif unknown := choices.keys() - {"timeout"}:  # of another system
+        raise NotConvertible(f"has no option {', '.join(sorted(unknown))}")
+    else:
+        vars(old).update(choices)
+    if process_group is not None:
+        old.process_group = process_group
+    if layer is None or isinstance(old, layer):
+        return
+    if type(old).__module__ != SyncBatchNorm.__module__:
+        raise NotConvertible(f"is not made a {layer.__name__}")
+    names = (*OWN_ATTRIBUTES, "_number", "_converted_from")
+    kept = {name: vars(old)[name] for name in names if name in vars(old)}
+    swap(old, _meta_layer(layer, old))
+    vars(old).update(kept)
+
+
+def _in_containers(root: nn.Module) -> Iterator[str]:
+    """Name the attributes of plain containers with batch normalizations that are no submodules."""
+    seen = {id(module) for module in root.modules()}
+
+    def layers(value: Any) -> int:
+        if not isinstance(value, nn.Module | dict | list | tuple | set) or id(value) in seen:
+            return 0
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found = (each for each in value.modules() if not isinstance(each, HasProcessGroup))
+            return sum(isinstance(each, _BatchNorm) for each in found)
+        return sum(map(layers, value.values() if isinstance(value, dict) else value))
+
+    for path, module in root.named_modules():
+        for name, value in vars(module).items():
+            if not isinstance(value, nn.Module) and (count := layers(value)):
+                yield (
+                    f"{path}{'.' * bool(path)}{name} ({type(value).__name__}) holds {count} batch"
+                    " normalizations that are no submodules: use nn.ModuleList or nn.ModuleDict"
+                )
 
 
 def _template(
@@ -196,9 +241,15 @@ def swap(old: nn.Module, new: nn.Module) -> None:
 
 
 def for_each_layer(
-    root: nn.Module, convert: Callable[[nn.Module, str], None], caller: str
+    root: nn.Module,
+    convert: Callable[[nn.Module, str], None],
+    caller: str,
+    others: Iterable[str] = (),
 ) -> nn.Module:
-    """Call convert(module, path) once for every module, and warn of those that it leaves alone."""
+    """Call convert(module, path) once for every module, and warn of those that it leaves alone.
+
+    `others` are reasons for a warning, too.
+    """
     if not isinstance(root, nn.Module):
         raise ArgumentTypeError(f"module: got {type(root).__name__}, expected a torch.nn.Module")
     left: list[str] = []
@@ -207,6 +258,7 @@ def for_each_layer(
             convert(module, path)
         except NotConvertible as reason:
             left.append(f"{path or 'the module itself'} ({type(module).__name__}) {reason}")
+    left.extend(others)
     if left:
         warnings.warn(f"{caller} left these as they are: {'; '.join(left)}", stacklevel=3)
     return root
