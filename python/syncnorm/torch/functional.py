@@ -36,6 +36,7 @@ from syncnorm.settings import Choices, Settings
 from .call import Affine, Call
 from .dispatch import batch_norm, batch_norm_list
 from .groups.process_group import ALONE, check_timeout
+from .groups.relative import chosen_group
 from .ops import library as ops
 from .ops.kernels import Running
 from .ops.layout import (
@@ -79,6 +80,7 @@ def sync_batch_norm(
     mask: Tensor | None = None,
     num_batches_tracked: Tensor | None = None,
     process_group: Any = None,
+    group_size: int | None = None,
     name: str | None = None,
     timeout: float | None = None,
     **choices: Unpack[Choices],
@@ -92,7 +94,7 @@ def sync_batch_norm(
         training: Use the statistics of the batch. Otherwise no rank communicates.
         momentum: None: the cumulative average, which needs num_batches_tracked.
         num_batches_tracked: One int64, incremented in training.
-        residual, mask, process_group, name, timeout, choices: As in SyncBatchNorm.
+        residual, mask, process_group, group_size, name, timeout, choices: As in SyncBatchNorm.
 
     Returns:
         The output, of input's shape, dtype and memory format.
@@ -102,7 +104,8 @@ def sync_batch_norm(
     check_timeout(timeout)
     settings, affine = Settings(eps, momentum, **choices), Affine(weight, bias)
     running = Running(running_mean, running_var, num_batches_tracked)
-    others = (residual, mask, process_group, name, 0, timeout)
+    group = chosen_group(process_group, group_size)
+    others = (residual, mask, group, name, 0, timeout)
     return batch_norm(input, Call(settings, training, affine, running, *others))
 
 

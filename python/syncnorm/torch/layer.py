@@ -19,6 +19,7 @@ from .call import Affine, Call, LayerChoices
 from .dispatch import batch_norm, batch_norm_list
 from .groups.pickling import HasProcessGroup
 from .groups.process_group import ALONE, check_timeout
+from .groups.relative import chosen_group
 from .ops.kernels import NO_STATISTICS, Running
 from .ops.layout import check_channels, check_flag
 
@@ -43,10 +44,13 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         num_features: C, for inputs (N, C, ...).
         eps, momentum, affine, track_running_stats, device, dtype, bias: As in torch.nn.BatchNorm2d.
         process_group: A torch.distributed ProcessGroup, a DeviceMesh of one dimension such as
-            mesh["dp"], a list of global ranks, a syncnorm.Communicator, or None: the default group
-            of torch.distributed, or a world of one if that is not initialized.
+            mesh["dp"], a list of global ranks, "node" (the ranks of this machine), a
+            syncnorm.Communicator, or None: the default group of torch.distributed, or a world of
+            one if that is not initialized.
         name: Identifies the layer to the other ranks and in error messages; the attribute is
             layer_name. Without one it is the order of first use that identifies it.
+        group_size: Divide the default group into groups of this many neighbours in rank order
+            (for 2 the ranks 0-1, 2-3, ...), in place of process_group.
         weighting: "count" (every value counts equally), "equal" (every rank) or "batch" (every
             sample).
         eps_mode: "add", 1/sqrt(var + eps), or "max", 1/sqrt(max(var, eps)).
@@ -95,6 +99,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         *,
         bias: bool = True,
         name: str | None = None,
+        group_size: int | None = None,
         **choices: Unpack[LayerChoices],
     ) -> None:
         # By name: after install() the base class is torch's SyncBatchNorm.
@@ -104,7 +109,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         )
         if not bias:  # the base class of torch 2.10 has no such argument
             self.register_parameter("bias", None)
-        self._set_group(process_group, name)
+        self._set_group(process_group, name, group_size)
         self.set_options({**OPTIONS, **choices})
 
     def set_options(self, choices: dict[str, Any]) -> None:
@@ -119,12 +124,13 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
             _warn_of_lost_options()
 
     def _chosen(self) -> list[str]:
-        """Return name=value for each option that is not the default."""
-        return [
+        """Return name=value for each option that is not the default, after the group's."""
+        options = [
             f"{name}={getattr(self, name)!r}"
             for name, default in OPTIONS.items()
             if getattr(self, name) != default
         ]
+        return [*self._group_repr(), *options]
 
     def reset_parameters(self) -> None:
         """Set weight to 1, bias to 0 and reset the running statistics."""
@@ -241,11 +247,17 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
 
     @classmethod
     def convert_sync_batchnorm(
-        cls, module: nn.Module, process_group: Any = None, **choices: Unpack[LayerChoices]
+        cls,
+        module: nn.Module,
+        process_group: Any = None,
+        *,
+        group_size: int | None = None,
+        **choices: Unpack[LayerChoices],
     ) -> nn.Module:
         """Return syncnorm.torch.convert_sync_batchnorm(module, ...) with layers of this class."""
         layer = None if cls.__module__ == __name__ else cls  # None: by the layer's dimensions
-        return SyncBatchNorm.converter(module, process_group, layer=layer, **choices)
+        group = chosen_group(process_group, group_size)
+        return SyncBatchNorm.converter(module, group, layer=layer, **choices)
 
 
 # So that modules load that were pickled before an option existed.

@@ -35,13 +35,14 @@ class LazySyncBatchNorm(_LazyNormBase, SyncBatchNorm):
         *,
         bias: bool = True,
         name: str | None = None,
+        group_size: int | None = None,
         **choices: Unpack[LayerChoices],
     ) -> None:
         super().__init__(eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:
             self.register_parameter("bias", None)
         # torch's base class passes only its own arguments on.
-        self._set_group(process_group, name)
+        self._set_group(process_group, name, group_size)
         self.set_options({**OPTIONS, **choices})
 
     def initialize_parameters(self, input: Any, *_: Any, **__: Any) -> None:

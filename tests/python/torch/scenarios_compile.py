@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from worlds import Scenario
 
 from support.scenarios import error_of, scenario_of
-from syncnorm.torch import SyncBatchNorm
+from syncnorm.torch import SyncBatchNorm, sync_batch_norm
 
 SCENARIOS: dict[str, Scenario] = {}
 scenario = scenario_of(SCENARIOS)
@@ -69,6 +69,45 @@ def centred_in_a_sub_group(rank: int, size: int) -> Any:
     group = dist.new_group(list(range(size)))
     layer = SyncBatchNorm(5, process_group=group, dtype=torch.float64)
     return both(layer, batch(rank, dtype=torch.float64).requires_grad_())
+
+
+class OfFunction(nn.Module):
+    """sync_batch_norm as a module."""
+
+    def __init__(self, **group: Any) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sync_batch_norm(x, training=True, **self.group)
+
+
+def compiled_first(model: nn.Module, x: Tensor) -> dict[str, Any]:
+    """As both, but the compiled model makes the first call, which creates the group."""
+    torch._dynamo.reset()
+    torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")(x.detach())
+    return both(model, x)
+
+
+@scenario
+def neighbours(rank: int, size: int) -> Any:
+    return compiled_first(SyncBatchNorm(5, group_size=size), batch(rank).requires_grad_())
+
+
+@scenario
+def each_rank_its_own_neighbour(rank: int, _: int) -> Any:
+    return compiled_first(SyncBatchNorm(5, group_size=1), batch(rank).requires_grad_())
+
+
+@scenario
+def function_of_a_machine(rank: int, _: int) -> Any:
+    return compiled_first(OfFunction(process_group="node"), batch(rank).requires_grad_())
+
+
+@scenario
+def list_of_ranks(rank: int, size: int) -> Any:
+    layer = SyncBatchNorm(5, process_group=list(range(size)))
+    return compiled_first(layer, batch(rank).requires_grad_())
 
 
 @scenario

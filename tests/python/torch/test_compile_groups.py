@@ -17,6 +17,8 @@ from syncnorm.torch import SyncBatchNorm
 SUM = ["all_reduce", "wait_tensor"]
 FORWARD = ["moments", *SUM, "update_running", "normalize"]
 BACKWARD = ["grad_moments", *SUM, "grad_input"]
+UNTRACKED = ["moments", *SUM, "normalize"]
+ALONE = ["moments", "update_running", "normalize"]
 CENTRED = ["moments", *SUM, "center", *SUM, "update_running", "normalize"]
 
 
@@ -25,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
-        return World(2, folder, "scenarios_compile")
+        return World(2, folder, "scenarios_compile", timeout=240)
 
 
 def assert_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -37,6 +39,10 @@ def assert_same(got: dict[str, Any], expected: dict[str, Any]) -> None:
     [
         ("one_layer", FORWARD, BACKWARD),
         ("centred_in_a_sub_group", CENTRED, BACKWARD),
+        ("neighbours", FORWARD, BACKWARD),
+        ("list_of_ranks", FORWARD, BACKWARD),
+        ("each_rank_its_own_neighbour", ALONE, ["grad_moments", "grad_input"]),
+        ("function_of_a_machine", UNTRACKED, BACKWARD),
         ("no_samples_on_the_first_rank_of_a_mesh", FORWARD, BACKWARD),
         ("only_the_first_rank_needs_gradients", FORWARD, BACKWARD),
         ("two_branches", FORWARD * 2, BACKWARD * 2),

@@ -19,6 +19,7 @@ from typing_extensions import Unpack
 from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.torch.call import LayerChoices
 from syncnorm.torch.groups.pickling import HasProcessGroup
+from syncnorm.torch.groups.relative import chosen_group
 from syncnorm.torch.layer import (
     OWN_ATTRIBUTES,
     SyncBatchNorm,
@@ -55,6 +56,7 @@ def convert_sync_batchnorm(
     module: nn.Module,
     process_group: Any = None,
     *,
+    group_size: int | None = None,
     layer: type[SyncBatchNorm] | None = None,
     **choices: Unpack[LayerChoices],
 ) -> nn.Module:
@@ -69,12 +71,14 @@ def convert_sync_batchnorm(
 
     Args:
         module: A model, or a layer itself.
-        process_group: As in SyncBatchNorm; None: the group that a layer has, or the default group.
+        process_group, group_size: As in SyncBatchNorm; None: the group that a layer has, or the
+            default group.
         layer: The class to make of torch's own batch normalizations.
         choices: Options of SyncBatchNorm.
     """
 
     check_options(dict(choices))
+    process_group = chosen_group(process_group, group_size)
     if layer is not None and not _is_sync_class(layer):
         raise InvalidArgumentError(
             f"layer: got {layer!r}, expected a subclass of SyncBatchNorm that is not lazy, or None"

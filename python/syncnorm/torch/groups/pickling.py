@@ -9,12 +9,14 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 from torch.distributed.device_mesh import DeviceMesh
 from typing_extensions import Self
 
 from syncnorm import Communicator, InvalidArgumentError
 
 from .rank_lists import groups_of, is_initialized, of_ranks
+from .relative import GroupSize, chosen_group
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class HasProcessGroup(nn.Module):
     layer_name: str | None = None
     _number: int = 0  # of creation; 0 for a layer that a converter made
 
-    def _set_group(self, process_group: Any, name: str | None) -> None:
-        """Set process_group and layer_name, and number the layer."""
-        self.process_group = process_group
+    def _set_group(self, process_group: Any, name: str | None, size: int | None = None) -> None:
+        """Set process_group and layer_name, and number the layer; size: a group_size, or None."""
+        self.process_group = chosen_group(process_group, size)
         self.layer_name = name
         self._number = next(_numbers)
 
@@ -59,9 +61,16 @@ class HasProcessGroup(nn.Module):
             return None
         if isinstance(self.process_group, KeptGroup):
             self.process_group = found_again(self.process_group)
-        elif isinstance(self.process_group, list | tuple):
+        elif isinstance(self.process_group, list | tuple) and not is_dynamo_compiling():
             self.process_group = of_ranks(self.process_group)
         return self.process_group
+
+    def _group_repr(self) -> list[str]:
+        """Return what a layer's repr shows of its group, or [] for one without a short form."""
+        if isinstance(self.process_group, GroupSize):
+            return [f"group_size={self.process_group.size}"]
+        is_short = isinstance(self.process_group, str)
+        return [f"process_group={self.process_group!r}"] if is_short else []
 
     def __copy__(self) -> Self:
         copied = self.__class__.__new__(self.__class__)

@@ -1,14 +1,20 @@
-"""Find or create the torch.distributed group of a list of ranks."""
+"""Find or create the torch.distributed group of a list of ranks, of a machine, or of a size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError, UnsupportedError
 from syncnorm.torch.desync.records import records
+
+from .relative import NODE, GroupSize, neighbours, ranks_of_node
+
+# By default group: the groups of NODE and of sizes; None for all ranks.
+_found: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def is_initialized() -> bool:
@@ -28,6 +34,30 @@ def groups_of(ranks: Sequence[int]) -> list[dist.ProcessGroup]:
         for group, members in registry.items()
         if isinstance(group, dist.ProcessGroup) and list(members) == list(ranks)
     ]
+
+
+def of_description(process_group: Any) -> Any:
+    """Return the group of a list of ranks, NODE or a GroupSize, or the argument if it is no such.
+
+    None stands for all ranks. Collective over the ranks of the group, which the first call creates.
+    The first call for NODE is collective over all ranks, unless torchrun's environment names those
+    of the machine.
+    """
+    if isinstance(process_group, list | tuple):
+        return of_ranks(process_group)
+    is_node = isinstance(process_group, str) and process_group == NODE
+    if not is_node and not isinstance(process_group, GroupSize):
+        return process_group
+    if not is_initialized():
+        return None if is_node else of_ranks(neighbours(process_group.size, 0, 1))
+    found = _found.setdefault(dist.group.WORLD, {})
+    group = found.get(process_group)
+    is_there = group is None or group in dist.distributed_c10d._world.pg_map  # noqa: SLF001
+    if process_group not in found or not is_there:
+        place = (dist.get_rank(), dist.get_world_size())
+        ranks = ranks_of_node(*place) if is_node else neighbours(process_group.size, *place)
+        group = found[process_group] = of_ranks(ranks)
+    return group
 
 
 def of_ranks(ranks: Sequence[int]) -> Any:

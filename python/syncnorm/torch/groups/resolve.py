@@ -11,7 +11,7 @@ from syncnorm import ArgumentTypeError, Communicator, InvalidArgumentError
 
 from .pickling import KeptCommunicator, KeptGroup, found_again, not_found
 from .process_group import ALONE, Group, TorchGroup
-from .rank_lists import is_initialized, of_ranks
+from .rank_lists import is_initialized, of_description
 
 
 def resolve(
@@ -56,8 +56,7 @@ def required(process_group: Any) -> dist.ProcessGroup:
 
 def torch_group(process_group: Any) -> dist.ProcessGroup | None:
     """Return the ProcessGroup that is meant; None if torch.distributed is not initialized."""
-    if isinstance(process_group, list | tuple):
-        process_group = of_ranks(process_group)
+    process_group = of_description(process_group)
     if process_group is None:
         return dist.group.WORLD if is_initialized() else None
     if isinstance(process_group, KeptGroup | KeptCommunicator):
@@ -86,6 +85,6 @@ def torch_group(process_group: Any) -> dist.ProcessGroup | None:
             )
     raise ArgumentTypeError(
         f"process_group: got {type(process_group).__name__}, expected a torch.distributed"
-        " ProcessGroup, a DeviceMesh of one dimension, a list of ranks, a syncnorm.Communicator or"
-        " None"
+        " ProcessGroup, a DeviceMesh of one dimension, a list of ranks, 'node', a"
+        " syncnorm.Communicator or None"
     )

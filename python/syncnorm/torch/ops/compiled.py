@@ -15,7 +15,8 @@ from syncnorm import Communicator, InvalidArgumentError
 from syncnorm.tags import constant_tag, layer_tag
 from syncnorm.torch.call import Call
 from syncnorm.torch.eager.autograd import GRAD_DUMMY, wants_gradient
-from syncnorm.torch.groups.process_group import TorchGroup
+from syncnorm.torch.groups.process_group import Group, TorchGroup
+from syncnorm.torch.groups.relative import GroupSize, chosen_group
 from syncnorm.torch.groups.resolve import resolve
 
 from . import library as ops
@@ -68,13 +69,29 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
 
 def _group_of(process_group: Any) -> tuple[str, int]:
     """Return the group's name for all_reduce, and its size; no name for one rank."""
+    found: tuple[str, int]
     if isinstance(process_group, Communicator):
-        found: tuple[str, int] = _group_at(id(process_group))
+        found = _group_at(id(process_group))
         return found
-    group = resolve(process_group)
+    if isinstance(process_group, GroupSize):
+        found = _group_described(None, process_group.size)
+        return found
+    if isinstance(process_group, str | list | tuple):
+        found = _group_described(process_group, None)
+        return found
+    return _name_and_size(resolve(process_group))
+
+
+def _name_and_size(group: Group) -> tuple[str, int]:
     if not isinstance(group, TorchGroup):
         return "", 1
     return str(group.process_group.group_name), group.size
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _group_described(process_group: Any, group_size: int | None) -> tuple[str, int]:
+    """Return name and size of a group that dynamo cannot create: it calls this while it traces."""
+    return _name_and_size(resolve(chosen_group(process_group, group_size)))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
