@@ -17,6 +17,7 @@
 #   make gpu-check    on a machine with a GPU: tests and benchmarks of the CUDA backend
 #   make cuda-archs   compile the CUDA sources for every supported architecture
 #   make cuda-report  check the machine code of every CUDA kernel in .venv: tools/cuda_resources
+#   make test-recipes the recipes of docs/recipes.md with the real tools, in .venv-recipes
 #   make exhaustive   the Python tests with the full product of their matrices (long)
 #   make soak         30,000 training steps on 4 ranks: no growth, the result of one process
 #   make bench        speed, beside PyTorch's own batch norm
@@ -24,7 +25,7 @@
 #   make abi          accept the present ABI of syncnorm.h as tests/python/house/abi.txt
 #   make faults       bring docs/faults.md up to date with the table of tests/python/faults
 #   make excerpts     bring the excerpts of sources in docs/embedding.md up to date
-#   make clean        remove everything that was made, .venv included
+#   make clean        remove everything that was made, .venv and .venv-recipes included
 #
 # Settings, given as `make test NAME=value`:
 #   PYTHON        the Python to make .venv from (else the first of python3.11 and python3 that fits)
@@ -198,6 +199,24 @@ simt-tsan: $(PYPI_NVCC) .venv/.tools
 python-test: .venv/.developer .venv/.installed
 	@$(IN_VENV) .venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
+.PHONY: test-recipes
+test-recipes: .venv/.developer .venv/.installed
+	@$(STAGE) "set up the recipes" 240 $(MAKE) .venv-recipes/.installed
+	@$(STAGE) --last "recipes" 240 .venv-recipes/bin/python -m pytest -W default \
+	  tests/python/recipes $(PYTEST_ARGS)
+
+# The packages of .venv are seen, not copied: PyTorch is large, and pip must not choose another one.
+.venv-recipes/.installed: constraints.txt pyproject.toml $(CONSTRAINTS) .venv/.developer
+	@.venv/bin/python -m venv --clear .venv-recipes
+	@printf '%s\n' "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  "$(CURDIR)/tests/python/recipes/stand_ins" "import torchvision_operators" \
+	  > "$$(echo .venv-recipes/lib/python*/site-packages)/recipes.pth"
+	@.venv-recipes/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	  -c $(CONSTRAINTS) $(PIP_ARGS) 'pip>=25.1'
+	@.venv-recipes/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c $(CONSTRAINTS) $(PIP_ARGS) --group recipes
+	@touch $@
+
 exhaustive: .venv/.developer .venv/.installed
 	@$(IN_VENV) .venv/bin/python -m pytest --exhaustive --timeout 0 $(PYTEST_ARGS)
 
@@ -239,6 +258,6 @@ excerpts: preflight
 	@"$$(tools/preflight $(PYTHON))" tools/excerpts docs/embedding.md
 
 clean:
-	@rm -rf .venv build dist demo-results bench-results gpu-check-results gpu-pack
+	@rm -rf .venv .venv-recipes build dist demo-results bench-results gpu-check-results gpu-pack
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache
