@@ -1,4 +1,4 @@
-"""normalize and infer as functions with a first derivative in reverse mode.
+"""normalize and infer as functions with a first derivative in reverse mode, on shards.
 
 In shard_map, JAX requires that a gradient varies along the same mesh axes as its input.
 """
@@ -6,10 +6,11 @@ In shard_map, JAX requires that a gradient varies along the same mesh axes as it
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from syncnorm import UnsupportedError
@@ -18,8 +19,11 @@ from syncnorm.settings import Settings
 from . import grad_phases, phases
 from .grad_phases import Gradients
 from .mesh_axes import mark_optional_varying, mark_varying, varying_axes
+from .partition import Arrays, Phase, given_arrays, run_on_shards
 from .running_statistics import RunningStatistics
-from .wires import sum_over
+from .wires import IndexGroups, all_reduce, join
+
+_FORWARD_HASH, _CENTER_HASH, _GRAD_HASH = 2, 0, 0  # where the wires have their hash
 
 
 class StaticArgs(NamedTuple):
@@ -29,17 +33,26 @@ class StaticArgs(NamedTuple):
         settings: eps, momentum and the choices.
         axis: The channel axis.
         group_axes: The mesh axes of the group.
+        index_groups: The groups of indices along group_axes, or None if there is one group.
         group_size: The number of ranks.
         tag: A number for the call.
         has_residual: Whether there is a residual.
+        has_mask: Whether there is a mask.
     """
 
     settings: Settings
     axis: int
     group_axes: tuple[Hashable, ...] = ()
+    index_groups: IndexGroups | None = None
     group_size: int = 1
     tag: int = 0
     has_residual: bool = False
+    has_mask: bool = False
+
+    @property
+    def common_axes(self) -> tuple[Hashable, ...]:
+        """The mesh axes along which the results of the group are the same on all devices."""
+        return () if self.index_groups else self.group_axes
 
     @property
     def activates_residual(self) -> bool:
@@ -60,10 +73,13 @@ class Inputs(NamedTuple):
 
 
 class Wires(NamedTuple):
-    """The wires of the forward pass: that of this rank, and the sums over the group."""
+    """The wires of the forward pass: that of this rank, and the sums over the group.
+
+    total is None, for wire, if the batch is one array.
+    """
 
     wire: Array
-    total: Array
+    total: Array | None
     center_total: Array | None
 
 
@@ -110,42 +126,43 @@ def _normalize_forward(
     args: StaticArgs, inputs: Inputs, mask: Array | None, wires: Wires
 ) -> tuple[Array, _BackwardInputs]:
     inputs = _first_order(inputs)
+    made = _run(_normalize_phase, args, inputs._asdict() | wires._asdict())
+    return made["y"], _backward_inputs(args, inputs, mask, made)
+
+
+def _normalize_phase(args: StaticArgs, _: Any, operands: Arrays) -> Arrays:
+    given: dict[str, Any] = {"total": operands["wire"], **operands}
     y, saved = phases.normalize(
-        inputs.x,
-        wires.wire,
-        wires.total,
-        args.group_size,
-        args.settings,
-        axis=args.axis,
-        center_total=wires.center_total,
-        weight=inputs.weight,
-        bias=inputs.bias,
-        residual=inputs.residual,
-        tag=args.tag,
+        group_size=args.group_size, settings=args.settings, axis=args.axis, tag=args.tag, **given
     )
-    return y, _backward_inputs(args, inputs, mask, y, saved)
+    return {"y": y, "saved": saved}
 
 
 def _normalize_backward(
     args: StaticArgs, kept: _BackwardInputs, dy: Array
 ) -> tuple[Inputs, None, None]:
     kept, dy = _first_order((kept, dy))
-    options: dict[str, Any] = {"axis": args.axis, "tag": args.tag}
-    options |= {"weight": kept.weight, "bias": kept.bias, "y": kept.y}
-    tensors = kept.x, dy, kept.saved
-    wire = grad_phases.grad_moments(*tensors, args.settings, **options)
+    made = _run(_grad_phases, args, kept._asdict() | {"dy": dy})
+    return _cotangents(args, kept, made, dy), None, None
+
+
+def _grad_phases(args: StaticArgs, shard_axes: tuple[Hashable, ...], operands: Arrays) -> Arrays:
+    given: dict[str, Any] = dict(operands)
+    mask = given.pop("mask", None)
+    options: dict[str, Any] = {"axis": args.axis, "tag": args.tag, **given}
+    local = grad_phases.grad_moments(settings=args.settings, **options)
+    total = _sum(args, local, shard_axes, _GRAD_HASH)
     gradients = grad_phases.grad_input(
-        *tensors,
-        wire,
-        sum_over(wire, args.group_axes),
-        args.group_size,
-        args.settings,
-        **options,
-        mask=kept.mask,
+        wire=local if args.group_axes else total,
+        total=total,
+        group_size=args.group_size,
+        settings=args.settings,
+        mask=mask,
         residual=args.activates_residual,
-        group_axes=args.group_axes,
+        group_axes=args.common_axes,
+        **options,
     )
-    return _cotangents(args, kept, gradients, dy), None, None
+    return _named(gradients)
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)
@@ -161,60 +178,151 @@ def _infer_forward(
     args: StaticArgs, inputs: Inputs, running: RunningStatistics
 ) -> tuple[Array, _BackwardInputs]:
     inputs = _first_order(inputs)
-    y, saved = phases.infer(
-        inputs.x,
-        running,
-        args.settings,
-        axis=args.axis,
-        weight=inputs.weight,
-        bias=inputs.bias,
-        residual=inputs.residual,
-    )
-    return y, _backward_inputs(args, inputs, None, y, saved)
+    statistics = {"running_mean": running.mean, "running_var": running.var}
+    made = _run(_infer_phase, args, inputs._asdict() | statistics)
+    return made["y"], _backward_inputs(args, inputs, None, made)
+
+
+def _infer_phase(args: StaticArgs, _: Any, operands: Arrays) -> Arrays:
+    given: dict[str, Any] = dict(operands)
+    running = RunningStatistics(given.pop("running_mean"), given.pop("running_var"))
+    y, saved = phases.infer(given.pop("x"), running, args.settings, axis=args.axis, **given)
+    return {"y": y, "saved": saved}
 
 
 def _infer_backward(args: StaticArgs, kept: _BackwardInputs, dy: Array) -> tuple[Inputs, None]:
     kept, dy = _first_order((kept, dy))
+    made = _run(_infer_grad_phase, args, kept._asdict() | {"dy": dy})
+    return _cotangents(args, kept, made, dy), None
+
+
+def _infer_grad_phase(
+    args: StaticArgs, shard_axes: tuple[Hashable, ...], operands: Arrays
+) -> Arrays:
     gradients = grad_phases.infer_backward(
-        kept.x,
-        dy,
-        kept.saved,
-        args.settings,
+        settings=args.settings,
         axis=args.axis,
-        weight=kept.weight,
-        bias=kept.bias,
-        y=kept.y,
         residual=args.activates_residual,
+        **operands,  # type: ignore[arg-type]
     )
-    return _cotangents(args, kept, gradients, dy), None
+    if shard_axes:
+        gradients = gradients._replace(
+            weight=_sum_parameter(gradients.weight, shard_axes),
+            bias=_sum_parameter(gradients.bias, shard_axes),
+        )
+    return _named(gradients)
+
+
+def _sum_parameter(gradient: Array | None, axes: tuple[Hashable, ...]) -> Array | None:
+    if gradient is None:
+        return None
+    wide = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+    total: Array = jax.lax.psum(wide, axes)  # type: ignore[no-untyped-call]
+    return total.astype(gradient.dtype)
 
 
 infer.defvjp(_infer_forward, _infer_backward)
 
 
+def exchange_wires(args: StaticArgs, x: Array, mask: Array | None) -> Wires:
+    """Compute the wires of the forward pass, and sum them over the group."""
+    made = _run(_exchange_phases, args, {"x": x, "mask": mask})
+    return Wires(made["wire"], made.get("total"), made.get("center_total"))
+
+
+def _exchange_phases(
+    args: StaticArgs, shard_axes: tuple[Hashable, ...], operands: Arrays
+) -> Arrays:
+    x: Any = operands["x"]
+    options: dict[str, Any] = {"axis": args.axis, "tag": args.tag}
+    local, local_var = phases.moments(x, args.settings, mask=operands.get("mask"), **options)
+    total = _sum(args, local, shard_axes, _FORWARD_HASH)
+    wires = {"wire": local, "total": total} if args.group_axes else {"wire": total}
+    if local_var is None:
+        return wires
+    center_wire = phases.center(
+        x, local, total, local_var, args.group_size, args.settings, **options
+    )
+    return wires | {"center_total": _sum(args, center_wire, shard_axes, _CENTER_HASH)}
+
+
+def update_running(
+    args: StaticArgs, x: Array, wires: Wires, running: RunningStatistics
+) -> RunningStatistics:
+    """Return the running statistics after the batch."""
+    made = _run(_update_phase, args, {"x": x} | wires._asdict() | _prefixed(running))
+    fields: Any = (made.get(name) for name in _prefixed(running))
+    return RunningStatistics(*fields)
+
+
+def _update_phase(args: StaticArgs, _: Any, operands: Arrays) -> Arrays:
+    given: dict[str, Any] = {"total": operands["wire"], **operands}
+    fields = (f"running_{name}" for name in RunningStatistics._fields)
+    running = RunningStatistics(*(given.pop(name, None) for name in fields))
+    # The other factors depend on the rank's count of values, which differs only with a mask.
+    same = args.settings.variance_factor in ("unbiased", "biased") or not args.has_mask
+    made = phases.update_running(
+        group_size=args.group_size,
+        running=running,
+        settings=args.settings,
+        axis=args.axis,
+        tag=args.tag,
+        group_axes=args.common_axes if same else None,
+        **given,
+    )
+    return _prefixed(made)
+
+
+def _prefixed(running: RunningStatistics) -> dict[str, Array | None]:
+    return {f"running_{name}": array for name, array in running._asdict().items()}
+
+
+def _run(
+    phase: Callable[[StaticArgs, tuple[Hashable, ...], Arrays], Arrays],
+    args: StaticArgs,
+    operands: Arrays,
+) -> dict[str, Array]:
+    """Run a phase: on the arrays of this rank, or, without axis_name, on shards of one batch."""
+    if args.group_axes:
+        return given_arrays(phase(args, (), given_arrays(operands)))
+    axis = args.axis % operands["x"].ndim  # type: ignore[union-attr]
+    x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    return run_on_shards(Phase(phase, args, axis, x64), operands)
+
+
+def _sum(args: StaticArgs, wire: Array, shard_axes: tuple[Hashable, ...], hash_index: int) -> Array:
+    if args.group_axes:
+        return all_reduce(wire, args.group_axes, args.index_groups)
+    return join(wire, shard_axes, hash_index)
+
+
+def _named(gradients: Gradients) -> dict[str, Array | None]:
+    return {f"d{name}": array for name, array in gradients._asdict().items()}
+
+
 def _backward_inputs(
-    args: StaticArgs, inputs: Inputs, mask: Array | None, y: Array, saved: Array
+    args: StaticArgs, inputs: Inputs, mask: Array | None, made: dict[str, Array]
 ) -> _BackwardInputs:
     return _BackwardInputs(
-        y if args.settings.in_place else inputs.x,
+        made["y"] if args.settings.in_place else inputs.x,
         inputs.weight,
         inputs.bias,
-        saved,
+        made["saved"],
         mask,
-        y if args.activates_residual else None,
+        made["y"] if args.activates_residual else None,
     )
 
 
-def _cotangents(args: StaticArgs, kept: _BackwardInputs, gradients: Gradients, dy: Array) -> Inputs:
+def _cotangents(
+    args: StaticArgs, kept: _BackwardInputs, made: dict[str, Array], dy: Array
+) -> Inputs:
     """Return the gradients, each marked as varying along the axes of its input."""
-    dx, dweight, dbias, dresidual = gradients
-    if args.has_residual and not args.activates_residual:
-        dresidual = dy
+    passes_residual = args.has_residual and not args.activates_residual
     return Inputs(
-        dx,
-        mark_optional_varying(dweight, varying_axes(kept.weight)),
-        mark_optional_varying(dbias, varying_axes(kept.bias)),
-        dresidual,
+        made["dx"],
+        mark_optional_varying(made.get("dweight"), varying_axes(kept.weight)),
+        mark_optional_varying(made.get("dbias"), varying_axes(kept.bias)),
+        dy if passes_residual else made.get("dresidual"),
     )
 
 

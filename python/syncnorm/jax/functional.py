@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,11 +13,18 @@ from syncnorm import ArgumentTypeError, InvalidArgumentError
 from syncnorm.settings import Choices, Settings, core_options
 from syncnorm.tags import constant_tag, layer_tag
 
-from . import phases
-from .derivatives import Inputs, StaticArgs, Wires, infer, match_varying_axes, normalize
+from .derivatives import (
+    Inputs,
+    StaticArgs,
+    exchange_wires,
+    infer,
+    match_varying_axes,
+    normalize,
+    update_running,
+)
 from .layout import Layout
 from .running_statistics import RunningStatistics
-from .wires import AxisName, axis_names, sum_over
+from .wires import AxisName, axis_names, index_groups
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,6 +37,7 @@ def batch_norm(
     running: RunningStatistics | None = None,
     *,
     axis_name: AxisName = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
     axis: int = -1,
     training: bool = True,
     momentum: float | None = 0.1,
@@ -55,7 +64,9 @@ def batch_norm(
         running: The running statistics, with mean and var in the shape and dtypes of weight, or
             None. Required in evaluation.
         axis_name: The name of a mesh axis of shard_map, or of an axis of vmap or pmap; a tuple of
-            names; or None for this device alone.
+            names; or None for one batch, which jit may have sharded over devices.
+        axis_index_groups: Groups of indices along axis_name, of one size, such as
+            [[0, 1], [2, 3]]: each group is normalized with statistics of its own.
         axis: The channel axis.
         training: False: normalize with `running` and return it unchanged.
         momentum: running = (1 - momentum)*running + momentum*batch, so that Flax's momentum is
@@ -91,11 +102,25 @@ def batch_norm(
     if not training:
         return _infer(StaticArgs(settings, axis, has_residual=has_residual), inputs, running)
     names = axis_names(axis_name)
-    group_size = jax.lax.axis_size(names) if names else 1
-    tag = constant_tag(layer_tag(name))
-    args = StaticArgs(settings, axis, names, group_size, tag, has_residual)
-    mask = _optional_array(mask, "mask")
-    _check(args, inputs, mask, running)
+    groups = index_groups(axis_index_groups, names)
+    if groups and settings.grad_reduction != "local":
+        raise InvalidArgumentError(
+            f"grad_reduction: got {settings.grad_reduction!r}, expected 'local' because there are"
+            " axis_index_groups"
+        )
+    if not names:  # a group of one: each weighting is the same, and this one fits its shards
+        settings = settings._replace(weighting="count")
+    args = StaticArgs(
+        settings,
+        axis,
+        names,
+        groups,
+        group_size=groups.size if groups else jax.lax.axis_size(names) if names else 1,
+        tag=constant_tag(layer_tag(name)),
+        has_residual=has_residual,
+        has_mask=mask is not None,
+    )
+    mask = _check(args, inputs, _optional_array(mask, "mask"), running)
     return _train(args, inputs, mask, running)
 
 
@@ -114,60 +139,33 @@ def _train(
 ) -> tuple[Array, RunningStatistics | None]:
     inputs = match_varying_axes(args, inputs, mask)
     values = jax.lax.stop_gradient(inputs.x)
-    wires = _exchange_wires(args, values, mask)
+    wires = exchange_wires(args, values, mask)
     if running is not None:
-        running = _update_running(args, values, mask, wires, running)
+        running = update_running(args, values, wires, running)
     return normalize(args, inputs, mask, wires), running
-
-
-def _exchange_wires(args: StaticArgs, x: Array, mask: Array | None) -> Wires:
-    options: dict[str, Any] = {"axis": args.axis, "tag": args.tag}
-    wire, local_var = phases.moments(x, args.settings, mask=mask, **options)
-    total = sum_over(wire, args.group_axes)
-    if local_var is None:
-        return Wires(wire, total, None)
-    center_wire = phases.center(
-        x, wire, total, local_var, args.group_size, args.settings, **options
-    )
-    return Wires(wire, total, sum_over(center_wire, args.group_axes))
-
-
-def _update_running(
-    args: StaticArgs, x: Array, mask: Array | None, wires: Wires, running: RunningStatistics
-) -> RunningStatistics:
-    if args.settings.momentum is None and running.num_batches_tracked is None:
-        raise InvalidArgumentError(
-            "running.num_batches_tracked: got None, expected an integer array because momentum is"
-            " None"
-        )
-    # The other factors depend on the rank's count of values, which differs only with a mask.
-    same = args.settings.variance_factor in ("unbiased", "biased") or mask is None
-    return phases.update_running(
-        x,
-        wires.wire,
-        wires.total,
-        args.group_size,
-        running,
-        args.settings,
-        axis=args.axis,
-        center_total=wires.center_total,
-        tag=args.tag,
-        group_axes=args.group_axes if same else None,
-    )
 
 
 def _check(
     args: StaticArgs, inputs: Inputs, mask: Array | None, running: RunningStatistics | None
-) -> None:
-    """Raise for an array that a later phase would refuse, before the ranks exchange wires."""
+) -> Array | None:
+    """Raise for an array that a later phase would refuse, before the ranks exchange wires.
+
+    Returns:
+        The mask in x's shape without the channel axis.
+    """
     layout = Layout.of(inputs.x, args.axis)
     layout.vector(inputs.weight, "weight")
     layout.vector(inputs.bias, "bias")
     layout.data(inputs.residual, "residual")
-    layout.mask(mask)
     if running is not None:
         layout.vector(running.mean, "running.mean")
         layout.vector(running.var, "running.var")
+        if args.settings.momentum is None and running.num_batches_tracked is None:
+            raise InvalidArgumentError(
+                "running.num_batches_tracked: got None, expected an integer array because momentum"
+                " is None"
+            )
+    return layout.mask(mask)
 
 
 def _array(value: Any, name: str) -> Array:

@@ -14,7 +14,7 @@ from jax_driver import RANKS, mesh
 from plain_jax import BIAS, DY, GRADIENTS, WEIGHT, X, Y, assert_close
 from plain_jax import batch_norm as expected_batch_norm
 
-from syncnorm import UnsupportedError
+from syncnorm import InvalidArgumentError, UnsupportedError
 from syncnorm.jax import RunningStatistics, batch_norm
 
 layer = partial(batch_norm, axis=1)
@@ -87,18 +87,100 @@ def over_samples(x: Any, weight: Any, bias: Any) -> jax.Array:
 def test_vmap_s_axis_as_the_group(x64: bool) -> None:
     assert_close(jax.jit(over_samples)(X, WEIGHT, BIAS), Y)
     gradients = jax.jit(jax.grad(lambda *given: (over_samples(*given) * DY).sum(), (0, 1, 2)))
-    if x64:
-        for made, expected in zip(gradients(X, WEIGHT, BIAS), GRADIENTS, strict=True):
+    for made, expected in zip(gradients(X, WEIGHT, BIAS), GRADIENTS, strict=True):
+        assert_close(made, expected)
+
+
+def test_two_axes_of_vmap_are_one_group(x64: bool) -> None:
+    """The 8 samples as 2x4. JAX's all_gather along two axes of vmap raises AssertionError."""
+    norm = partial(batch_norm, axis=0, axis_name=("a", "b"))
+
+    def over_both(x: Any, weight: Any, bias: Any) -> jax.Array:
+        inner = jax.vmap(lambda sample: norm(sample, weight, bias)[0], axis_name="b")
+        return jax.vmap(inner, axis_name="a")(x.reshape(2, 4, 3, 5)).reshape(X.shape)
+
+    for transform in (lambda f: f, jax.jit):
+        assert_close(transform(over_both)(X, WEIGHT, BIAS), Y)
+        of_loss = jax.grad(lambda *given: (over_both(*given) * DY).sum(), (0, 1, 2))
+        for made, expected in zip(transform(of_loss)(X, WEIGHT, BIAS), GRADIENTS, strict=True):
             assert_close(made, expected)
-    else:
-        with pytest.raises(UnsupportedError, match="need jax_enable_x64"):
-            gradients(X, WEIGHT, BIAS)
 
 
-def test_sharded_arrays_without_shard_map_are_one_batch() -> None:
-    sharded = jax.device_put(X, jax.NamedSharding(mesh(), RANKS))
-    assert_close(jax.jit(layer)(sharded, WEIGHT, BIAS)[0], Y)
-    assert_close(jax.jit(jax.grad(loss))(sharded, WEIGHT, BIAS), GRADIENTS[0])
+@pytest.mark.parametrize("names", [("ranks", "samples"), ("samples", "ranks")])
+def test_an_axis_of_vmap_and_a_mesh_axis_are_one_group(names: tuple[str, str], x64: bool) -> None:
+    norm = partial(batch_norm, axis=0, axis_name=names)
+
+    def on_one(x: Any, weight: Any, bias: Any) -> jax.Array:
+        return jax.vmap(lambda one: norm(one, weight, bias)[0], axis_name="samples")(x)
+
+    specs = {"in_specs": (RANKS, P(), P()), "out_specs": RANKS}
+    with pytest.raises(UnsupportedError, match=r"an axis of vmap in shard_map with check_vma"):
+        jax.shard_map(on_one, mesh=mesh(), **specs)(X, WEIGHT, BIAS)
+    mapped = jax.jit(jax.shard_map(on_one, mesh=mesh(), check_vma=False, **specs))
+    assert_close(mapped(X, WEIGHT, BIAS), Y)
+    of_loss = jax.jit(jax.grad(lambda *given: (mapped(*given) * DY).sum(), (0, 1, 2)))
+    for made, expected in zip(of_loss(X, WEIGHT, BIAS), GRADIENTS, strict=True):
+        assert_close(made, expected)
+
+
+# Which devices are together; samples 2i and 2i + 1 are on device i.
+GROUPS = [[0, 2], [3, 1]]
+
+
+def in_groups(x: Any, weight: Any, bias: Any) -> Any:
+    """Each group's samples alone, with the means of its running statistics."""
+    y, means = [None] * 4, [None] * 4
+    for group in GROUPS:
+        together = jnp.concatenate([x[2 * device : 2 * device + 2] for device in group])
+        made = expected_batch_norm(together, weight, bias)
+        for place, device in enumerate(group):
+            y[device] = made[2 * place : 2 * place + 2]
+            means[device] = 0.1 * together.mean((0, 2))
+    return jnp.concatenate(y), jnp.stack(means)
+
+
+@pytest.mark.parametrize("way", ["shard_map", "without vma", "pmap", "vmap"])
+def test_axis_index_groups(way: str, x64: bool) -> None:
+    def on_one(x: Any, weight: Any, bias: Any) -> Any:
+        running = RunningStatistics.initial(3)
+        options = {"axis_name": "ranks", "axis_index_groups": GROUPS}
+        y, new = layer(x.reshape(2, 3, 5), weight, bias, running, **options)
+        return y, new.mean[None]
+
+    def mapped(x: Any, weight: Any, bias: Any) -> Any:
+        if way in ("pmap", "vmap"):
+            one_by_one = {"in_axes": (0, None, None), "axis_name": "ranks"}
+            made = getattr(jax, way)(on_one, **one_by_one)(x.reshape(4, 2, 3, 5), weight, bias)
+            return made[0].reshape(x.shape), made[1].reshape(4, 3)
+        specs = {"in_specs": (RANKS, P(), P()), "out_specs": RANKS}
+        check = way == "shard_map"
+        return jax.shard_map(on_one, mesh=mesh(), check_vma=check, **specs)(x, weight, bias)
+
+    def loss_of(norm: Any) -> Any:
+        return lambda *given: (norm(*given)[0] * DY).sum()
+
+    given = X, WEIGHT, BIAS
+    for made, expected in zip(jax.jit(mapped)(*given), in_groups(*given), strict=True):
+        assert_close(made, expected)
+    gradients = [jax.jit(jax.grad(loss_of(f), (0, 1, 2)))(*given) for f in (mapped, in_groups)]
+    for made, expected in zip(*gradients, strict=True):
+        assert_close(made, expected)
+
+
+@pytest.mark.parametrize(
+    "groups", [[[0, 1], [2]], [[0, 1], [2, 2]], [[0, 1], [2, 4]], [[0, 1, 2], [3]], [[0, 1]]]
+)
+def test_axis_index_groups_that_do_not_fit(groups: list[list[int]]) -> None:
+    norm = partial(batch_norm, axis=0, axis_name="ranks", axis_index_groups=groups)
+    with pytest.raises(InvalidArgumentError, match="axis_index_groups: got"):
+        jax.vmap(norm, axis_name="ranks")(X[:4])
+
+
+def test_axis_index_groups_leave_gradients_local() -> None:
+    norm = partial(batch_norm, axis=0, axis_name="ranks", grad_reduction="sum")
+    with pytest.raises(InvalidArgumentError, match="grad_reduction: got 'sum', expected 'local'"):
+        jax.vmap(partial(norm, axis_index_groups=GROUPS), axis_name="ranks")(X[:4])
+    norm(X, axis_name=None, axis_index_groups=GROUPS)  # unused, as in Flax
 
 
 def test_running_statistics_are_alike_on_all_devices(x64: bool) -> None:
