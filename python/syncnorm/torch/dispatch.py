@@ -35,6 +35,9 @@ from .ops.layout import (
     residual_like,
 )
 
+_NO_TORCH_FUNCTION = nn.Parameter.__torch_function__
+
+# The classes that need no separate path; subclasses of Parameter are added by their first call.
 _PLAIN = {Tensor, nn.Parameter, type(None)}
 
 
@@ -53,9 +56,7 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         and type(var) in _PLAIN
         and type(count) in _PLAIN
     ):
-        result = _batch_norm_of_subclass(input, call)
-        if result is not None:
-            return result
+        return _batch_norm_of_subclass(input, call)
     if (
         is_dynamo_compiling()
         or not (input.is_cpu or input.is_cuda)
@@ -64,13 +65,14 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         return _batch_norm_of_operators(input, call)
     if may_transform():
         refuse_transforms(input, weight, bias, call.residual)
-    if type(input) not in _PLAIN:  # its methods may not be those of Tensor
-        input = input.as_subclass(Tensor)
     if input.layout is not strided:
         check_strided(input)
     x = input if input.is_contiguous() else dense(input)
     residual, mask = call.residual, None
     if residual is not None:
+        if type(residual) not in _PLAIN and has_torch_function_unary(residual):
+            wrapped: Tensor = handle_torch_function(batch_norm, (residual,), input, call)
+            return wrapped
         residual = residual_like(_plain(residual, "residual"), input, x)
     if call.training and call.mask is not None:
         mask = canonical_mask(_plain(call.mask, "mask"), x)
@@ -78,10 +80,11 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
     return eager.batch_norm((x,), (residual,), (mask,), call, group)[0]
 
 
-def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor | None:
-    """Return batch_norm if a subclass of Tensor needs a separate path."""
+def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor:
+    """Return batch_norm where the input, a parameter or a statistic is of a subclass of Tensor."""
     names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    for name, tensor in zip(names, (*call.affine, *call.running), strict=True):
+    vectors = (*call.affine, *call.running)
+    for name, tensor in zip(names, vectors, strict=True):
         if tensor is not None:
             check_tensor(tensor, f"{name}: ")
     if _any_dtensor(input, call.affine[0], call.running[0]):
@@ -92,12 +95,21 @@ def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor | None:
             call = call._replace(group=torch_group(call.group))
         local, local_call, wrap = dtensor.localize(input, call)
         return wrap(batch_norm(local, local_call))
-    if has_torch_function_unary(input):
-        wrapped: Tensor = handle_torch_function(batch_norm, (input,), input, call)
+    tensors = (input, *vectors)
+    if has_torch_function(tensors):
+        wrapped: Tensor = handle_torch_function(batch_norm, tensors, input, call)
         return wrapped
-    if type(input).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # fake tensors
+    kinds: set[Any] = {type(tensor) for tensor in tensors} - _PLAIN
+    if is_dynamo_compiling() or any(
+        kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in kinds
+    ):  # fake tensors
         return _batch_norm_of_operators(input, call)
-    return None
+    for kind in kinds:
+        if issubclass(kind, nn.Parameter) and kind.__torch_function__ is _NO_TORCH_FUNCTION:
+            _PLAIN.add(kind)
+    # Other subclasses may have their own methods.
+    x, weight, bias, *running = map(_plain, tensors, ("input", *names))
+    return batch_norm(x, call._replace(affine=Affine(weight, bias), running=Running(*running)))
 
 
 def batch_norm_list(
@@ -117,9 +129,10 @@ def batch_norm_list(
     """
     if not isinstance(inputs, (list, tuple)):
         raise ArgumentTypeError(f"inputs: got {type(inputs).__name__}, expected a list of tensors")
-    if has_torch_function(inputs):
+    tensors = (*inputs, *call.affine, *call.running)
+    if has_torch_function(tensors):
         wrapped: list[Tensor] = handle_torch_function(
-            batch_norm_list, inputs, inputs, call, residual, mask
+            batch_norm_list, tensors, inputs, call, residual, mask
         )
         return wrapped
     _check_batch(inputs, {residual: call.residual, mask: call.mask})

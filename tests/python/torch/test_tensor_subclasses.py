@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.data.meta_obj import set_track_meta
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
 from syncnorm import Communicator
-from syncnorm.torch import SyncBatchNorm, sync_batch_norm
+from syncnorm.torch import SyncBatchNorm, dispatch, sync_batch_norm
 
 
 class Plain(Tensor):
@@ -44,7 +46,13 @@ class Labelled(Tensor):
         return result
 
 
-KINDS = [Plain, OwnMethods, Labelled]
+class Opaque(Tensor):
+    """Turns __torch_function__ off: torch returns plain tensors."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+
+KINDS = [Plain, OwnMethods, Labelled, MetaTensor]
 WAYS: dict[str, Callable[[nn.Module], Any]] = {
     "train": lambda layer: layer.train(),
     "eval": lambda layer: layer.eval(),
@@ -122,15 +130,85 @@ def test_what_the_class_carries_is_kept() -> None:
     assert sync_batch_norm(x, training=True).label == "slice 7"
 
 
+@EVERY_WAY
+def test_a_class_without_torch_function_gives_tensors(way: str) -> None:
+    y = layer_in(way)(values().as_subclass(Opaque))
+    assert type(y) is type(nn.BatchNorm1d(3)(values().as_subclass(Opaque))) is Tensor
+    torch.testing.assert_close(y, layer_in(way)(values()), rtol=0, atol=0)
+
+
+def test_monai_keeps_its_metadata() -> None:
+    x = MetaTensor(values(), meta={"spacing": 0.5})
+    for way in WAYS:
+        y = nn.Sequential(layer_in(way), nn.ReLU(inplace=True))(x)
+        assert y.meta["spacing"] == 0.5
+        set_track_meta(False)
+        try:
+            assert type(layer_in(way)(x)) is Tensor
+        finally:
+            set_track_meta(True)
+
+
 @EVERY_KIND
-def test_residual_and_mask_may_be_of_the_class_too(kind: type) -> None:
+@EVERY_WAY
+@pytest.mark.parametrize("of_input", [True, False])
+def test_residual_and_mask_may_be_of_the_class_too(kind: type, way: str, of_input: bool) -> None:
     mask = torch.arange(5).expand(4, 5) < 3
-    expected = SyncBatchNorm(3)(values(), 2 * values(), mask).detach()
-    others = (2 * values()).as_subclass(kind), mask.as_subclass(kind)
-    for input, kind_of_y in ((values().as_subclass(kind), kind), (values(), Tensor)):
-        y = SyncBatchNorm(3)(input, *others)
-        assert type(y) is kind_of_y
-        torch.testing.assert_close(y.detach().as_subclass(Tensor), expected, rtol=0, atol=0)
+    expected = layer_in(way)(values(), 2 * values(), mask).detach()
+    input = values().as_subclass(kind) if of_input else values()
+    leaf = (2 * values()).requires_grad_()
+    y = layer_in(way)(input, leaf.as_subclass(kind), mask.as_subclass(kind))
+    assert type(y) is kind  # as of nn.BatchNorm1d(3)(input) + residual
+    torch.testing.assert_close(y.detach().as_subclass(Tensor), expected, rtol=0, atol=0)
+    y.sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.ones(4, 3, 5))
+    y = layer_in(way)(values(), leaf, mask.as_subclass(kind))
+    assert type(y) is Tensor
+
+
+PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+@EVERY_KIND
+@EVERY_WAY
+@pytest.mark.parametrize("part", PARTS)
+def test_parameters_and_statistics_may_be_of_the_class(kind: type, way: str, part: str) -> None:
+    results = []
+    for wrapped in (True, False):
+        layer, theirs = layer_in(way), nn.BatchNorm1d(3).train(way == "train")
+        if wrapped:
+            for each in (layer, theirs):
+                tensor = getattr(each, part).detach().as_subclass(kind)
+                is_parameter = part in ("weight", "bias")
+                setattr(each, part, nn.Parameter(tensor) if is_parameter else tensor)
+        leaf = values().requires_grad_()
+        y = layer(leaf)
+        assert type(y) is type(theirs(values()))
+        y.square().sum().backward()
+        gradients = leaf.grad, layer.weight.grad, layer.bias.grad
+        results.append([y, *gradients, layer.running_mean, layer.running_var])
+    for got, expected in zip(*results, strict=True):
+        if expected is not None:
+            plain = got.detach().as_subclass(Tensor)
+            torch.testing.assert_close(plain, expected.detach(), rtol=0, atol=0)
+
+
+class Scaled(nn.Parameter):
+    """A subclass of Parameter, as sharding libraries define."""
+
+
+def test_parameters_of_another_class_and_buffers_take_the_shortest_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = SyncBatchNorm(3)
+    layer.weight = Scaled(torch.ones(3))
+    layer.running_mean = nn.Buffer(torch.zeros(3))
+    y = layer(values())
+    assert type(y) is Tensor
+    y.square().sum().backward()
+    assert layer.weight.grad is not None
+    monkeypatch.setattr(dispatch, "_batch_norm_of_subclass", None)  # not called again
+    assert type(layer(values())) is Tensor
 
 
 @EVERY_KIND
