@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn, strided
 
 # Private, but there is no fast public way, and torch's own code uses them.
-from torch._C import _len_torch_dispatch_stack
+from torch._C import _is_tracing, _len_torch_dispatch_stack
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import (
     handle_torch_function,
@@ -19,6 +19,7 @@ from torch.overrides import (
 
 from syncnorm import ArgumentTypeError, Communicator, InvalidArgumentError
 
+from . import tracing
 from .call import Affine, Call
 from .eager import batch_norm as eager
 from .eager.autograd import may_transform, refuse_transforms
@@ -31,6 +32,7 @@ from .ops.layout import (
     check_strided,
     check_tensor,
     dense,
+    is_tracing,
     on_device_of,
     residual_like,
 )
@@ -63,6 +65,8 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         or (_len_torch_dispatch_stack() > 0 and _make_fx_traces())
     ):
         return _batch_norm_of_operators(input, call)
+    if _is_tracing():
+        return tracing.batch_norm(input, call)
     if may_transform():
         refuse_transforms(input, weight, bias, call.residual)
     if input.layout is not strided:
@@ -135,6 +139,7 @@ def batch_norm_list(
             batch_norm_list, tensors, inputs, call, residual, mask
         )
         return wrapped
+    tracing.check_list(call)
     _check_batch(inputs, {residual: call.residual, mask: call.mask})
     nothing = [None] * len(inputs)
     residuals = nothing if call.residual is None else call.residual
@@ -202,7 +207,8 @@ def _check_batch(inputs: Sequence[Tensor], lists: dict[str, Any]) -> None:
     first = inputs[0]
     for index, x in enumerate(inputs):
         check_input(x, f"inputs[{index}]: ")
-        if x.shape[1] != first.shape[1] or x.dtype != first.dtype:
+        alike = is_tracing() or x.shape[1] == first.shape[1]
+        if not alike or x.dtype != first.dtype:
             raise InvalidArgumentError(
                 f"inputs[{index}]: got shape {tuple(x.shape)} and {x.dtype}, expected"
                 f" {first.shape[1]} channels and {first.dtype} as in inputs[0]"

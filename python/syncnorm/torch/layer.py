@@ -22,6 +22,7 @@ from .groups.process_group import ALONE, check_timeout
 from .groups.relative import chosen_group
 from .ops.kernels import NO_STATISTICS, Running
 from .ops.layout import check_channels, check_flag
+from .tracing import call_module, is_proxy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -171,7 +172,12 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Raise unless input is (N, num_features, ...)."""
-        if not isinstance(input, Tensor) or input.dim() < 2 or input.size(1) != self.num_features:
+        if (
+            not isinstance(input, Tensor)
+            or input.dim() < 2
+            # A tensor, neither True nor False, while torch.jit traces.
+            or (input.size(1) != self.num_features) is not False
+        ):
             check_channels(input, self.num_features)
 
     def forward(
@@ -191,12 +197,16 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
                 but do not count in the statistics of the batch.
         """
         normalize: Callable[..., Any] = batch_norm
-        if isinstance(input, (list, tuple)):
+        if isinstance(input, Tensor):
+            self._check_input_dim(input)
+        elif is_proxy(input):
+            return call_module(self, SyncBatchNorm, input, residual=residual, mask=mask)
+        elif isinstance(input, (list, tuple)):
             normalize = batch_norm_list
             for each in input:
                 self._check_input_dim(each)
         else:
-            self._check_input_dim(input)  # type: ignore[arg-type]  # no list, hence a tensor
+            self._check_input_dim(input)  # type: ignore[arg-type]  # raises
         settings = None if is_dynamo_compiling() else vars(self).get("_settings")
         if settings is None:
             settings = self._current_settings()

@@ -15,6 +15,7 @@ from .dialects import AssertedArgumentError, DialectLayer, batch_momentum
 from .dispatch import batch_norm
 from .ops.kernels import Running
 from .ops.layout import check_channels, check_input, check_tensor
+from .tracing import call_module, is_proxy
 
 __all__ = ["WORLD", "SyncBatchNorm", "sync_batch_norm"]
 
@@ -99,6 +100,9 @@ class SyncBatchNorm(DialectLayer):
             nn.init.zeros_(self.bias)
 
     def forward(self, inp: Tensor) -> Tensor:
+        if is_proxy(inp):
+            recorded: Tensor = call_module(self, SyncBatchNorm, inp)
+            return recorded
         check_tensor(inp)
         if inp.dim() not in (2, 3, 4):
             raise InvalidArgumentError(f"expected 2D, 3D or 4D input (got {inp.dim()}D input)")

@@ -18,6 +18,7 @@ from .dialects import DialectLayer, Initializer, filler, tensor_of
 from .groups.resolve import resolve
 from .ops.kernels import Running
 from .ops.layout import check_channels, check_input
+from .tracing import call_module, is_proxy
 
 __all__ = ["SyncBatchNorm"]
 
@@ -108,6 +109,8 @@ class SyncBatchNorm(DialectLayer):
                 fill(tensor)
 
     def forward(self, data: Tensor | Sequence[Tensor]) -> Any:
+        if is_proxy(data):
+            return call_module(self, SyncBatchNorm, data)
         tensors = [data] if isinstance(data, Tensor) else data
         if not tensors:
             raise InvalidArgumentError("data: got no tensor, expected at least one")

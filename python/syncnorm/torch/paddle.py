@@ -18,6 +18,7 @@ from .conversion.registry import NotConvertible, conversion_of
 from .dialects import DialectLayer, Initializer, batch_momentum, filler
 from .layer import OPTIONS
 from .ops.layout import check_channels, check_tensor
+from .tracing import call_module, is_proxy
 
 __all__ = ["ParamAttr", "SyncBatchNorm", "convert_sync_batchnorm"]
 
@@ -111,6 +112,9 @@ class SyncBatchNorm(DialectLayer):
         self.register_buffer("_variance", nn.init.ones_(vector()))
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_proxy(input):
+            recorded: Tensor = call_module(self, SyncBatchNorm, input)
+            return recorded
         check_tensor(input)
         if not 2 <= input.dim() <= 5:
             raise InvalidArgumentError(f"expected 2D to 5D input (got {input.dim()}D input)")

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from syncnorm.torch.layer import SyncBatchNorm, SyncBatchNorm2d
 from syncnorm.torch.ops.layout import check_input
+from syncnorm.torch.tracing import call_module, is_proxy
 
 
 class _DropAndAct(nn.Module):
@@ -33,6 +34,8 @@ class SyncBatchNormAct(_DropAndAct, SyncBatchNorm):
     """
 
     def forward(self, input: Any, residual: Any = None, mask: Any = None) -> Any:
+        if is_proxy(input):
+            return call_module(self, SyncBatchNormAct, input, residual=residual, mask=mask)
         y = super().forward(input, residual, mask)
         if isinstance(y, list):
             return [self.act(self.drop(each)) for each in y]

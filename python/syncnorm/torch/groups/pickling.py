@@ -13,7 +13,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.distributed.device_mesh import DeviceMesh
 from typing_extensions import Self
 
-from syncnorm import Communicator, InvalidArgumentError
+from syncnorm import Communicator, InvalidArgumentError, UnsupportedError
 
 from .rank_lists import groups_of, is_initialized, of_ranks
 from .relative import GroupSize, chosen_group
@@ -71,6 +71,15 @@ class HasProcessGroup(nn.Module):
             return [f"group_size={self.process_group.size}"]
         is_short = isinstance(self.process_group, str)
         return [f"process_group={self.process_group!r}"] if is_short else []
+
+    def __prepare_scriptable__(self) -> None:
+        """Raise UnsupportedError: torch.jit.script calls this first."""
+        raise UnsupportedError(
+            f"torch.jit.script cannot compile {type(self).__qualname__}, which calls a library;"
+            " expected torch's own layers: use torch.jit.trace in evaluation, or, if no layer has"
+            " an activation, script the model that syncnorm.torch.revert_sync_batchnorm(model)"
+            " returns"
+        )
 
     def __copy__(self) -> Self:
         copied = self.__class__.__new__(self.__class__)

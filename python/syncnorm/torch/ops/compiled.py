@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.onnx import is_in_onnx_export
 
 from syncnorm import Communicator, InvalidArgumentError
 from syncnorm.tags import constant_tag, layer_tag
+from syncnorm.torch import tracing
 from syncnorm.torch.call import Call
 from syncnorm.torch.eager.autograd import GRAD_DUMMY, wants_gradient
 from syncnorm.torch.groups.process_group import Group, TorchGroup
@@ -30,6 +32,8 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
     The tag of a call is a constant of the layer's name, since calls are not counted. An all-reduce
     takes at most the timeout of its process group.
     """
+    if _exports_onnx():
+        return tracing.batch_norm(input, call)
     check_input(input)
     x, weight, bias = dense(input), contiguous(call.affine[0]), contiguous(call.affine[1])
     residual = residual_like(call.residual, input, x)
@@ -103,6 +107,11 @@ def _group_at(address: int) -> tuple[str, int]:
     """
     communicator: Communicator = ctypes.cast(address, ctypes.py_object).value
     return (group_name(communicator), communicator.size) if communicator.size > 1 else ("", 1)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _exports_onnx() -> bool:
+    return is_in_onnx_export()  # which dynamo takes for False
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -61,9 +61,17 @@ def _not_a_tensor(value: object, name: str) -> ArgumentTypeError:
     return ArgumentTypeError(f"{name or 'input: '}got {got}, expected a torch.Tensor")
 
 
+def is_tracing() -> bool:
+    """Return whether torch.jit traces: sizes are tensors then, and no `if` may read them."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return tracing
+
+
 def check_channels(input: Tensor, expected: int, dimension: int = 1) -> None:
     """Raise unless input is as check_input asks and has `expected` channels."""
     check_input(input)
+    if is_tracing():
+        return
     if input.shape[dimension] != expected:
         raise InvalidArgumentError(
             f"expected {expected} channels in dimension {dimension} (got {input.shape[dimension]}"
