@@ -48,6 +48,7 @@ from .ops.layout import (
     dense_like,
     residual_like,
 )
+from .ops.lengths import mask_of_lengths
 from .ops.library import encoded
 
 __all__ = [
@@ -78,6 +79,7 @@ def sync_batch_norm(
     *,
     residual: Tensor | None = None,
     mask: Tensor | None = None,
+    lengths: Tensor | None = None,
     num_batches_tracked: Tensor | None = None,
     process_group: Any = None,
     group_size: int | None = None,
@@ -94,7 +96,8 @@ def sync_batch_norm(
         training: Use the statistics of the batch. Otherwise no rank communicates.
         momentum: None: the cumulative average, which needs num_batches_tracked.
         num_batches_tracked: One int64, incremented in training.
-        residual, mask, process_group, group_size, name, timeout, choices: As in SyncBatchNorm.
+        residual, mask, lengths: As in SyncBatchNorm.forward.
+        process_group, group_size, name, timeout, choices: As in SyncBatchNorm.
 
     Returns:
         The output, of input's shape, dtype and memory format.
@@ -105,6 +108,8 @@ def sync_batch_norm(
     settings, affine = Settings(eps, momentum, **choices), Affine(weight, bias)
     running = Running(running_mean, running_var, num_batches_tracked)
     group = chosen_group(process_group, group_size)
+    if lengths is not None and training:
+        mask = mask_of_lengths(lengths, input, mask)
     others = (residual, mask, group, name, 0, timeout)
     return batch_norm(input, Call(settings, training, affine, running, *others))
 
@@ -120,6 +125,7 @@ def sync_batch_norm_shards(
     *,
     residuals: Sequence[Tensor | None] | None = None,
     masks: Sequence[Tensor | None] | None = None,
+    lengths: Sequence[Tensor | None] | None = None,
     num_batches_tracked: Tensor | None = None,
     **choices: Unpack[Choices],
 ) -> list[Tensor]:
@@ -130,7 +136,7 @@ def sync_batch_norm_shards(
         weight, bias, running_mean, running_var: (C,), on the first input's device. The gradient of
             weight and bias is that of all shards (their mean with grad_reduction="mean").
         momentum, num_batches_tracked: As in sync_batch_norm.
-        residuals, masks: One per input, or None.
+        residuals, masks, lengths: One per input, or None.
         choices: As in SyncBatchNorm. A rank-local variance_factor takes the first input's count.
 
     Returns:
@@ -138,6 +144,8 @@ def sync_batch_norm_shards(
     """
     settings, affine = Settings(eps, momentum, **choices), Affine(weight, bias)
     running = Running(running_mean, running_var, num_batches_tracked)
+    if lengths is not None:
+        masks = mask_of_lengths(lengths, inputs, masks)
     call = Call(settings, True, affine, running, residuals, masks, ALONE)
     return batch_norm_list(inputs, call, "residuals", "masks")
 
@@ -152,18 +160,26 @@ class Gradients(NamedTuple):
 
 
 def moments(
-    x: Tensor, settings: Settings, *, mask: Tensor | None = None, tag: int = 0
+    x: Tensor,
+    settings: Settings,
+    *,
+    mask: Tensor | None = None,
+    lengths: Tensor | None = None,
+    tag: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
     """Compute the statistics of this rank: forward, phase 1.
 
     Args:
         mask: bool or uint8, (N, *spatial) or (N, 1, *spatial). Positions with 0 do not count.
+        lengths: Integers (N,), in place of a mask: the positions of the last axis that count.
 
     Returns:
         The wire, 2C + 4 values, to be all-reduced. Where centering is on (float64, unless settings
         say otherwise), the C variances that center reads, else None.
     """
     x = _dense(x)
+    if lengths is not None:
+        mask = mask_of_lengths(lengths, x, mask)
     wire, *local_var = ops.moments(x, encoded(settings), canonical_mask(mask, x), tag)
     return wire, local_var[0] if local_var else None
 
@@ -276,6 +292,7 @@ def grad_input(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     mask: Tensor | None = None,
+    lengths: Tensor | None = None,
     y: Tensor | None = None,
     wanted: Sequence[bool] = (True, True, True, False),
     tag: int = 0,
@@ -283,11 +300,13 @@ def grad_input(
     """Compute the gradients, of this rank or as settings.grad_reduction says: backward, phase 2.
 
     Args:
-        mask: As in moments. Other arguments: as in grad_moments.
+        mask, lengths: As in moments. Other arguments: as in grad_moments.
         wanted: Which gradients to compute: of x, weight, bias and residual. Without an activation
             that of the residual is dy itself.
     """
     x = _dense(x)
+    if lengths is not None:
+        mask = mask_of_lengths(lengths, x, mask)
     backward = (x, encoded(settings), wanted, _vector(weight), _vector(bias), _like(dy, x), saved)
     others = (wire, total, canonical_mask(mask, x), _like(y, x), group_size, tag)
     identity = settings.activation == "identity"

@@ -22,6 +22,7 @@ from .groups.process_group import ALONE, check_timeout
 from .groups.relative import chosen_group
 from .ops.kernels import NO_STATISTICS, Running
 from .ops.layout import check_channels, check_flag
+from .ops.lengths import mask_of_lengths
 from .tracing import call_module, is_proxy
 
 if TYPE_CHECKING:
@@ -185,22 +186,29 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         input: Tensor | Sequence[Tensor],
         residual: Tensor | Sequence[Tensor | None] | None = None,
         mask: Tensor | Sequence[Tensor | None] | None = None,
+        lengths: Tensor | Sequence[Tensor | None] | None = None,
     ) -> Any:
         """Return activation(batch_norm(input) + residual), of the shape and dtype of input.
 
         Args:
             input: (N, C, ...). A list, also of tensors on different devices, is one batch and gives
-                a list; residual and mask are then lists too. In training a list is refused if the
-                group has more than one rank.
+                a list; residual, mask and lengths are then lists too. In training a list is refused
+                if the group has more than one rank.
             residual: Of input's shape and dtype.
             mask: bool or uint8, (N, *spatial) or (N, 1, *spatial). Positions with 0 are normalized
-                but do not count in the statistics of the batch.
+                but do not count in the statistics of the batch. A key_padding_mask of attention is
+                the opposite: True at padding.
+            lengths: Integers (N,), in place of a mask: sample n counts with its first lengths[n]
+                positions of the last axis, as with the mask arange(L) < lengths[:, None].
+
+        In evaluation mask and lengths are not used.
         """
         normalize: Callable[..., Any] = batch_norm
         if isinstance(input, Tensor):
             self._check_input_dim(input)
         elif is_proxy(input):
-            return call_module(self, SyncBatchNorm, input, residual=residual, mask=mask)
+            others = {"residual": residual, "mask": mask, "lengths": lengths}
+            return call_module(self, SyncBatchNorm, input, **others)
         elif isinstance(input, (list, tuple)):
             normalize = batch_norm_list
             for each in input:
@@ -230,6 +238,8 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         running = NO_STATISTICS
         if not uses_batch or (self.training and self.track_running_stats):
             running = Running(mean, var, buffers.get("num_batches_tracked"))
+        if lengths is not None and uses_batch:
+            mask = mask_of_lengths(lengths, input, mask)
         call = Call(
             settings,
             uses_batch,

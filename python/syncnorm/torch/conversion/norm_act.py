@@ -33,10 +33,13 @@ class SyncBatchNormAct(_DropAndAct, SyncBatchNorm):
         act, drop: Modules; None: nn.Identity. All others are those of SyncBatchNorm.
     """
 
-    def forward(self, input: Any, residual: Any = None, mask: Any = None) -> Any:
+    def forward(
+        self, input: Any, residual: Any = None, mask: Any = None, lengths: Any = None
+    ) -> Any:
         if is_proxy(input):
-            return call_module(self, SyncBatchNormAct, input, residual=residual, mask=mask)
-        y = super().forward(input, residual, mask)
+            others = {"residual": residual, "mask": mask, "lengths": lengths}
+            return call_module(self, SyncBatchNormAct, input, **others)
+        y = super().forward(input, residual, mask, lengths)
         if isinstance(y, list):
             return [self.act(self.drop(each)) for each in y]
         return self.act(self.drop(y))

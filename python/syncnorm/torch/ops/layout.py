@@ -135,7 +135,9 @@ def canonical_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
         )
     if mask.dtype not in (torch.bool, torch.uint8):
         raise InvalidArgumentError(
-            f"mask: got dtype {mask.dtype}, expected torch.bool or torch.uint8"
+            f"mask: got dtype {mask.dtype}, expected torch.bool or torch.uint8, True or 1 where a"
+            " position counts; pass mask.bool() for a mask of ones and zeros, (mask == 0) for one"
+            " that is added to scores, and ~key_padding_mask, as that is True at padding"
         )
     return mask.contiguous()
 
