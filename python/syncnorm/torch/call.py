@@ -35,7 +35,8 @@ class Call(NamedTuple):
         affine: weight and bias.
         running: The running statistics.
         residual: Added before the activation; of the input's shape and dtype.
-        mask: Positions that count in the statistics, (N, *spatial) or (N, 1, *spatial).
+        mask: Positions that count in the statistics, (N, *spatial) or (N, 1, *spatial), or of the
+            input's shape.
         group: The ranks: what `groups.resolve.resolve` takes as process_group.
         name: The layer's name.
         number: That of creation, which identifies a layer without a name; 0: none.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn, strided
+from torch import Tensor, cat, nn, no_grad, split, stack, strided
 
 # Private, but there is no fast public way, and torch's own code uses them.
 from torch._C import _is_tracing, _len_torch_dispatch_stack
@@ -32,6 +32,7 @@ from .ops.layout import (
     check_strided,
     check_tensor,
     dense,
+    dense_like,
     is_tracing,
     on_device_of,
     residual_like,
@@ -63,6 +64,7 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         is_dynamo_compiling()
         or not (input.is_cpu or input.is_cuda)
         or (_len_torch_dispatch_stack() > 0 and _make_fx_traces())
+        or (call.mask is not None and call.training and _differs_by_channel(call.mask, input))
     ):
         return _batch_norm_of_operators(input, call)
     if _is_tracing():
@@ -114,6 +116,35 @@ def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor:
     # Other subclasses may have their own methods.
     x, weight, bias, *running = map(_plain, tensors, ("input", *names))
     return batch_norm(x, call._replace(affine=Affine(weight, bias), running=Running(*running)))
+
+
+def _differs_by_channel(mask: Any, input: Tensor) -> bool:
+    return isinstance(mask, Tensor) and mask.shape == input.shape and input.shape[1] > 1
+
+
+def _batch_norm_by_channel(input: Tensor, call: Call) -> Tensor:
+    """Return batch_norm with a mask of input's shape: a call, and an all-reduce, per channel."""
+    mean, var, count = call.running
+    nothing = [None] * input.shape[1]
+    # A batch counts once: each channel increments a copy.
+    counts = [] if count is None else [count.clone() for _ in nothing]
+    vectors: tuple[Tensor | None, ...] = (*call.affine, mean, var)
+    columns: tuple[Tensor | None, ...] = (input, call.residual, call.mask)
+    parts = [None if each is None else split(each, 1) for each in vectors]
+    parts += [None if each is None else split(each, 1, 1) for each in columns]
+    settings, outputs = call.settings._replace(in_place=False), []
+    for weight, bias, mean, var, x, residual, mask, counter in zip(
+        *(each or nothing for each in parts), counts or nothing, strict=True
+    ):
+        affine, running = Affine(weight, bias), Running(mean, var, counter)
+        one = call._replace(
+            settings=settings, affine=affine, running=running, residual=residual, mask=mask
+        )
+        outputs.append(batch_norm(x, one))
+    if count is not None:
+        with no_grad():
+            count.copy_(stack(counts).amax(0))
+    return dense_like(cat(outputs, 1), dense(input))
 
 
 def batch_norm_list(
@@ -221,7 +252,12 @@ def _any_dtensor(*tensors: Tensor | None) -> bool:
 
 
 def _batch_norm_of_operators(input: Tensor, call: Call) -> Tensor:
-    """Return batch_norm as dispatcher ops: for compilers, exporters, meta and fake tensors."""
+    """Return batch_norm as dispatcher ops: for compilers, exporters, meta and fake tensors.
+
+    With a mask of input's shape it is the operations of one call per channel.
+    """
+    if call.mask is not None and call.training and _differs_by_channel(call.mask, input):
+        return _batch_norm_by_channel(input, call)
     # Importing torch's compiler takes long.
     from .ops import compiled
 

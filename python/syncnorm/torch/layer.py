@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
-from torch.nn.modules.batchnorm import _BatchNorm
+
+# By name: programs set torch.nn.BatchNorm2d to one of the layers below.
+from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
@@ -196,7 +198,8 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
                 if the group has more than one rank.
             residual: Of input's shape and dtype.
             mask: bool or uint8, (N, *spatial) or (N, 1, *spatial). Positions with 0 are normalized
-                but do not count in the statistics of the batch. A key_padding_mask of attention is
+                but do not count in the statistics of the batch. In input's shape: for each channel
+                its own, which costs one all-reduce per channel. A key_padding_mask of attention is
                 the opposite: True at padding.
             lengths: Integers (N,), in place of a mask: sample n counts with its first lengths[n]
                 positions of the last axis, as with the mask arange(L) < lengths[:, None].
@@ -319,25 +322,25 @@ def check_options(options: dict[str, Any], eps: float = 1e-5, momentum: float | 
     core_options(settings)
 
 
-class SyncBatchNorm1d(SyncBatchNorm, nn.BatchNorm1d):
+class SyncBatchNorm1d(SyncBatchNorm, BatchNorm1d):
     """SyncBatchNorm that is also an nn.BatchNorm1d, for inputs (N, C) or (N, C, L)."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        _check_input_dim(nn.BatchNorm1d, self, input)
+        _check_input_dim(BatchNorm1d, self, input)
 
 
-class SyncBatchNorm2d(SyncBatchNorm, nn.BatchNorm2d):
+class SyncBatchNorm2d(SyncBatchNorm, BatchNorm2d):
     """SyncBatchNorm that is also an nn.BatchNorm2d, for inputs (N, C, H, W)."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        _check_input_dim(nn.BatchNorm2d, self, input)
+        _check_input_dim(BatchNorm2d, self, input)
 
 
-class SyncBatchNorm3d(SyncBatchNorm, nn.BatchNorm3d):
+class SyncBatchNorm3d(SyncBatchNorm, BatchNorm3d):
     """SyncBatchNorm that is also an nn.BatchNorm3d, for inputs (N, C, D, H, W)."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        _check_input_dim(nn.BatchNorm3d, self, input)
+        _check_input_dim(BatchNorm3d, self, input)
 
 
 def _check_input_dim(kind: Any, layer: SyncBatchNorm, input: Tensor) -> None:

@@ -59,6 +59,15 @@ def network() -> nn.Sequential:
 
 
 @BOTH
+def test_a_program_may_set_torchs_name_to_our_class(monkeypatch, theirs, ours) -> None:
+    monkeypatch.setattr(nn, theirs.__name__, ours)
+    x = torch.randn(2, 3, *[4] * int(theirs.__name__[-2]))
+    torch.testing.assert_close(getattr(nn, theirs.__name__)(3)(x), theirs(3)(x))
+    with pytest.raises(ValueError, match="expected"):
+        ours(3)(torch.randn(2, 3, 1, 1, 1, 1))
+
+
+@BOTH
 def test_they_are_torchs_classes_too(theirs: type, ours: type) -> None:
     layer = ours(3)
     assert isinstance(layer, theirs)

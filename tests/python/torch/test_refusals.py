@@ -37,7 +37,7 @@ def test_refused_inputs(input: Tensor, message: str) -> None:
     [
         ({"residual": torch.zeros(4, 5, 1)}, r"residual: got shape \(4, 5, 1\)"),
         ({"residual": torch.zeros(4, 5, 3).double()}, "residual: .*float64.*float32"),
-        ({"mask": torch.ones(4, 5, 3)}, r"mask: got shape \(4, 5, 3\), expected \(4, 3\)"),
+        ({"mask": torch.ones(4, 2, 3)}, r"mask: got shape \(4, 2, 3\), expected \(4, 3\)"),
         ({"mask": torch.ones(4, 3)}, "mask: got dtype torch.float32"),
     ],
 )
