@@ -9,7 +9,6 @@ from pathlib import Path
 
 import syncnorm
 from syncnorm import _core
-from syncnorm._cli.extras import missing_packages
 
 # Option --<name>-dir: path in an installed syncnorm, and description.
 _DIRECTORIES = {
@@ -28,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["run"]:  # all that follows belongs to the script
-        return _run(argv[1:])
+        from syncnorm.run import main as run
+
+        return run(argv[1:])
     arguments, rest = _parser().parse_known_args(argv)
     if arguments.command == "demo":
         from syncnorm.demo import main as demo
@@ -48,16 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print_directory(arguments.directory)
     _parser().print_help()
     return 2
-
-
-def _run(argv: Sequence[str]) -> int:
-    if error := missing_packages({"torch": "torch"}, "run"):
-        print(error, file=sys.stderr)
-        return 1
-    from syncnorm._cli.run import main as run
-    from syncnorm.torch import install
-
-    return run(argv, install)
 
 
 def _print_directory(relative: str) -> int:

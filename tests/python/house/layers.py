@@ -207,8 +207,8 @@ FRAMEWORKS = {
 # Rooms that only these may import, besides themselves; a room not named here is free for all.
 IMPORTED_ONLY_BY = {
     "arrays": {"numpy", "cupy"},
-    # launcher: the process group of a job that torchrun started; __main__: the command `run`
-    "torch": {"demo", "bench", "info", "launcher", "__main__"},
+    # launcher: the process group of a job that torchrun started
+    "torch": {"demo", "bench", "info", "launcher", "run"},
     "cupy": {"info"},
     "numpy": {"demo", "bench", "info"},
     "jax": {"bench", "info"},
@@ -216,7 +216,8 @@ IMPORTED_ONLY_BY = {
     "demo": {"__main__"},
     "bench": {"__main__"},
     "info": {"__main__"},
-    "_cli": {"__main__", "demo", "bench", "info"},
+    "run": {"__main__"},
+    "_cli": {"__main__", "demo", "bench", "info", "run"},
 }
 
 

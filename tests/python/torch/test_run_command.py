@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,42 @@ print(__name__, sys.argv[1:], type(SyncBatchNorm(4)).__module__, is_main)
 """
 
 
-def python(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
+SPAWNS = """
+import importlib.util
+import multiprocessing
+import subprocess
+import sys
+
+def report():
+    assert importlib.util.find_spec("torch")  # as libraries ask whether they may import it
+    from torch.nn import SyncBatchNorm
+    print(type(SyncBatchNorm(4)).__module__, flush=True)
+
+if __name__ == "__main__":
+    report()
+    for method in ("spawn", "forkserver"):
+        child = multiprocessing.get_context(method).Process(target=report)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+    if sys.argv[1:] != ["again"]:  # as launchers do that start the script once for each rank
+        subprocess.run([sys.executable, sys.argv[0], "again"], check=True)
+"""
+
+
+def python(
+    *arguments: object, cwd: Path, path: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    own = [str(Path(entry).resolve()) for entry in sys.path if entry]
+    joined = os.pathsep.join([*path, *own])
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        env={
+            **os.environ,
+            "PYTHONPATH": joined,
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        },
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -56,6 +88,23 @@ def test_the_target_runs_as_python_would_run_it(tmp_path: Path, target: list[str
     arguments = ["--version", "-h", "run", "--", "x"]
     done = python("-m", "syncnorm", "run", *target, *arguments, cwd=tmp_path)
     assert done.stdout == f"__main__ {arguments} syncnorm.torch.layer True\n", done.stderr
+
+
+def test_the_processes_that_the_script_starts_have_our_layers(tmp_path: Path) -> None:
+    (tmp_path / "spawns.py").write_text(SPAWNS)
+    done = python("-m", "syncnorm", "run", "spawns.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "syncnorm.torch.layer\n" * 6
+
+
+def test_a_sitecustomize_of_the_user_still_runs(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.customized = 'by the user'")
+    (tmp_path / "spawns.py").write_text("""
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import sys; print(sys.customized)"], check=True)
+""")
+    done = python("-m", "syncnorm", "run", "spawns.py", cwd=tmp_path, path=[str(tmp_path)])
+    assert done.stdout == "by the user\n", done.stderr
 
 
 def test_the_exit_code_is_that_of_the_script(tmp_path: Path) -> None:
