@@ -169,6 +169,21 @@ def test_options_are_the_defaults_of_what_is_made() -> None:
         assert (layer.process_group, layer.eps_mode) == (other, "add")
 
 
+def test_a_group_size_is_a_group() -> None:
+    install(group_size=2)
+    for layer in (
+        ImportedEarlier(4),
+        ImportedEarlier.convert_sync_batchnorm(nn.BatchNorm1d(4)),
+        ImportedEarlier(4, group_size=2),
+    ):
+        assert "group_size=2" in repr(layer)
+    assert ImportedEarlier(4, process_group="node").process_group == "node"
+    layer = ImportedEarlier.convert_sync_batchnorm(nn.BatchNorm1d(4), group_size=3)
+    assert "group_size=3" in repr(layer)
+    with pytest.raises(syncnorm.InvalidArgumentError, match="group_size"):
+        install("node", group_size=2)
+
+
 def test_a_second_conversion_applies_what_it_is_given() -> None:
     group = thread_group(1)[0]
     install()

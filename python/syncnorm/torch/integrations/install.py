@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 
 from syncnorm.torch.call import LayerChoices
 from syncnorm.torch.conversion.convert import convert_sync_batchnorm
+from syncnorm.torch.groups.relative import chosen_group
 from syncnorm.torch.layer import SyncBatchNorm, check_options
 
 Arguments = tuple[Any, LayerChoices]
@@ -47,7 +48,9 @@ class Installed(NamedTuple):
             install(process_group, **choices)
 
 
-def install(process_group: Any = None, **choices: Unpack[LayerChoices]) -> Installed:
+def install(
+    process_group: Any = None, *, group_size: int | None = None, **choices: Unpack[LayerChoices]
+) -> Installed:
     """Let torch.nn.SyncBatchNorm and its converter make syncnorm's layers, in the whole process.
 
     From then on torch.nn.SyncBatchNorm(...) is a syncnorm.torch.SyncBatchNorm, and
@@ -61,8 +64,8 @@ def install(process_group: Any = None, **choices: Unpack[LayerChoices]) -> Insta
     script starts does not inherit it.
 
     Args:
-        process_group: The group of layers that are created or converted without one; as in
-            SyncBatchNorm.
+        process_group, group_size: The group of layers that are created or converted without one;
+            as in SyncBatchNorm.
         choices: Options of SyncBatchNorm for every layer that is created or converted.
 
     Returns:
@@ -73,6 +76,7 @@ def install(process_group: Any = None, **choices: Unpack[LayerChoices]) -> Insta
         InvalidArgumentError: An option has a value that is not listed. It is a ValueError.
     """
     check_options(dict(choices))
+    process_group = chosen_group(process_group, group_size)
     previous = _arguments[:]
     _arguments[:] = [(process_group, choices)]
     if not previous:
@@ -126,13 +130,19 @@ def _replace_attributes() -> None:
         cls.__bases__ = _exchanged(cls.__bases__, theirs, SyncBatchNorm)
 
     def convert(
-        _: type, /, module: nn.Module, process_group: Any = None, **choices: Any
+        _: type,
+        /,
+        module: nn.Module,
+        process_group: Any = None,
+        *,
+        group_size: int | None = None,
+        **choices: Any,
     ) -> nn.Module:
-        """Return syncnorm.torch.convert_sync_batchnorm(module, process_group, **choices)."""
+        """Return syncnorm.torch.convert_sync_batchnorm(module, process_group, ...)."""
         default, defaults = _arguments[0] if _arguments else (None, {})  # kept after uninstall()
-        group = default if process_group is None else process_group
+        group = chosen_group(process_group, group_size)
         choices = {**defaults, **choices}
-        return convert_sync_batchnorm(module, group, **choices)
+        return convert_sync_batchnorm(module, default if group is None else group, **choices)
 
     @wraps(check_devices)
     def _passing_sync_batchnorm_handle(self: Any, module: nn.Module) -> None:
