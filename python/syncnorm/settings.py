@@ -6,7 +6,7 @@ import atexit
 import functools
 from typing import NamedTuple, TypedDict
 
-from syncnorm._core import ArgumentTypeError, Options
+from syncnorm._core import ArgumentTypeError, InvalidArgumentError, Options
 
 
 class Choices(TypedDict, total=False):
@@ -59,14 +59,28 @@ CHOICES: dict[str, str | float] = {
 }
 
 
+def check_positive(eps: float) -> None:
+    """Raise InvalidArgumentError for an eps with which torch does not train."""
+    if isinstance(eps, (int, float)) and eps <= 0:
+        raise InvalidArgumentError(
+            f"eps: got {eps}; eps must be positive in training, such as 1e-5"
+        )
+
+
 @functools.lru_cache(maxsize=1024)
-def core_options(settings: Settings) -> Options:
+def core_options(settings: Settings, positive_eps: bool = False) -> Options:
     """Return the Options with these values, from a cache.
+
+    Args:
+        settings: The values.
+        positive_eps: Refuse an eps of 0, too.
 
     Raises:
         InvalidArgumentError: A value is not allowed.
         ArgumentTypeError: A value has the wrong type.
     """
+    if positive_eps:
+        check_positive(settings.eps)
     try:
         return Options(**settings._asdict())
     except TypeError as error:

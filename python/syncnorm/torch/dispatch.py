@@ -29,13 +29,13 @@ from .ops.kernels import Running
 from .ops.layout import (
     canonical_mask,
     check_input,
-    check_strided,
     check_tensor,
     dense,
     dense_like,
     is_tracing,
     on_device_of,
     residual_like,
+    resolved,
 )
 
 _NO_TORCH_FUNCTION = nn.Parameter.__torch_function__
@@ -71,8 +71,8 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
         return tracing.batch_norm(input, call)
     if may_transform():
         refuse_transforms(input, weight, bias, call.residual)
-    if input.layout is not strided:
-        check_strided(input)
+    if input.layout is not strided or input.is_neg():
+        input = resolved(input)
     x = input if input.is_contiguous() else dense(input)
     residual, mask = call.residual, None
     if residual is not None:
@@ -206,7 +206,7 @@ def batch_norm_list(
     call = call._replace(settings=settings, affine=affine)
     xs, added, canonical = [], [], []
     for x, each, counted in zip(inputs, residuals, masks, strict=True):
-        xs.append(dense(_plain(x, "input")))
+        xs.append(dense(resolved(_plain(x, "input"))))
         added.append(residual_like(_plain(each, residual), x, xs[-1]))
         canonical.append(canonical_mask(on_device_of(x, _plain(counted, mask))[0], x))
     return list(eager.batch_norm(xs, added, canonical, call, Group(len(xs))))

@@ -119,7 +119,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
     def set_options(self, choices: dict[str, Any]) -> None:
         """Set these options; raise for one that is unknown or has a value that is not allowed."""
         options = {name: getattr(self, name) for name in OPTIONS} | choices
-        check_options(options, self.eps, self.momentum)
+        check_options(options, self.momentum)  # eps is checked in forward, as in torch
         if options["freeze"] and not self.track_running_stats:
             raise InvalidArgumentError("freeze: got True, which needs track_running_stats=True")
         vars(self).update(options)
@@ -177,9 +177,10 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         """Raise unless input is (N, num_features, ...)."""
         if (
             not isinstance(input, Tensor)
+            or input.is_nested
             or input.dim() < 2
             # A tensor, neither True nor False, while torch.jit traces.
-            or (input.size(1) != self.num_features) is not False
+            or (input.shape[1] != self.num_features) is not False
         ):
             check_channels(input, self.num_features)
 
@@ -307,14 +308,14 @@ def _warn_of_lost_options() -> None:
     register_module_module_registration_hook(hook)
 
 
-def check_options(options: dict[str, Any], eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+def check_options(options: dict[str, Any], momentum: float | None = 0.1) -> None:
     """Raise for an option that is unknown or has a value that is not allowed."""
     if unknown := options.keys() - OPTIONS.keys():
         raise TypeError(f"SyncBatchNorm got an unexpected keyword argument {min(unknown)!r}")
     check_flag(options.get("freeze", False), "freeze")
     check_timeout(options.get("timeout"))
     chosen = {name: options[name] for name in CHOICES if name in options}
-    settings = Settings(eps, momentum, **chosen)
+    settings = Settings(momentum=momentum, **chosen)
     try:
         hash(settings)
     except TypeError as error:

@@ -111,7 +111,7 @@ class SyncBatchNorm(DialectLayer):
     def forward(self, data: Tensor | Sequence[Tensor]) -> Any:
         if is_proxy(data):
             return call_module(self, SyncBatchNorm, data)
-        tensors = [data] if isinstance(data, Tensor) else data
+        tensors: Sequence[Any] = data if isinstance(data, (list, tuple)) else [data]
         if not tensors:
             raise InvalidArgumentError("data: got no tensor, expected at least one")
         for x in tensors:

@@ -66,7 +66,6 @@ _FLOATING: dict[str, Callable[[Tensor], Any]] = {
 }
 _STATISTICS: dict[str, Callable[[Tensor], Any]] = {
     **_FLOATING,
-    "strided": lambda good: torch.zeros(2 * C, dtype=good.dtype)[::2],
     "requires grad": lambda good: good.clone().requires_grad_(),
     "absent": lambda _: None,
 }
@@ -89,7 +88,7 @@ WRONG: dict[str, dict[str, Callable[[Any], Any]]] = {
     },
     "mask": {**_TENSORS, **_SHAPED, "dtype": lambda good: good.float()},
     "momentum": {"value": lambda _: 1.5, "str": lambda _: "0.1"},
-    "eps": {"value": lambda _: -1.0, "str": lambda _: "small"},
+    "eps": {"value": lambda _: -1.0, "0 in training": lambda _: 0.0, "str": lambda _: "small"},
     "weighting": {"value": lambda _: "median", "int": lambda _: 3},
     "in_place": {"str": lambda _: "no", "int": lambda _: 3},
     "training": {"str": lambda _: "no"},

@@ -41,7 +41,6 @@ def test_representation_is_that_of_torch_with_what_is_not_default() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"eps": -1.0}, "eps"),
         ({"momentum": 1.5}, "momentum"),
         ({"weighting": "median"}, "weighting: got 'median', expected one of 'count'"),
         ({"activation": "gelu"}, "activation"),
@@ -54,6 +53,25 @@ def test_representation_is_that_of_torch_with_what_is_not_default() -> None:
 def test_refused_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SyncBatchNorm(5, **arguments)
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, 0, -1e-5])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_eps_is_refused_where_torch_refuses_it(eps: float, compiled: bool) -> None:
+    x = torch.randn(4, 5)
+    for layer in (nn.BatchNorm1d(5, eps=eps), SyncBatchNorm(5, eps=eps)):
+        call = torch.compile(layer, backend="eager") if compiled else layer
+        with pytest.raises(Exception, match="eps must be positive"):
+            call(x)
+        assert not layer.running_mean.any()
+        layer.eval()
+        if eps < 0:
+            with pytest.raises(ValueError, match="eps"):
+                layer(x)
+        else:
+            torch.testing.assert_close(layer(x), x)
+    with pytest.raises(ValueError, match="eps must be positive"):
+        SyncBatchNorm(5, eps=eps)([x, x])
 
 
 @pytest.mark.parametrize(

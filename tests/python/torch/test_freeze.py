@@ -6,8 +6,10 @@ import copy
 
 import pytest
 import torch
+from thread_ranks import run_ranks
 from torch import nn
 
+from syncnorm import Communicator
 from syncnorm.comm import thread_group
 from syncnorm.torch import SyncBatchNorm, convert_sync_batchnorm
 
@@ -97,3 +99,18 @@ def test_a_model_is_converted_frozen() -> None:
     assert model[0].freeze
     model(torch.randn(3, 5))
     assert model[0].num_batches_tracked.item() == 0
+
+
+def test_a_part_without_gradients_records_a_graph_only_where_ranks_may_need_it() -> None:
+    def body(rank: int, communicator: Communicator) -> list[bool]:
+        layer = SyncBatchNorm(5, process_group=communicator).requires_grad_(False)
+        x, recorded = torch.randn(3, 5), []
+        recorded.append(layer(x).requires_grad)
+        with torch.no_grad():
+            recorded.append(layer(x).requires_grad)
+        layer.freeze = True
+        recorded.append(layer(x).requires_grad)
+        return recorded
+
+    assert run_ranks(2, body) == [[True, False, False]] * 2
+    assert run_ranks(1, body) == [[False, False, False]]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from syncnorm import InvalidArgumentError, Options, UnsupportedError
 from syncnorm.torch.ops.kernels import NO_STATISTICS, Running
-from syncnorm.torch.ops.layout import dense, dense_like, int64_counter, on_device_of
+from syncnorm.torch.ops.layout import dense, dense_like, int64_counter, on_device_of, resolved
 
 Optional = Tensor | None
 Tensors = tuple[Optional, ...]
@@ -70,6 +70,8 @@ def shards_of(this: Pass, tensors: Sequence[Any]) -> list[Shard]:
     count = len(this[4])
     if len(tensors) == 5:  # one shard, and nothing beside x and saved
         dy, weight, bias, x, saved = tensors
+        if dy.layout is not strided or dy.is_neg():
+            dy = resolved(dy, "gradient: ")
         if x.is_contiguous():
             dy = dy.contiguous()
         else:
@@ -85,7 +87,8 @@ def shards_of(this: Pass, tensors: Sequence[Any]) -> list[Shard]:
         if index > 0:
             weight, bias, mask = on_device_of(x, weight, bias, mask)
         y = None if y is None else dense_like(y, x)
-        shards.append((x, dense_like(tensors[index], x), saved, weight, bias, y, mask, curved))
+        dy = dense_like(resolved(tensors[index], "gradient: "), x)
+        shards.append((x, dy, saved, weight, bias, y, mask, curved))
     return shards
 
 

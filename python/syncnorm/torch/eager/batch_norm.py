@@ -12,15 +12,24 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, strided
+from torch import Tensor
 from torch.autograd import Function
 
+from syncnorm import ArgumentTypeError
 from syncnorm.settings import core_options
 from syncnorm.torch.call import Call
 from syncnorm.torch.groups.process_group import Group
 from syncnorm.torch.ops import kernels
-from syncnorm.torch.ops.kernels import NO_STATISTICS
-from syncnorm.torch.ops.layout import bump_versions, copy_counter, on_device_of
+from syncnorm.torch.ops.kernels import NO_STATISTICS, Running
+from syncnorm.torch.ops.layout import (
+    are_vectors,
+    bump_versions,
+    check_strided,
+    on_device_of,
+    resolved,
+    statistic,
+    write_back,
+)
 from syncnorm.torch.ops.stream import take_disagreement
 
 from .autograd import (
@@ -38,6 +47,8 @@ from .autograd import (
 )
 from .double_backward import differentiable
 
+_NAMES = ("input", "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
 
 def batch_norm(
     xs: Sequence[Tensor],
@@ -53,32 +64,52 @@ def batch_norm(
         call: Everything else; its residual, mask and group are not used.
         group: Performs the all-reduce; of one rank if call.training is False.
     """
-    options = core_options(call.settings)
+    options = core_options(call.settings, call.training)
     (weight, bias), running, recording = call.affine, call.running, torch.is_grad_enabled()
-    # A sparse one has no such method; the core refuses it.
-    if weight is not None and weight.layout is strided and not weight.is_contiguous():
-        weight = weight.contiguous()
-    if bias is not None and bias.layout is strided and not bias.is_contiguous():
-        bias = bias.contiguous()
     if options.in_place:
         refuse_overwriting(xs)
     group.check_device(xs[0].device)
     if call.training:
         running = running_to_update(running, xs[0], call.update_in_backward)
+    if not are_vectors(weight, bias, running[0], running[1]):
+        weight, bias, running = _vectors(weight, bias, running, call.training)
     this: Pass = (options, group, not call.training, running, masks)
     wanted = recording and (xs[0].requires_grad or wants_gradient(weight, bias, *xs, *residuals))
-    if wanted or (recording and group.synchronized):
-        dummy = None if wanted else GRAD_DUMMY
-        ys: Sequence[Tensor] = _apply(this, *xs, weight, bias, *residuals, dummy)
-    else:
-        ys, _, _ = _forward(this, weight, bias, xs, residuals, keep=False)
-        if options.in_place and not xs[0].is_inference():
-            bump_versions(*xs)
+    ys: Sequence[Tensor]
+    try:
+        if wanted or (recording and group.synchronized):
+            dummy = None if wanted else GRAD_DUMMY
+            ys = _apply(this, *xs, weight, bias, *residuals, dummy)
+        else:
+            ys, _, _ = _forward(this, weight, bias, xs, residuals, keep=False)
+            if options.in_place and not xs[0].is_inference():
+                bump_versions(*xs)
+    except ArgumentTypeError:
+        _check_dense(xs[0], call)
+        raise
     if call.training and running[0] is not None:
         bump_versions(*running)
-        if running[2] is not call.running[2]:
-            copy_counter(running[2], call.running[2])
+        if running is not call.running:
+            write_back(running, call.running)
     return ys
+
+
+def _vectors(
+    weight: Optional, bias: Optional, running: Running, is_updated: bool
+) -> tuple[Optional, Optional, Running]:
+    """Return the parameters and the running statistics as the core takes them."""
+    weight = None if weight is None else resolved(weight, "weight: ").contiguous()
+    bias = None if bias is None else resolved(bias, "bias: ").contiguous()
+    mean = statistic(running.mean, "running_mean", is_updated)
+    var = statistic(running.var, "running_var", is_updated)
+    return weight, bias, running._replace(mean=mean, var=var)
+
+
+def _check_dense(x: Tensor, call: Call) -> None:
+    """Raise for a quantized tensor: the core's error for it has the text of DLPack."""
+    for name, each in zip(_NAMES, (x, *call.affine, *call.running), strict=True):
+        if each is not None:
+            check_strided(each, f"{name}: ")
 
 
 class BatchNorm(Function):

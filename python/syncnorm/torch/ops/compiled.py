@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.onnx import is_in_onnx_export
 
 from syncnorm import Communicator, InvalidArgumentError
+from syncnorm.settings import check_positive
 from syncnorm.tags import constant_tag, layer_tag
 from syncnorm.torch import tracing
 from syncnorm.torch.call import Call
@@ -42,6 +43,7 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
     if not call.training:
         y, _ = ops.infer(x, settings, mean, var, weight, bias, residual)
         return y
+    check_positive(call.settings.eps)
     mask, tag = canonical_mask(call.mask, x), _tag_of(call.name)
     group, size = _group_of(call.group)
     dummy = None

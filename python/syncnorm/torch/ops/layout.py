@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
@@ -46,14 +48,26 @@ def check_input(input: Tensor, name: str = "") -> None:
 
 
 def check_strided(tensor: Tensor, name: str = "") -> None:
-    """Raise InvalidArgumentError for a sparse tensor; name: prefix of the error."""
+    """Raise InvalidArgumentError for a tensor without plain strided memory; name: prefix."""
     if is_dynamo_compiling():  # cannot trace the attribute in a backward pass
         return
-    if tensor.layout is not torch.strided:
-        raise InvalidArgumentError(
-            f"{name or 'input: '}got a tensor with the layout {tensor.layout}, expected"
-            " torch.strided: pass tensor.to_dense()"
-        )
+    if tensor.is_nested:
+        got, remedy = "a nested tensor", "torch.nested.to_padded_tensor(tensor, 0.0) and a mask"
+    elif tensor.layout is not torch.strided:
+        got, remedy = f"a tensor with the layout {tensor.layout}", "tensor.to_dense()"
+    elif tensor.is_quantized:
+        got, remedy = f"a quantized tensor ({tensor.dtype})", "tensor.dequantize()"
+    else:
+        return
+    raise InvalidArgumentError(
+        f"{name or 'input: '}got {got}, expected a dense one of torch.strided: pass {remedy}"
+    )
+
+
+def resolved(tensor: Tensor, name: str = "") -> Tensor:
+    """Return a tensor that is not lazily negated; raise as check_strided."""
+    check_strided(tensor, name)
+    return tensor if is_dynamo_compiling() else tensor.resolve_neg()
 
 
 def _not_a_tensor(value: object, name: str) -> ArgumentTypeError:
@@ -83,6 +97,7 @@ def residual_like(residual: Tensor | None, input: Tensor, x: Tensor) -> Tensor |
     """Return the residual of `input` in the layout of x, the dense input."""
     if residual is None:
         return None
+    residual = resolved(residual, "residual: ")
     got = (tuple(residual.shape), residual.dtype, residual.device)
     expected = (tuple(input.shape), input.dtype, input.device)
     if got != expected:
@@ -91,7 +106,6 @@ def residual_like(residual: Tensor | None, input: Tensor, x: Tensor) -> Tensor |
                 *got, *expected
             )
         )
-    check_strided(residual, "residual: ")
     return dense_like(residual, x)
 
 
@@ -122,7 +136,7 @@ def canonical_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     """Return a mask (N, *spatial) or (N, 1, *spatial) as a contiguous one (N, *spatial)."""
     if mask is None:
         return None
-    check_strided(mask, "mask: ")
+    mask = resolved(mask, "mask: ")
     expected = (x.shape[0], *x.shape[2:])
     got = tuple(mask.shape)
     if mask.dim() == x.dim() and got[1] == 1:
@@ -160,11 +174,39 @@ def int64_counter(count: Tensor | None, x: Tensor) -> Tensor | None:
     return count.detach().to(x.device, torch.int64)
 
 
-def copy_counter(counter: Tensor | None, count: Tensor | None) -> None:
-    """Write the copy that int64_counter has made, after an update, back to its source."""
-    if count is not None and counter is not None:
-        with torch.no_grad():
-            count.copy_(counter)
+def are_vectors(*tensors: Tensor | None) -> bool:
+    """Return whether the core can read these parameters or statistics where they are."""
+    for tensor in tensors:  # a sparse one is not contiguous
+        if tensor is not None and (not tensor.is_contiguous() or tensor.is_neg()):
+            return False
+    return True
+
+
+def statistic(tensor: Tensor | None, name: str, is_updated: bool = True) -> Tensor | None:
+    """Return a running statistic, or a copy if it is not contiguous or lazily negated."""
+    if tensor is None or are_vectors(tensor):
+        return tensor
+    vector = resolved(tensor, f"{name}: ").detach().contiguous()
+    if is_updated and 0 in tensor.stride():
+        raise InvalidArgumentError(
+            f"{name}: got strides {tensor.stride()}, expected memory for every value: pass"
+            f" {name}.clone()"
+        )
+    return vector
+
+
+def write_back(updated: Sequence[Tensor | None], given: Sequence[Tensor | None]) -> None:
+    """Write mean, var and num_batches_tracked that were updated in copies to those that were given.
+
+    A counter gets the increment: it may be a fraction, as an average of counters is.
+    """
+    (*statistics, counter), (*vectors, count) = updated, given
+    with torch.no_grad():
+        for new, old in zip(statistics, vectors, strict=True):
+            if new is not None and old is not None and new is not old:
+                old.copy_(new)
+        if counter is not None and count is not None and counter is not count:
+            count += (counter - count.to(counter)).to(count.device)
 
 
 def bump_versions(*tensors: Tensor | None) -> None:

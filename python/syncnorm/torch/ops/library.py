@@ -22,7 +22,7 @@ from syncnorm.settings import Settings, core_options
 from . import kernels
 from .all_reduce import all_reduce
 from .kernels import NO_STATISTICS, Optional, Running, vector
-from .layout import bump_versions, copy_counter, dense_like, int64_counter
+from .layout import bump_versions, dense_like, int64_counter, statistic, write_back
 from .stream import launch, take_disagreement
 
 _LIBRARY = Library("syncnorm", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -180,12 +180,11 @@ def update_running(x: Tensor, settings: str, wire: Tensor, total: Optional, *oth
     if torch._C._current_graph_task_id() != -1:  # noqa: SLF001
         return
     center_total, mean, var, count, size, tag = others
-    counter = int64_counter(count, x)
-    sums, running = (wire, _other(wire, total), center_total), Running(mean, var, counter)
+    sums, given = (wire, _other(wire, total), center_total), Running(mean, var, count)
+    running = _statistics(mean, var, int64_counter(count, x))
     kernels.update_running(decoded(settings), x, *sums, running, size, tag)
-    if counter is not count:
-        copy_counter(counter, count)
-    bump_versions(mean, var, count)
+    write_back(running, given)
+    bump_versions(*given)
 
 
 @_operator(
@@ -224,7 +223,7 @@ def infer(
     x: Tensor, settings: str, mean: Tensor, var: Tensor, *others: Any
 ) -> tuple[Tensor, Optional]:
     y = torch.empty_like(x)
-    given = (Running(mean, var), *others, y, True)
+    given = (_statistics(mean, var, is_updated=False), *others, y, True)
     return y, kernels.infer(decoded(settings), x, *given)
 
 
@@ -235,6 +234,14 @@ def infer(
 )
 def infer_backward(x: Tensor, settings: str, *others: Any) -> tuple[Tensor, ...]:
     return _four(kernels.infer_backward(decoded(settings), x, *others))
+
+
+def _statistics(
+    mean: Tensor, var: Tensor, counter: Optional = None, is_updated: bool = True
+) -> Running:
+    """Return the running statistics as the core takes them."""
+    running_mean = statistic(mean, "running_mean", is_updated)
+    return Running(running_mean, statistic(var, "running_var", is_updated), counter)
 
 
 def _other(wire: Tensor, total: Optional) -> Tensor:
