@@ -30,6 +30,7 @@ from syncnorm.torch.layer import (
 )
 from syncnorm.torch.lazy import LazySyncBatchNorm1d, LazySyncBatchNorm2d, LazySyncBatchNorm3d
 
+from . import graph  # noqa: F401 - registers its rules
 from .norm_act import BatchNorm, BatchNormAct, SyncBatchNormAct, SyncBatchNormAct2d
 from .registry import (
     NotConvertible,
@@ -40,6 +41,7 @@ from .registry import (
     restored,
     rule_for,
 )
+from .sparse import accept_sparse_tensors
 
 # In which class torch's own classes and their subclasses are converted, and back.
 _PAIRS: list[tuple[type[nn.Module], type[SyncBatchNorm]]] = [
@@ -88,18 +90,20 @@ def convert_sync_batchnorm(
         if isinstance(old, HasProcessGroup):
             _set_arguments(old, process_group, layer, choices)
             return
+        if "_converted_from" in vars(old):  # its layers are modules of their own
+            return
         if isinstance(old, ScriptModule) and re.fullmatch("BatchNorm[123]d", old.original_name):
             raise NotConvertible("is scripted: convert before torch.jit.script")
         rule = conversion_of(old)
         if rule is None and not isinstance(old, _BatchNorm):
             return
         new = _template(layer, old, choices) if rule is None else rule.to_sync(old, **choices)
-        origin = type(old)
-        group = getattr(old, "process_group", None) if process_group is None else process_group
-        swap(old, new)
-        vars(old).update(process_group=group, layer_name=path or None, _converted_from=origin)
+        if new is not None:
+            _become(old, new, path, process_group)
 
-    return for_each_layer(module, convert, "convert_sync_batchnorm", _in_containers(module))
+    for_each_layer(module, convert, "convert_sync_batchnorm", _in_containers(module))
+    accept_sparse_tensors(module)
+    return module
 
 
 def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
@@ -119,8 +123,20 @@ def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
                 swap(old, _on_one_rank(_meta_layer(SyncBatchNorm, old)))
             else:
                 swap(old, rule.from_sync(rule.to_sync(old), type(old)))
+        elif (origin := vars(old).get("_converted_from")) and (rule := rule_for(origin)):
+            swap(old, rule.from_sync(old, origin))
 
     return for_each_layer(module, revert, "revert_sync_batchnorm")
+
+
+def _become(old: nn.Module, new: nn.Module, path: str, process_group: Any) -> None:
+    """Give old the class of new, the template, and the group and path of its layer."""
+    origin = type(old)
+    group = getattr(old, "process_group", None) if process_group is None else process_group
+    swap(old, new)
+    vars(old)["_converted_from"] = origin
+    if isinstance(old, HasProcessGroup):
+        vars(old).update(process_group=group, layer_name=path or None)
 
 
 def _is_sync_class(layer: Any) -> bool:

@@ -59,7 +59,8 @@ def register_conversion(
         kind: A class, or "module.ClassName" for one that is not to be imported for that. The rule
             also applies to subclasses, unless they define methods.
         to_sync: Called as to_sync(layer, **choices) with the options of convert_sync_batchnorm.
-            Returns an instance of SyncBatchNorm or a subclass.
+            Returns an instance of SyncBatchNorm or a subclass, or None to convert the submodules
+            only.
         from_sync: Called as from_sync(layer, kind) with the class before the conversion. None:
             restore that class, unless the layer has an option that torch's does not have.
     """
