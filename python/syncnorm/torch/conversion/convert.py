@@ -53,6 +53,9 @@ _PAIRS: list[tuple[type[nn.Module], type[SyncBatchNorm]]] = [
     (nn.BatchNorm3d, SyncBatchNorm3d),
 ]
 
+# Plain containers, in which torch finds no submodules.
+_CONTAINERS = (dict, list, tuple, set)
+
 
 def convert_sync_batchnorm(
     module: nn.Module,
@@ -174,7 +177,7 @@ def _in_containers(root: nn.Module) -> Iterator[str]:
     seen = {id(module) for module in root.modules()}
 
     def layers(value: Any) -> int:
-        if not isinstance(value, nn.Module | dict | list | tuple | set) or id(value) in seen:
+        if not isinstance(value, (nn.Module, *_CONTAINERS)) or id(value) in seen:
             return 0
         seen.add(id(value))
         if isinstance(value, nn.Module):
@@ -184,7 +187,7 @@ def _in_containers(root: nn.Module) -> Iterator[str]:
 
     for path, module in root.named_modules():
         for name, value in vars(module).items():
-            if not isinstance(value, nn.Module) and (count := layers(value)):
+            if isinstance(value, _CONTAINERS) and value and (count := layers(value)):
                 yield (
                     f"{path}{'.' * bool(path)}{name} ({type(value).__name__}) holds {count} batch"
                     " normalizations that are no submodules: use nn.ModuleList or nn.ModuleDict"
