@@ -62,11 +62,16 @@ class DialectLayer(LoadsArrays, HasProcessGroup, _BatchNorm):
     track_running_stats = True
 
     def __init__(
-        self, process_group: Any, name: str | None, timeout: float | None, device: Any
+        self,
+        process_group: Any,
+        group_size: int | None,
+        name: str | None,
+        timeout: float | None,
+        device: Any,
     ) -> None:
         nn.Module.__init__(self)  # not that of _BatchNorm, which has other names and shapes
         check_timeout(timeout)
-        self._set_group(process_group, name)
+        self._set_group(process_group, name, group_size)
         self.timeout = timeout
         self.num_batches_tracked: Tensor
         count = torch.zeros((), dtype=torch.int64, device=device)

@@ -47,12 +47,13 @@ class _BatchNorm(LoadsArrays, _SyncBatchNorm):
         *,
         process_group: Any = None,
         name: str | None = None,
+        group_size: int | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
         arguments = (num_features, eps, momentum, affine, True, process_group, device, dtype)
-        super().__init__(*arguments, name=name, timeout=timeout)
+        super().__init__(*arguments, name=name, group_size=group_size, timeout=timeout)
 
     def _check_input_dim(self, input: Tensor) -> None:
         check_tensor(input)
@@ -72,8 +73,8 @@ class BatchNorm1d(_BatchNorm):
 
     Args:
         num_features, eps, momentum, affine: As in torch.nn.BatchNorm1d.
-        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm, for ranks
-            that are processes.
+        process_group, group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm,
+            for ranks that are processes.
     """
 
     dimensions = (2, 3)
@@ -101,7 +102,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
         activation: "none" or "leaky_relu", or another one of syncnorm.torch.SyncBatchNorm.
         slope: The negative slope of "leaky_relu".
         inplace: Overwrite the input, if there is an activation.
-        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+        process_group, group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
         *,
         process_group: Any = None,
         name: str | None = None,
+        group_size: int | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
@@ -126,6 +128,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
             eps,
             momentum,
             process_group=process_group,
+            group_size=group_size,
             device=device,
             dtype=dtype,
             name=name,
@@ -154,7 +157,7 @@ class DistSyncBatchNorm(SyncBatchNorm):
 
     Args:
         num_features, eps, momentum: As in torch.nn.BatchNorm2d.
-        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+        process_group, group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
     """
 
     def __init__(
@@ -165,6 +168,7 @@ class DistSyncBatchNorm(SyncBatchNorm):
         process_group: Any = None,
         *,
         name: str | None = None,
+        group_size: int | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
@@ -174,6 +178,7 @@ class DistSyncBatchNorm(SyncBatchNorm):
             eps,
             momentum,
             process_group=process_group,
+            group_size=group_size,
             name=name,
             timeout=timeout,
             device=device,

@@ -40,7 +40,7 @@ class SyncBatchNorm(DialectLayer):
             get no gradient.
         group: A process group, a list of global ranks, or another process_group of
             syncnorm.torch.SyncBatchNorm; WORLD: all ranks.
-        name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+        group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
 
     Raises:
         InvalidArgumentError: freeze without running statistics. It is an AssertionError, too.
@@ -57,11 +57,12 @@ class SyncBatchNorm(DialectLayer):
         group: Any = WORLD,
         *,
         name: str | None = None,
+        group_size: int | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(group, name, timeout, device)
+        super().__init__(group, group_size, name, timeout, device)
         if freeze and not track_running_stats:
             text = "track_running_stats must be initialized to True if freeze is True"
             raise AssertedArgumentError(text)

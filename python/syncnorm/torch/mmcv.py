@@ -35,7 +35,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
         group: A process group, a list of global ranks, or another process_group of
             syncnorm.torch.SyncBatchNorm; None: all ranks.
         stats_mode: "default": every rank counts equally; "N": by its number of samples.
-        name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+        group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
 
     Raises:
         InvalidArgumentError: Another stats_mode. It is an AssertionError, too.
@@ -52,6 +52,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
         stats_mode: str = "default",
         *,
         name: str | None = None,
+        group_size: int | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
@@ -63,6 +64,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
             variance_factor="unbiased_local",
             grad_reduction="mean",
             name=name,
+            group_size=group_size,
             timeout=timeout,
         )
 

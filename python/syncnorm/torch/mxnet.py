@@ -45,7 +45,7 @@ class SyncBatchNorm(DialectLayer):
             "zeros", "ones", "uniform", "normal", a number, or a function that fills a tensor.
         output_mean_var: Return (y, mean, var), as the operator of this argument: of the batch, or
             the running statistics where they are used; without a gradient. var is biased.
-        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+        process_group, group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
 
     Raises:
         InvalidArgumentError: Unknown initializer; in a call, other numbers of channels or devices.
@@ -68,11 +68,12 @@ class SyncBatchNorm(DialectLayer):
         output_mean_var: bool = False,
         process_group: Any = None,
         name: str | None = None,
+        group_size: int | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(process_group, name, timeout, device)
+        super().__init__(process_group, group_size, name, timeout, device)
         self.in_channels = in_channels
         self.num_devices = num_devices
         self.momentum = momentum

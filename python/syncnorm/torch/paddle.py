@@ -70,7 +70,7 @@ class SyncBatchNorm(DialectLayer):
             an initializer: a number or a function that fills a tensor in place.
         data_format: "NC", "NCL", "NCHW", "NCDHW": channels in dimension 1; "NLC", "NHWC", "NDHWC":
             in the last one. The input has 2 to 5 dimensions with any data_format.
-        process_group, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
+        process_group, group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
 
     Raises:
         InvalidArgumentError: Another data_format, attribute, number of dimensions or of channels.
@@ -87,11 +87,12 @@ class SyncBatchNorm(DialectLayer):
         name: str | None = None,
         *,
         process_group: Any = None,
+        group_size: int | None = None,
         timeout: float | None = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(process_group, name, timeout, device)
+        super().__init__(process_group, group_size, name, timeout, device)
         if data_format not in _DATA_FORMATS:
             expected = ", ".join(map(repr, _DATA_FORMATS))
             raise InvalidArgumentError(f"expected {expected} for data_format, got {data_format!r}")

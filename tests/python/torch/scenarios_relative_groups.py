@@ -20,8 +20,10 @@ from syncnorm.torch import (
     LazySyncBatchNorm,
     SyncBatchNorm,
     convert_sync_batchnorm,
+    encoding,
     megengine,
     mmcv,
+    mxnet,
     paddle,
     sync_batch_norm,
 )
@@ -156,6 +158,23 @@ def dialects_of_a_machine(rank: int, _: int) -> Any:
         ys = [layer(shard(rank)) for layer in layers]
         assert layers[1].group_size == 2
         return ys
+
+
+@scenario
+def dialects_of_a_size(rank: int, _: int) -> Any:
+    options: dict[str, Any] = {"group_size": 2, "dtype": torch.float64}
+    layers = [
+        encoding.BatchNorm1d(4, **options),
+        encoding.SyncBatchNorm(4, inplace=False, **options),
+        encoding.DistSyncBatchNorm(4, **options),
+        megengine.SyncBatchNorm(4, **options),
+        mmcv.SyncBatchNorm(4, affine=False, **options),
+        mxnet.SyncBatchNorm(4, epsilon=1e-5, num_devices=2, **options),
+        paddle.SyncBatchNorm(4, **options),
+    ]
+    assert layers[4].group_size == 2
+    x = shard(rank).reshape(3, 4, 1)
+    return [layer(x.clone()).reshape(3, 4) for layer in layers]
 
 
 @scenario

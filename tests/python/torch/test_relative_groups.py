@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +105,11 @@ def test_dialects_take_the_ranks_of_a_machine(world: World) -> None:
         torch.testing.assert_close(got, [normalized(rank, PAIRS[rank])] * 3, **EXACT)
 
 
+def test_dialects_take_a_size(world: World) -> None:
+    for rank, got in enumerate(world["dialects_of_a_size"]):
+        torch.testing.assert_close(got, [normalized(rank, PAIRS[rank])] * 7, **EXACT)
+
+
 def test_the_processes_of_this_machine(world: World) -> None:
     for rank, got in enumerate(world["this_machine"]):
         torch.testing.assert_close(got, normalized(rank, [0, 1, 2, 3]), **EXACT)
@@ -154,3 +165,26 @@ def test_a_layer_that_was_saved_without_torch_distributed_has_its_group() -> Non
     layers = [SyncBatchNorm(4, group_size=2), SyncBatchNorm(4, process_group="node")]
     loaded = [repr(pickle.loads(pickle.dumps(layer))) for layer in layers]
     assert loaded == [repr(layer) for layer in layers]
+
+
+def test_each_agent_of_torchrun_is_a_node(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    where = ["--master-addr", "127.0.0.1", "--master-port", str(port), "--nproc-per-node", "2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    program = [Path(__file__).with_name("node_rank.py"), tmp_path]
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    agents = [
+        subprocess.Popen(
+            [*launcher, "--node-rank", str(node), *where, *program],
+            env={**os.environ, **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    errors = [agent.communicate(timeout=150)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], "".join(errors)
+    found = [json.loads(Path(tmp_path, f"{rank}.json").read_text()) for rank in range(4)]
+    assert [each["place"] for each in found] == [[rank % 2, 2] for rank in range(4)]
