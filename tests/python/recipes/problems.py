@@ -70,9 +70,30 @@ def train(
             optimizer.step()
 
 
-def one_process() -> dict[str, Tensor]:
-    """Return the state of the network after training by one process with torch's own layers."""
+def timm_network() -> nn.Sequential:
+    """Return a network with a BatchNormAct2d of timm and a BatchNorm2d, the same in each call."""
+    from timm.layers import BatchNormAct2d
+
     model = network()
+    model[1] = BatchNormAct2d(4, act_layer=nn.SiLU)
+    model[2] = nn.BatchNorm2d(4)
+    return model
+
+
+class Pooled(nn.Module):
+    """A network that returns an image, followed by the mean over its pixels."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).mean((2, 3))
+
+
+def one_process(model: nn.Module | None = None) -> dict[str, Tensor]:
+    """Return the state after training by one process with torch's own layers."""
+    model = model or network()
     train(model, optimizer_of(model), loader())
     return model.state_dict()
 
@@ -82,6 +103,7 @@ def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.rpartition("model.")[2].removeprefix("module."): t for name, t in state.items()}
 
 
-def check(state: dict[str, Tensor]) -> None:
-    """Raise unless this is the state of one process, up to rounding."""
-    torch.testing.assert_close(plain(state), dict(one_process()), rtol=1e-4, atol=1e-5)
+def check(state: dict[str, Tensor], expected: dict[str, Tensor] | None = None) -> None:
+    """Raise unless this is the expected state, by default of one process, up to rounding."""
+    expected = one_process() if expected is None else expected
+    torch.testing.assert_close(dict(state), dict(expected), rtol=1e-4, atol=1e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import problems
 import pytest
 import torch
+from scripts import run_script
 from torch import nn
 
 import syncnorm
@@ -19,18 +19,7 @@ from syncnorm.torch.lightning import SyncBatchNorm
 
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
 def test_two_devices_are_like_one_process(package: str, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("lightning_training.py")
-    folders = [str(script.parent), *sys.path]
-    done = subprocess.run(
-        [sys.executable, str(script), package, "result.pt"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        timeout=120,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_script("lightning_training.py", package, "result.pt", folder=tmp_path)
     result = torch.load(tmp_path / "result.pt")
     assert result["world"] == 2
     assert result["seen"] == ["SyncBatchNorm1d", "SyncBatchNorm2d"]
