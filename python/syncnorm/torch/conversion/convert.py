@@ -7,6 +7,7 @@ and all references to it survive.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -30,7 +31,10 @@ from syncnorm.torch.layer import (
 )
 from syncnorm.torch.lazy import LazySyncBatchNorm1d, LazySyncBatchNorm2d, LazySyncBatchNorm3d
 
-from . import graph  # noqa: F401 - registers its rules
+from . import (
+    graph,  # noqa: F401 - registers its rules
+    norm_act,
+)
 from .norm_act import BatchNorm, BatchNormAct, SyncBatchNormAct, SyncBatchNormAct2d
 from .registry import (
     NotConvertible,
@@ -304,6 +308,9 @@ def _act_to_sync(old: Any, **choices: Any) -> SyncBatchNorm:
     submodules = sorted(vars(old)["_modules"])
     if submodules != ["act", "drop"]:
         raise NotConvertible(f"has the submodules {submodules}, expected act and drop")
+    timms = getattr(sys.modules.get("timm.layers.norm_act"), "BatchNormAct2d", None)
+    if timms is not None and isinstance(old, timms):
+        return _meta_layer(norm_act.TimmSyncBatchNormAct2d, old, **choices)
     layer = SyncBatchNormAct2d if isinstance(old, nn.BatchNorm2d) else SyncBatchNormAct
     return _meta_layer(layer, old, **choices)
 

@@ -49,6 +49,20 @@ class SyncBatchNormAct2d(SyncBatchNormAct, SyncBatchNorm2d):
     """SyncBatchNormAct that is also an nn.BatchNorm2d, for inputs (N, C, H, W)."""
 
 
+def __getattr__(name: str) -> Any:
+    """Create TimmSyncBatchNormAct2d at its first use, by the converter or pickle: it needs timm.
+
+    It is a SyncBatchNormAct2d that is also timm's BatchNormAct2d. Functions of timm that look at
+    the class, such as freeze_batch_norm_2d, then keep `drop` and `act`.
+    """
+    if name != "TimmSyncBatchNormAct2d":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from timm.layers.norm_act import BatchNormAct2d
+
+    both = type(name, (SyncBatchNormAct2d, BatchNormAct2d), {"__module__": __name__})
+    return globals().setdefault(name, both)
+
+
 class BatchNorm(_BatchNorm):
     """Batch normalization on one rank for inputs (N, C, ...) with any number of dimensions.
 
