@@ -106,6 +106,20 @@ def test_a_network_of_pyg() -> None:
     check(mlp, [(nodes(count),) for count in NODES])
 
 
+@pytest.mark.parametrize("layer", [BatchNorm, HeteroBatchNorm])
+def test_compiled(layer: type[nn.Module]) -> None:
+    torch._dynamo.reset()
+    options = (TYPES,) if layer is HeteroBatchNorm else (1e-5, 0.1, True, True, True)
+    more = (types(6),) if layer is HeteroBatchNorm else ()
+    converted = convert_sync_batchnorm(layer(CHANNELS, *options).double())
+    twin = copy.deepcopy(converted)
+    compiled = torch.compile(converted, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(
+        step(compiled, nodes(6), *more), step(twin, nodes(6), *more), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
 def test_copies_pickles_a_second_conversion_and_the_way_back() -> None:
     model = nn.ModuleList(
         [BatchNorm(CHANNELS, allow_single_element=True), HeteroBatchNorm(CHANNELS, TYPES)]

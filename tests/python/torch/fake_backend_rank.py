@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from syncnorm.torch import SyncBatchNorm
+from syncnorm.torch.groups.relative import GroupSize
 
 
 def trained(group: Any, *, compiled: bool = False, **options: Any) -> list[torch.Tensor]:
@@ -46,6 +47,9 @@ alone = dist.new_group([rank])
 groups = {
     "default": None,
     "ranks": list(range(8)),
+    "some ranks": sorted({rank, 1}),
+    "node": "node",
+    "neighbours": GroupSize(4),
     "new": dist.new_group(sorted({rank, 0, 5})),
     "mesh": init_device_mesh("cpu", (2, 4), mesh_dim_names=("model", "data"))["data"],
 }

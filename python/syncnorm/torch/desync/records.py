@@ -62,6 +62,14 @@ class CallRecord(NamedTuple):
         )
 
 
+def is_fake(process_group: Any) -> bool:
+    """Return whether the group's backend is the "fake" one of dry runs."""
+    try:
+        return "fake" in dist.get_backend(process_group)
+    except (TypeError, ValueError):  # a group that torch.distributed did not create
+        return False
+
+
 class Record:
     """The last calls of this rank in one process group, and its state there."""
 

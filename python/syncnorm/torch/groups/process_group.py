@@ -27,7 +27,7 @@ from syncnorm import (
 from syncnorm.tags import UnnamedLayers, constant_tag, layer_tag
 from syncnorm.torch.desync import errors, watchdog
 from syncnorm.torch.desync.errors import layer_text
-from syncnorm.torch.desync.records import Record, records
+from syncnorm.torch.desync.records import Record, is_fake, records
 from syncnorm.torch.ops.stream import is_capturing
 
 from .frames import FRAME, from_frame, same_length, to_frame
@@ -301,14 +301,6 @@ def record_of(process_group: Any) -> Record:
         if watchdog.watch_by_default():
             watchdog.watch(process_group, record)
     return record
-
-
-def is_fake(process_group: Any) -> bool:
-    """Return whether the group's backend is the "fake" one of dry runs."""
-    try:
-        return "fake" in dist.get_backend(process_group)
-    except (TypeError, ValueError):  # a group that torch.distributed did not create
-        return False
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch.distributed as dist
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError, UnsupportedError
-from syncnorm.torch.desync.records import records
+from syncnorm.torch.desync.records import is_fake, records
 
 from .relative import NODE, GroupSize, neighbours, ranks_of_node
 
@@ -54,10 +54,16 @@ def of_description(process_group: Any) -> Any:
     group = found.get(process_group)
     is_there = group is None or group in dist.distributed_c10d._world.pg_map  # noqa: SLF001
     if process_group not in found or not is_there:
-        place = (dist.get_rank(), dist.get_world_size())
-        ranks = ranks_of_node(*place) if is_node else neighbours(process_group.size, *place)
-        group = found[process_group] = of_ranks(ranks)
+        group = found[process_group] = of_ranks(_ranks_of(process_group))
     return group
+
+
+def _ranks_of(process_group: Any) -> list[int]:
+    rank, world = dist.get_rank(), dist.get_world_size()
+    if isinstance(process_group, GroupSize):
+        return neighbours(process_group.size, rank, world)
+    # A dry run has one process.
+    return list(range(world)) if is_fake(dist.group.WORLD) else ranks_of_node(rank, world)
 
 
 def of_ranks(ranks: Sequence[int]) -> Any:
@@ -95,6 +101,8 @@ def _new_group(ranks: list[int], this_rank: int) -> Any:
     world = records.get(dist.group.WORLD)
     if world is not None and world.lost is not None and world.lost[0] is UnsupportedError:
         raise UnsupportedError(world.lost[1])  # in a forked child
+    if is_fake(dist.group.WORLD):  # the store of a dry run has no operations
+        return dist.new_group(ranks, use_local_synchronization=True)
     names = dist.distributed_c10d._world.pg_names  # noqa: SLF001
     store = dist.distributed_c10d._get_default_store()  # noqa: SLF001
     place = f"syncnorm/{'_'.join(map(str, ranks))}"
