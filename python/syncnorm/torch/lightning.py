@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .conversion.convert import convert_sync_batchnorm, revert_sync_batchnorm
+from .groups.relative import chosen_group
 from .layer import check_options
 
 if TYPE_CHECKING:
@@ -30,16 +31,22 @@ class SyncBatchNorm:
     of lightning.pytorch and of pytorch_lightning. After fit the layers have their former classes.
 
     Args:
-        process_group: As in syncnorm.torch.convert_sync_batchnorm; None: all ranks.
+        process_group, group_size: As in syncnorm.torch.convert_sync_batchnorm; None: all ranks.
         **choices: The options of syncnorm.torch.convert_sync_batchnorm.
 
     Raises:
-        InvalidArgumentError: An option has a value that is not listed. It is a ValueError.
+        InvalidArgumentError: An option has a value that is not listed, or group_size is below 1.
     """
 
-    def __init__(self, process_group: Any = None, **choices: Unpack[LayerChoices]) -> None:
+    def __init__(
+        self,
+        process_group: Any = None,
+        *,
+        group_size: int | None = None,
+        **choices: Unpack[LayerChoices],
+    ) -> None:
         check_options(dict(choices))
-        self._process_group = process_group
+        self._process_group = chosen_group(process_group, group_size)
         self._choices = choices
         self._converted: list[nn.Module] = []
         _register()  # Trainer, hence its package, may have been imported since this module was

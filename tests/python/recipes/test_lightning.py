@@ -44,6 +44,10 @@ def test_options_reach_the_layers_and_are_checked() -> None:
     assert (model[0].eps_mode, model[0].timeout) == ("max", 5.0)
     with pytest.raises(syncnorm.InvalidArgumentError, match="eps_mode"):
         SyncBatchNorm(eps_mode="other")
+    with pytest.raises(syncnorm.InvalidArgumentError, match="group_size"):
+        SyncBatchNorm(group_size=0)
+    pairs = SyncBatchNorm(group_size=2).apply(nn.BatchNorm2d(3))
+    assert pairs.process_group == syncnorm.torch.SyncBatchNorm2d(3, group_size=2).process_group
 
 
 def test_revert_leaves_other_layers_alone() -> None:
