@@ -21,7 +21,7 @@ from .grad_phases import Gradients
 from .mesh_axes import mark_optional_varying, mark_varying, varying_axes
 from .partition import Arrays, Phase, given_arrays, run_on_shards
 from .running_statistics import RunningStatistics
-from .wires import IndexGroups, all_reduce, join
+from .wires import IndexGroups, all_reduce, as_one_rank, join
 
 _FORWARD_HASH, _CENTER_HASH, _GRAD_HASH = 2, 0, 0  # where the wires have their hash
 
@@ -259,18 +259,30 @@ def _update_phase(args: StaticArgs, _: Any, operands: Arrays) -> Arrays:
     given: dict[str, Any] = {"total": operands["wire"], **operands}
     fields = (f"running_{name}" for name in RunningStatistics._fields)
     running = RunningStatistics(*(given.pop(name, None) for name in fields))
-    # The other factors depend on the rank's count of values, which differs only with a mask.
-    same = args.settings.variance_factor in ("unbiased", "biased") or not args.has_mask
+    options: dict[str, Any] = {"axis": args.axis, "group_size": args.group_size}
+    if args.settings.variance_factor in ("unbiased", "biased"):
+        # Only from the sums, so that JAX knows that the result is the same on all ranks.
+        given = _sums_as_one_rank(args, given)
+        options = {"axis": 1, "group_size": 1}
     made = phases.update_running(
-        group_size=args.group_size,
         running=running,
         settings=args.settings,
-        axis=args.axis,
         tag=args.tag,
-        group_axes=args.common_axes if same else None,
+        # The factor depends on the rank's count of values, which differs only with a mask.
+        group_axes=None if args.has_mask else args.common_axes,
+        **options,
         **given,
     )
     return _prefixed(made)
+
+
+def _sums_as_one_rank(args: StaticArgs, given: dict[str, Any]) -> dict[str, Any]:
+    x, center_total = given["x"], given.get("center_total")
+    total = as_one_rank(given["total"], args.group_size, _FORWARD_HASH)
+    if center_total is not None:
+        center_total = as_one_rank(center_total, args.group_size, _CENTER_HASH)
+    channels = jnp.zeros((1, x.shape[args.axis]), x.dtype)  # the values are not read
+    return {"x": channels, "wire": total, "total": total, "center_total": center_total}
 
 
 def _prefixed(running: RunningStatistics) -> dict[str, Array | None]:

@@ -90,7 +90,7 @@ def batch_norm(
             different calls.
     """
     settings = Settings(eps, momentum, **choices)
-    core_options(settings)  # raises if a setting is not allowed
+    _check_settings(settings)
     inputs = Inputs(
         _array(x, "x"),
         _optional_array(weight, "weight"),
@@ -145,6 +145,17 @@ def _train(
     return normalize(args, inputs, mask, wires), running
 
 
+def _check_settings(settings: Settings) -> None:
+    try:
+        hash(settings)
+    except TypeError as error:
+        raise ArgumentTypeError(
+            f"got {settings}, expected Python numbers, bools and strings, which are known while"
+            " tracing"
+        ) from error
+    core_options(settings)  # raises if a setting is not allowed
+
+
 def _check(
     args: StaticArgs, inputs: Inputs, mask: Array | None, running: RunningStatistics | None
 ) -> Array | None:
@@ -160,7 +171,13 @@ def _check(
     if running is not None:
         layout.vector(running.mean, "running.mean")
         layout.vector(running.var, "running.var")
-        if args.settings.momentum is None and running.num_batches_tracked is None:
+        count = running.num_batches_tracked
+        if count is not None and (count.shape or not jnp.issubdtype(count.dtype, jnp.integer)):
+            raise InvalidArgumentError(
+                f"running.num_batches_tracked: got shape {count.shape} and {count.dtype.name},"
+                " expected shape () and an integer dtype"
+            )
+        if args.settings.momentum is None and count is None:
             raise InvalidArgumentError(
                 "running.num_batches_tracked: got None, expected an integer array because momentum"
                 " is None"

@@ -53,6 +53,14 @@ class Layout(NamedTuple):
                 f"axis: got {axis}, expected one of the {x.ndim} axes of x, which has shape"
                 f" {x.shape}"
             )
+        allowed: tuple[str, ...] = ("float16", "bfloat16", "float32")
+        if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+            allowed += ("float64",)
+        if x.dtype.name not in allowed:
+            raise InvalidArgumentError(
+                f"x: got {x.dtype.name}, expected one of {', '.join(allowed)}"
+                + (", or jax_enable_x64" if x.dtype.name == "float64" else "")
+            )
         return cls(x.shape, axis % x.ndim, x.dtype.name)
 
     @property

@@ -122,11 +122,25 @@ def join(wire: Array, axis_name: AxisName, hash_index: int) -> Array:
     names = axis_names(axis_name)
     if not names:
         return wire
+    total = all_reduce(wire, names, None)
+    return as_one_rank(total, jax.lax.axis_size(names), hash_index)
+
+
+def as_one_rank(total: Array, group_size: int, hash_index: int) -> Array:
+    """Return the sum of wires as the wire of one rank that has all of the data.
+
+    If the ranks were in different calls, its hash is that of none of them.
+
+    Args:
+        total: The sum, as `sum_over` returns it.
+        group_size: The number of ranks.
+        hash_index: As in `join`.
+    """
     with jax.enable_x64(True):
-        total = _psum(_values(wire), names)
-        place = jnp.arange(total.size)
+        values = _values(total)
+        place = jnp.arange(values.size)
         is_hash = (place == hash_index) | (place == hash_index + 1)
-        return _like(total / jnp.where(is_hash, float(jax.lax.axis_size(names)), 1.0), wire)
+        return _like(values / jnp.where(is_hash, float(group_size), 1.0), total)
 
 
 def add_up(wires: Array) -> Array:

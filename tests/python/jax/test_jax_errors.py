@@ -210,9 +210,57 @@ def test_what_is_refused_while_tracing(changed: dict[str, Any], message: str) ->
         jax.eval_shape(lambda: adapter.batch_norm(X, **given))
 
 
-def test_integers_are_refused_by_the_core() -> None:
-    with pytest.raises(InvalidArgumentError, match="int32"):
-        adapter.batch_norm(np.ones((4, 3), np.int32))
+COUNT = "running.num_batches_tracked: got shape"
+RUNNING = RunningStatistics(np.zeros(5, np.float32), np.ones(5, np.float32))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64", "float8_e4m3fn"])
+def test_dtypes_of_x_that_are_refused_while_tracing(dtype: str, training: bool) -> None:
+    x = jnp.ones((4, 5), dtype)
+    with pytest.raises(InvalidArgumentError, match=f"x: got {dtype}, expected one of float16"):
+        jax.eval_shape(lambda: adapter.batch_norm(x, running=RUNNING, training=training))
+
+
+def test_float64_without_x64() -> None:
+    with jax.enable_x64(True):
+        x = jnp.ones((4, 3), jnp.float64)
+    with pytest.raises(InvalidArgumentError, match=r"x: got float64, .*, or jax_enable_x64"):
+        jax.eval_shape(lambda: adapter.batch_norm(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weight", np.ones(5, np.int32)),
+        ("weight", "float64"),
+        ("running", "float64"),
+        ("bias", np.ones(5, np.complex64)),
+    ],
+    ids=str,
+)
+def test_dtypes_of_vectors_that_are_refused_while_tracing(
+    name: str, value: Any, training: bool
+) -> None:
+    with jax.enable_x64(True):
+        vector = jnp.ones(5, value) if isinstance(value, str) else value
+    given = {"running": RUNNING, name: vector}
+    if name == "running":
+        given[name] = RunningStatistics(vector, vector)
+    with pytest.raises(InvalidArgumentError, match=f"{name}.*: got .*, expected one of float16"):
+        jax.eval_shape(lambda: adapter.batch_norm(X, training=training, **given))
+
+
+@pytest.mark.parametrize("count", [np.float32(0), np.zeros(5, np.int32)], ids=str)
+def test_a_counter_that_is_no_integer(count: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=COUNT):
+        adapter.batch_norm(X, running=RUNNING._replace(num_batches_tracked=count))
+
+
+def test_settings_are_no_arrays() -> None:
+    with pytest.raises(ArgumentTypeError, match="expected Python numbers"):
+        jax.jit(lambda momentum: adapter.batch_norm(X, running=RUNNING, momentum=momentum))(0.1)
 
 
 def test_an_axis_that_jax_does_not_know() -> None:
