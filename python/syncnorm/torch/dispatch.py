@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, cat, nn, no_grad, split, stack, strided
+from torch import Tensor, cat, distributed, nn, no_grad, split, stack, strided
 
 # Private, but there is no fast public way, and torch's own code uses them.
 from torch._C import _is_tracing, _len_torch_dispatch_stack
@@ -102,7 +101,7 @@ def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor:
         local, local_call, wrap = dtensor.localize(input, call)
         return wrap(batch_norm(local, local_call))
     tensors = (input, *vectors)
-    if has_torch_function(tensors):
+    if not is_dynamo_compiling() and has_torch_function(tensors):
         wrapped: Tensor = handle_torch_function(batch_norm, tensors, input, call)
         return wrapped
     kinds: set[Any] = {type(tensor) for tensor in tensors} - _PLAIN
@@ -247,7 +246,8 @@ def _check_batch(inputs: Sequence[Tensor], lists: dict[str, Any]) -> None:
 
 
 def _any_dtensor(*tensors: Tensor | None) -> bool:
-    module = sys.modules.get("torch.distributed.tensor")
+    # Not sys.modules: dynamo fails to iterate over it while a lazy module loads.
+    module = getattr(distributed, "tensor", None)
     return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
 
 

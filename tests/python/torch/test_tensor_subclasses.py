@@ -137,6 +137,19 @@ def test_a_class_without_torch_function_gives_tensors(way: str) -> None:
     torch.testing.assert_close(y, layer_in(way)(values()), rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of dynamo, about MONAI's own methods
+@EVERY_KIND
+@EVERY_WAY
+def test_compiled_layers_keep_the_class(kind: type, way: str) -> None:
+    torch.compiler.reset()
+    layer = layer_in(way)
+    fullgraph = kind is not MetaTensor  # which dynamo cannot trace with nn.BatchNorm1d either
+    compiled = torch.compile(layer, backend="eager", fullgraph=fullgraph)
+    y = compiled(values().as_subclass(kind))
+    assert type(y) is kind
+    torch.testing.assert_close(y.detach().as_subclass(Tensor), layer_in(way)(values()).detach())
+
+
 def test_monai_keeps_its_metadata() -> None:
     x = MetaTensor(values(), meta={"spacing": 0.5})
     for way in WAYS:

@@ -48,7 +48,8 @@ NO_STATISTICS = Running()
 
 def vector(x: Tensor, length: int) -> Tensor:
     """Return an uninitialized float64 vector on x's device."""
-    return x.new_empty(length, dtype=torch.float64)
+    # A subclass may have another method of that name: compiled code passes it on as it is.
+    return Tensor.new_empty(x, length, dtype=torch.float64)
 
 
 def forward_arguments(

@@ -29,7 +29,7 @@ def launch(x: Tensor, options: Options, status: bool = True) -> dict[str, Any]:
     word = {"status": _status(x.device.index, create=not capturing)} if status else {}
     return {
         **word,
-        "workspace": x.new_empty(_core.sizes(x, options).workspace, dtype=torch.uint8),
+        "workspace": Tensor.new_empty(x, _core.sizes(x, options).workspace, dtype=torch.uint8),
         "stream": stream,
         # A graph may be replayed on any stream, beside calls on the stream that captured it.
         "control": None if capturing else _control(x.device, stream),
