@@ -59,8 +59,8 @@ def _step_of_arrays(bn: Any, comm: Communicator, rank: int, samples: int, dtype:
         name: bn.xp.asarray(values, dtype).reshape(samples, CHANNELS, LENGTH)
         for name, values in shard(rank, samples).items()
     }
-    weight, bias = bn.xp.asarray(WEIGHT, dtype), bn.xp.asarray(BIAS, dtype)
-    mean, var = bn.xp.zeros(CHANNELS, dtype), bn.xp.ones(CHANNELS, dtype)
+    vectors = (WEIGHT, BIAS, [0.0] * CHANNELS, [1.0] * CHANNELS)
+    weight, bias, mean, var = (bn.xp.asarray(values, dtype) for values in vectors)
     options = {"comm": comm, "eps": EPS, "momentum": MOMENTUM}
     y, saved = bn.forward(data["x"], weight, bias, mean, var, **options)
     dx, dweight, dbias = bn.backward(data["dy"], saved)
