@@ -95,7 +95,7 @@ def sync_batch_norm(
         weight, bias: (C,).
         training: Use the statistics of the batch. Otherwise no rank communicates.
         momentum: None: the cumulative average, which needs num_batches_tracked.
-        num_batches_tracked: One int64, incremented in training.
+        num_batches_tracked: One number, incremented in training.
         residual, mask, lengths: As in SyncBatchNorm.forward.
         process_group, group_size, name, timeout, choices: As in SyncBatchNorm.
 
@@ -247,8 +247,7 @@ def update_running(
     """Update the running statistics with this batch in place, unless the whole group is empty.
 
     Args:
-        running_mean, running_var: Contiguous.
-        num_batches_tracked: One int64, incremented. momentum=None needs it.
+        num_batches_tracked: One number, incremented. momentum=None needs it.
     """
     totals, running = (wire, total, center_total), (running_mean, running_var, num_batches_tracked)
     ops.update_running(_dense(x), encoded(settings), *totals, *running, group_size, tag)

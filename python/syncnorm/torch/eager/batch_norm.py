@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import Parameter
 
 from syncnorm import ArgumentTypeError
 from syncnorm.settings import core_options
@@ -22,7 +23,6 @@ from syncnorm.torch.groups.process_group import Group
 from syncnorm.torch.ops import kernels
 from syncnorm.torch.ops.kernels import NO_STATISTICS, Running
 from syncnorm.torch.ops.layout import (
-    are_vectors,
     bump_versions,
     check_strided,
     on_device_of,
@@ -71,7 +71,20 @@ def batch_norm(
     group.check_device(xs[0].device)
     if call.training:
         running = running_to_update(running, xs[0], call.update_in_backward)
-    if not are_vectors(weight, bias, running[0], running[1]):
+    mean, var, _ = running
+    # is_neg() takes as long as all of this: only for what is no parameter, and no statistics.
+    if not (
+        (
+            weight is None
+            or (weight.is_contiguous() and (type(weight) is Parameter or not weight.is_neg()))
+        )
+        and (
+            bias is None
+            or (bias.is_contiguous() and (type(bias) is Parameter or not bias.is_neg()))
+        )
+        and (mean is None or mean.is_contiguous())
+        and (var is None or var.is_contiguous())
+    ):
         weight, bias, running = _vectors(weight, bias, running, call.training)
     this: Pass = (options, group, not call.training, running, masks)
     wanted = recording and (xs[0].requires_grad or wants_gradient(weight, bias, *xs, *residuals))

@@ -174,17 +174,9 @@ def int64_counter(count: Tensor | None, x: Tensor) -> Tensor | None:
     return count.detach().to(x.device, torch.int64)
 
 
-def are_vectors(*tensors: Tensor | None) -> bool:
-    """Return whether the core can read these parameters or statistics where they are."""
-    for tensor in tensors:  # a sparse one is not contiguous
-        if tensor is not None and (not tensor.is_contiguous() or tensor.is_neg()):
-            return False
-    return True
-
-
 def statistic(tensor: Tensor | None, name: str, is_updated: bool = True) -> Tensor | None:
     """Return a running statistic, or a copy if it is not contiguous or lazily negated."""
-    if tensor is None or are_vectors(tensor):
+    if tensor is None or (tensor.is_contiguous() and not tensor.is_neg()):
         return tensor
     vector = resolved(tensor, f"{name}: ").detach().contiguous()
     if is_updated and 0 in tensor.stride():
