@@ -21,6 +21,7 @@ from .call import Call
 from .dispatch import batch_norm, batch_norm_list
 from .groups.pickling import HasProcessGroup
 from .groups.process_group import check_timeout
+from .layer import warn_of_lost_options
 from .ops.kernels import NO_STATISTICS, Running
 
 Initializer = str | float | Callable[[Tensor], Any]
@@ -73,9 +74,13 @@ class DialectLayer(LoadsArrays, HasProcessGroup, _BatchNorm):
         check_timeout(timeout)
         self._set_group(process_group, name, group_size)
         self.timeout = timeout
+        warn_of_lost_options()
         self.num_batches_tracked: Tensor
         count = torch.zeros((), dtype=torch.int64, device=device)
         self.register_buffer("num_batches_tracked", count, persistent=False)
+
+    def _chosen(self) -> list[str]:
+        return [f"conventions, those of {type(self).__module__.rpartition('.')[2]}"]
 
     def reset_running_stats(self) -> None:
         """Set the running mean to 0, the running variance to 1 and num_batches_tracked to 0."""

@@ -125,7 +125,7 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         vars(self).update(options)
         vars(self).pop("_settings", None)
         if self._chosen():
-            _warn_of_lost_options()
+            warn_of_lost_options()
 
     def _chosen(self) -> list[str]:
         """Return name=value for each option that is not the default, after the group's."""
@@ -290,12 +290,12 @@ for _name, _default in OPTIONS.items():
 
 
 @functools.cache  # in the first layer that has options to lose
-def _warn_of_lost_options() -> None:
+def warn_of_lost_options() -> None:
     """Warn from now on when torch's converter, or an assignment, replaces a layer with options."""
 
     def hook(parent: nn.Module, name: str, new: nn.Module | None) -> None:
         old = parent._modules.get(name)  # noqa: SLF001
-        if type(new) is nn.SyncBatchNorm and isinstance(old, SyncBatchNorm):
+        if type(new) is nn.SyncBatchNorm and isinstance(old, HasProcessGroup):
             lost = ", ".join(old._chosen())  # noqa: SLF001
             if lost:
                 warnings.warn(

@@ -55,6 +55,10 @@ class HasProcessGroup(nn.Module):
         self.layer_name = name
         self._number = next(_numbers)
 
+    def _chosen(self) -> list[str]:
+        """Return the options that a layer of torch would not have, as texts."""
+        raise NotImplementedError
+
     def current_group(self) -> Any:
         """Return process_group, found again after loading, or created from a list of ranks."""
         if self.process_group is None:

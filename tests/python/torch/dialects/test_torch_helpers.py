@@ -108,6 +108,14 @@ def test_the_converters_leave_them(
     assert not recwarn.list
 
 
+def test_torch_s_own_converter_is_warned_of_another_momentum() -> None:
+    with pytest.warns(UserWarning, match="loses its conventions, those of megengine: convert with"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(megengine.SyncBatchNorm(3)))
+    for make in (lambda: mxnet.SyncBatchNorm(3), lambda: paddle.SyncBatchNorm(3)):
+        with pytest.raises(AttributeError, match="num_features"):
+            nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(make()))
+
+
 @ALL
 def test_the_counter_is_not_in_the_state_dict(make: Any, correction: int) -> None:
     layer = make()
