@@ -56,9 +56,28 @@ def required(process_group: Any) -> dist.ProcessGroup:
 
 def torch_group(process_group: Any) -> dist.ProcessGroup | None:
     """Return the ProcessGroup that is meant; None if torch.distributed is not initialized."""
-    process_group = of_description(process_group)
+    if not dist.is_available() or not isinstance(process_group, dist.ProcessGroup):
+        process_group = _found(process_group)
     if process_group is None:
         return dist.group.WORLD if is_initialized() else None
+    if dist.is_available():
+        if isinstance(process_group, dist.ProcessGroup):
+            return process_group
+        if isinstance(process_group, int) and process_group == dist.GroupMember.NON_GROUP_MEMBER:
+            raise InvalidArgumentError(
+                "process_group: this rank is not in the group; expected on every rank a group that"
+                " contains it"
+            )
+    raise ArgumentTypeError(
+        f"process_group: got {type(process_group).__name__}, expected a torch.distributed"
+        " ProcessGroup, a DeviceMesh of one dimension, a list of ranks, 'node', a"
+        " syncnorm.Communicator or None"
+    )
+
+
+def _found(process_group: Any) -> Any:
+    """Return the group that is described, or was saved, or of a mesh; else the argument."""
+    process_group = of_description(process_group)
     if isinstance(process_group, KeptGroup | KeptCommunicator):
         kept, process_group = process_group, found_again(process_group)
         if process_group is kept:
@@ -75,16 +94,4 @@ def torch_group(process_group: Any) -> dist.ProcessGroup | None:
             )
         is_member = mesh.get_coordinate() is not None  # otherwise as new_group
         process_group = mesh.get_group() if is_member else dist.GroupMember.NON_GROUP_MEMBER
-    if dist.is_available():
-        if isinstance(process_group, dist.ProcessGroup):
-            return process_group
-        if isinstance(process_group, int) and process_group == dist.GroupMember.NON_GROUP_MEMBER:
-            raise InvalidArgumentError(
-                "process_group: this rank is not in the group; expected on every rank a group that"
-                " contains it"
-            )
-    raise ArgumentTypeError(
-        f"process_group: got {type(process_group).__name__}, expected a torch.distributed"
-        " ProcessGroup, a DeviceMesh of one dimension, a list of ranks, 'node', a"
-        " syncnorm.Communicator or None"
-    )
+    return process_group
