@@ -131,6 +131,10 @@ def _batch_norm_by_channel(input: Tensor, call: Call) -> Tensor:
     columns: tuple[Tensor | None, ...] = (input, call.residual, call.mask)
     parts = [None if each is None else split(each, 1) for each in vectors]
     parts += [None if each is None else split(each, 1, 1) for each in columns]
+    names = ("weight", "bias", "running_mean", "running_var", "input", "residual", "mask")
+    for name, part in zip(names, parts, strict=True):
+        if part is not None and len(part) != len(nothing):
+            raise InvalidArgumentError(f"{name}: got {len(part)} channels, expected {len(nothing)}")
     settings, outputs = call.settings._replace(in_place=False), []
     for weight, bias, mean, var, x, residual, mask, counter in zip(
         *(each or nothing for each in parts), counts or nothing, strict=True

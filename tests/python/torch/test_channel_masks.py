@@ -8,6 +8,7 @@ from shard_reference import normalize_shards
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
+from syncnorm import InvalidArgumentError
 from syncnorm.torch import SyncBatchNorm, sync_batch_norm
 
 C = 3
@@ -139,3 +140,12 @@ def test_another_number_of_channels_is_refused() -> None:
     x, mask = made((4, C, 5))
     with pytest.raises(ValueError, match=r"mask: got shape \(4, 2, 5\)"):
         layer()(x, mask=mask[:, :2])
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var", "residual"])
+def test_a_vector_of_another_length_is_refused(name) -> None:
+    x, mask = made((4, C, 5))
+    given = {"running_mean": torch.zeros(C), "running_var": torch.ones(C)}
+    given[name] = torch.ones(4, 2, 5) if name == "residual" else torch.ones(C + 1)
+    with pytest.raises(InvalidArgumentError, match=f"{name}: got [24] channels, expected {C}"):
+        sync_batch_norm(x, **given, training=True, mask=mask)
