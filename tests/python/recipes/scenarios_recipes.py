@@ -72,7 +72,7 @@ def timm(rank: int, size: int) -> dict[str, Tensor]:
 def timm_in_place(rank: int, size: int) -> dict[str, Tensor]:
     prepare(rank, size)
     model = syncnorm.torch.convert_sync_batchnorm(problems.timm_network())
-    assert type(model[1]) is syncnorm.torch.SyncBatchNormAct2d
+    assert isinstance(model[1], syncnorm.torch.SyncBatchNormAct2d)
     return trained(model, rank, size)
 
 

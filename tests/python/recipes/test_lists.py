@@ -27,15 +27,6 @@ def test_detectron2_finds_the_layers() -> None:
     torch.testing.assert_close(model(x), expected)
 
 
-def test_timm_freezes_before_the_conversion_and_after_the_reversion() -> None:
-    from timm.layers import FrozenBatchNormAct2d, freeze_batch_norm_2d
-
-    model = syncnorm.torch.convert_sync_batchnorm(problems.timm_network())
-    frozen = freeze_batch_norm_2d(syncnorm.torch.revert_sync_batchnorm(model))
-    assert type(frozen[1]) is FrozenBatchNormAct2d
-    assert isinstance(frozen[1].act, nn.SiLU)
-
-
 @pytest.mark.parametrize("kind", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"])
 def test_precise_bn_finds_the_layers(kind: str) -> None:
     from fvcore.nn.precise_bn import get_bn_modules
