@@ -63,6 +63,7 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "freeze": (lambda: SyncBatchNorm2d(3, freeze=True), PLANE),
     "act": (lambda: SyncBatchNormAct2d(3, act=nn.SiLU(), activation="relu"), PLANE),
     "encoding": (lambda: encoding.BatchNorm2d(3), PLANE),
+    "encoding 1.0": (lambda: encoding.SyncBatchNorm(3, activation="leaky_relu"), PLANE),
     "megengine": (lambda: megengine.SyncBatchNorm(3), PLANE),
     "mmcv": (lambda: mmcv.SyncBatchNorm(3), PLANE),
     "mxnet": (lambda: mxnet.SyncBatchNorm(3), PLANE),
@@ -163,6 +164,21 @@ def test_the_gradients_of_a_trace() -> None:
         call(x).square().sum().backward()
         gradients.append([x.grad, layer.weight.grad, layer.bias.grad])
     torch.testing.assert_close(*gradients)
+
+
+def test_a_trace_of_a_list() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = random_(SyncBatchNorm(3))
+
+        def forward(self, x: Tensor, y: Tensor) -> Any:
+            return tuple(self.layer([x, y]))
+
+    pair, inputs = Pair().eval(), (values((4, 3)), values((2, 3)))
+    torch.testing.assert_close(torch.jit.trace(pair, inputs)(*inputs), pair(*inputs))
+    with REFUSED:
+        torch.jit.trace(pair.train(), inputs)
 
 
 def test_traces_of_the_functions() -> None:
