@@ -75,7 +75,9 @@ def assert_alike(
         {"axis": (1, 2, 3)},
         {"use_bias": False},
         {"use_scale": False, "use_bias": False},
-        {"scale_init": some_scale, "bias_init": nn.initializers.normal()},
+        pytest.param(
+            {"scale_init": some_scale, "bias_init": nn.initializers.normal()}, id="initializers"
+        ),
         {"use_fast_variance": False},
     ],
     ids=str,

@@ -55,7 +55,10 @@ def layers(features: int = 3, **options: Any) -> list[Any]:
         {"axis": 1, "features": 4},
         {"use_bias": False},
         {"use_scale": False, "use_bias": False},
-        {"scale_init": nnx.initializers.uniform(), "bias_init": nnx.initializers.normal()},
+        pytest.param(
+            {"scale_init": nnx.initializers.uniform(), "bias_init": nnx.initializers.normal()},
+            id="initializers",
+        ),
         {"use_fast_variance": False},
         {"param_dtype": jnp.float16},
     ],
