@@ -106,10 +106,10 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         group_size: int | None = None,
         **choices: Unpack[LayerChoices],
     ) -> None:
-        # By name: after install() the base class is torch's SyncBatchNorm.
-        device_and_dtype = {"device": device, "dtype": dtype}
-        super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, **device_and_dtype
+        # Not that of the next class: after install() it is torch's SyncBatchNorm, and a subclass may
+        # have a class of another library there.
+        _BatchNorm.__init__(
+            self, num_features, eps, momentum, affine, track_running_stats, device, dtype
         )
         if not bias:  # the base class of torch 2.10 has no such argument
             self.register_parameter("bias", None)

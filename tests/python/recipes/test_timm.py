@@ -5,12 +5,18 @@ from __future__ import annotations
 import copy
 import io
 
+import timm.layers
 import torch
 from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d
 from timm.utils.model import freeze, unfreeze
 from torch import nn
 
-from syncnorm.torch import SyncBatchNormAct2d, convert_sync_batchnorm, revert_sync_batchnorm
+from syncnorm.torch import (
+    SyncBatchNormAct2d,
+    convert_sync_batchnorm,
+    install,
+    revert_sync_batchnorm,
+)
 
 
 def converted() -> tuple[nn.Module, nn.Module, torch.Tensor]:
@@ -49,3 +55,12 @@ def test_training_copies_and_back() -> None:
     revert_sync_batchnorm(sync)
     assert type(sync[1]) is type(model[1])
     torch.testing.assert_close(sync(x), model.eval()(x))
+
+
+def test_conversion_while_installed() -> None:
+    expected = type(converted()[1][1])
+    with install(eps_mode="max"):
+        layer = nn.SyncBatchNorm.convert_sync_batchnorm(BatchNormAct2d(3))
+        assert (type(layer), layer.eps_mode) == (expected, "max")
+        layer = timm.layers.convert_sync_batchnorm(BatchNormAct2d(3))
+        assert (type(layer), layer.eps_mode) == (timm.layers.SyncBatchNormAct, "max")

@@ -23,6 +23,7 @@ from syncnorm.torch import (
     BatchNormAct,
     LazySyncBatchNorm1d,
     SyncBatchNorm,
+    SyncBatchNorm1d,
     SyncBatchNorm2d,
     install,
     mmcv,
@@ -182,6 +183,35 @@ def test_a_group_size_is_a_group() -> None:
     assert "group_size=3" in repr(layer)
     with pytest.raises(syncnorm.InvalidArgumentError, match="group_size"):
         install("node", group_size=2)
+
+
+def test_options_reach_subclasses() -> None:
+    install(group_size=2, eps_mode="max")
+
+    class Mine(ImportedEarlier):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+
+    for kind in (Mine, FurtherDefinedEarlier):
+        assert (kind(4).group_size, kind(4).eps_mode) == (2, "max")
+        # As torch's, the converter makes no layers of the subclass.
+        layer = kind.convert_sync_batchnorm(nn.BatchNorm1d(4))
+        assert type(layer) is SyncBatchNorm1d
+        assert (layer.group_size, layer.eps_mode) == (2, "max")
+
+
+def test_a_class_that_is_also_another_librarys() -> None:
+    class Narrow(nn.BatchNorm2d):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+
+    class Both(SyncBatchNorm2d, Narrow):  # as timm's layers become
+        pass
+
+    for options in ({}, {"bias": False}):
+        Both(4, **options)
+        with install():
+            assert isinstance(Both(4, **options), ImportedEarlier)
 
 
 def test_a_second_conversion_applies_what_it_is_given() -> None:

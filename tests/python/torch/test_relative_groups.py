@@ -188,3 +188,14 @@ def test_each_agent_of_torchrun_is_a_node(tmp_path: Path) -> None:
     assert [agent.returncode for agent in agents] == [0, 0], "".join(errors)
     found = [json.loads(Path(tmp_path, f"{rank}.json").read_text()) for rank in range(4)]
     assert [each["place"] for each in found] == [[rank % 2, 2] for rank in range(4)]
+
+
+def test_a_layer_may_change_its_size() -> None:
+    layer = SyncBatchNorm(3, process_group="node")
+    assert layer.group_size is None
+    layer.group_size = 4
+    assert "group_size=4" in repr(layer)
+    layer.group_size = None
+    assert layer.process_group is None
+    with pytest.raises(syncnorm.InvalidArgumentError, match="group_size: got 0"):
+        layer.group_size = 0

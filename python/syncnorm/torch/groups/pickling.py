@@ -69,10 +69,19 @@ class HasProcessGroup(nn.Module):
             self.process_group = of_ranks(self.process_group)
         return self.process_group
 
+    @property
+    def group_size(self) -> int | None:
+        """The size of the groups of neighbours, or None if process_group is another group."""
+        return self.process_group.size if isinstance(self.process_group, GroupSize) else None
+
+    @group_size.setter
+    def group_size(self, size: int | None) -> None:
+        self.process_group = chosen_group(None, size)
+
     def _group_repr(self) -> list[str]:
         """Return what a layer's repr shows of its group, or [] for one without a short form."""
-        if isinstance(self.process_group, GroupSize):
-            return [f"group_size={self.process_group.size}"]
+        if self.group_size is not None:
+            return [f"group_size={self.group_size}"]
         is_short = isinstance(self.process_group, str)
         return [f"process_group={self.process_group!r}"] if is_short else []
 

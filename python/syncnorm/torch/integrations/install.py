@@ -109,6 +109,54 @@ def _replace(owner: type, name: str, value: Any) -> None:
     _replaced.append((owner, name, old))
 
 
+def _create(
+    self: SyncBatchNorm,
+    num_features: int,
+    eps: float = 1e-5,
+    momentum: float | None = 0.1,
+    affine: bool = True,
+    track_running_stats: bool = True,
+    process_group: Any = None,
+    device: Any = None,
+    dtype: Any = None,
+    *,
+    group_size: int | None = None,
+    **choices: Any,
+) -> None:
+    """Initialize a layer with the arguments of SyncBatchNorm and those of install()."""
+    group, choices = _combined(process_group, group_size, choices)
+    own = (eps, momentum, affine, track_running_stats, group, device, dtype)
+    SyncBatchNorm.__init__(self, num_features, *own, **choices)
+
+
+def _convert(
+    _: type,
+    /,
+    module: nn.Module,
+    process_group: Any = None,
+    *,
+    group_size: int | None = None,
+    **choices: Any,
+) -> nn.Module:
+    """Return syncnorm.torch.convert_sync_batchnorm(module, process_group, ...)."""
+    group, choices = _combined(process_group, group_size, choices)
+    return convert_sync_batchnorm(module, group, **choices)
+
+
+def _combined(group: Any, size: int | None, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the group and the choices of a call, or of install() where the call has none."""
+    default, defaults = _arguments[0] if _arguments else (None, {})  # kept after uninstall()
+    group = chosen_group(group, size)
+    return default if group is None else group, {**defaults, **choices}
+
+
+class _InstalledBase(SyncBatchNorm):
+    """The base class of subclasses of torch.nn.SyncBatchNorm."""
+
+    __init__ = _create
+    convert_sync_batchnorm = classmethod(_convert)  # makes no layers of the subclass, as torch's
+
+
 def _replace_attributes() -> None:
     theirs: Any = nn.SyncBatchNorm
     init = theirs.__init__
@@ -117,32 +165,14 @@ def _replace_attributes() -> None:
     @wraps(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         if type(self) is not theirs:
-            init(self, *args, **kwargs)  # of a subclass, syncnorm's layers among them
+            init(self, *args, **kwargs)
             return
-        process_group, choices = _arguments[0]
         self.__class__ = SyncBatchNorm
-        self.__init__(*args, **{**choices, **kwargs})
-        if self.process_group is None:
-            self.process_group = process_group
+        _create(self, *args, **kwargs)
 
     def __init_subclass__(cls: type, /, **kwargs: Any) -> None:  # noqa: N807
         super(theirs, cls).__init_subclass__(**kwargs)
-        cls.__bases__ = _exchanged(cls.__bases__, theirs, SyncBatchNorm)
-
-    def convert(
-        _: type,
-        /,
-        module: nn.Module,
-        process_group: Any = None,
-        *,
-        group_size: int | None = None,
-        **choices: Any,
-    ) -> nn.Module:
-        """Return syncnorm.torch.convert_sync_batchnorm(module, process_group, ...)."""
-        default, defaults = _arguments[0] if _arguments else (None, {})  # kept after uninstall()
-        group = chosen_group(process_group, group_size)
-        choices = {**defaults, **choices}
-        return convert_sync_batchnorm(module, default if group is None else group, **choices)
+        cls.__bases__ = _exchanged(cls.__bases__, theirs, _InstalledBase)
 
     @wraps(check_devices)
     def _passing_sync_batchnorm_handle(self: Any, module: nn.Module) -> None:
@@ -151,11 +181,11 @@ def _replace_attributes() -> None:
         check_devices(self, nn.ModuleList(each for each in layers if isinstance(each, theirs)))
 
     for each in theirs.__subclasses__():
-        _replace(each, "__bases__", _exchanged(each.__bases__, theirs, SyncBatchNorm))
+        _replace(each, "__bases__", _exchanged(each.__bases__, theirs, _InstalledBase))
     _replace(SyncBatchNorm, "__bases__", _exchanged(SyncBatchNorm.__bases__, _BatchNorm, theirs))
     _replace(theirs, "__init__", __init__)
     _replace(theirs, "__init_subclass__", classmethod(__init_subclass__))
-    _replace(theirs, "convert_sync_batchnorm", classmethod(convert))
+    _replace(theirs, "convert_sync_batchnorm", classmethod(_convert))
     _replace(DistributedDataParallel, check_devices.__name__, _passing_sync_batchnorm_handle)
 
 
