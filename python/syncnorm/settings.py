@@ -84,10 +84,27 @@ def core_options(settings: Settings, positive_eps: bool = False) -> Options:
     try:
         return Options(**settings._asdict())
     except TypeError as error:
-        raise ArgumentTypeError(
-            f"got {settings}, expected numbers for eps and negative_slope, a number or None for"
-            " momentum, a bool for in_place and strings for the others"
-        ) from error
+        raise wrong_type(settings) from error
+
+
+def wrong_type(settings: Settings) -> ArgumentTypeError:
+    """Return the error for settings of which a value has the wrong type or no hash."""
+    expected = {
+        "eps": "a number",
+        "momentum": "a number or None",
+        "negative_slope": "a number",
+        "in_place": "a bool",
+    }
+    for name, value in settings._asdict().items():
+        try:
+            hash(value)
+            Options(**{name: value})
+        except TypeError:
+            wanted = expected.get(name, "a string")
+            return ArgumentTypeError(f"{name}: got {value!r}, expected {wanted} of Python")
+        except InvalidArgumentError:  # of the right type
+            continue
+    return ArgumentTypeError(f"got {settings}, expected numbers and strings of Python")
 
 
 # torch.library keeps this module alive beyond nanobind's leak check at exit.

@@ -128,6 +128,10 @@ def test_variables_that_are_set_and_unknown_ones(found) -> None:
     named = {**found, "environment": variables}
     assert line(named, "SYNCNORM_WATCH").startswith("set to 1 (")
     assert line(named, "SYNCNORM_WACH") == "1: unknown variable, nothing reads it"
+    ignored = {**found, "environment": environment.variables({"SYNCNORM_CPU_ISA": "avx3"})}
+    used = found["syncnorm"]["cpu_isa"]
+    told = f"set to avx3, ignored: this machine uses {used} ("
+    assert line(ignored, "SYNCNORM_CPU_ISA").startswith(told)
     missing = environment.variables({"SYNCNORM_NCCL_LIBRARY": "/no"})
     named = {**found, "environment": missing, "syncnorm": {**found["syncnorm"], "nccl": None}}
     assert line(named, "NCCL") == (

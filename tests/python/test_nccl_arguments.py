@@ -136,11 +136,11 @@ def test_info_names_the_library_that_cannot_be_loaded():
 def test_another_copy_in_the_process_is_told(old_nccl):
     program = f"""
 import ctypes, syncnorm
-from syncnorm.__main__ import info
+from syncnorm.info.report import collect, text
 assert not syncnorm.capabilities()["other_nccl"]
 held = ctypes.CDLL({str(old_nccl)!r})
 assert syncnorm.capabilities()["other_nccl"] == [{str(old_nccl)!r}]
-assert "{old_nccl}: another copy in this process" in info()
+assert "{old_nccl}: another copy in this process" in text(collect())
 """
     # Found first: what the process has loaded when syncnorm first looks is what it uses.
     environment = {**os.environ, "SYNCNORM_NCCL_LIBRARY": "/nowhere/libnccl.so.2"}

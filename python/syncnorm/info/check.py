@@ -16,6 +16,8 @@ from .reference import error, expected, shard
 from .worker import WorkerTask
 
 TIMEOUT = 120.0  # seconds of one check
+# Its package has imported the module already, of which runpy warns.
+_WORKER = (sys.executable, "-W", "ignore::RuntimeWarning:runpy", "-m", "syncnorm.info.worker")
 _TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
 # Open MPI's variables: more ranks than cores, also as root. Other mpiruns ignore them.
 _MPI_VARIABLES = {
@@ -139,10 +141,7 @@ def _launch(check: Check, samples: list[int], folder: str) -> str | None:
         check.kind, check.backend, list(check.devices), samples, -1, folder, TIMEOUT / 2
     )
     ranks = range(len(samples)) if check.launch == "ranks" else [-1]
-    commands = [
-        [sys.executable, "-m", "syncnorm.info.worker", json.dumps(asdict(replace(one, rank=rank)))]
-        for rank in ranks
-    ]
+    commands = [[*_WORKER, json.dumps(asdict(replace(one, rank=rank)))] for rank in ranks]
     variables = {}
     if check.launch == "mpirun":
         commands = [[_mpirun() or "mpirun", "-n", str(len(samples)), *commands[0]]]

@@ -66,7 +66,10 @@ def text(found: Mapping[str, Any]) -> str:
         *(("", f"{path}: another copy in this process") for path in core["other_nccl"]),
         *((name, _framework_line(found[name])) for name in _FRAMEWORKS),
         ("job", _job_line(found["job"])),
-        *((name, _variable_line(value)) for name, value in found["environment"].items()),
+        *(
+            (name, _variable_line(name, value, core["cpu_isa"]))
+            for name, value in found["environment"].items()
+        ),
         *(("check", _check_line(check)) for check in found.get("check", [])),
     ]
     return "\n".join(f"{name:<8} {line}" for name, line in lines)
@@ -176,10 +179,12 @@ def _job_line(job: Mapping[str, Any]) -> str:
     return f"rank {job['rank']} of {size}, local rank {job['local_rank']}; from {job['launcher']}"
 
 
-def _variable_line(variable: Mapping[str, Any]) -> str:
+def _variable_line(name: str, variable: Mapping[str, Any], cpu_isa: str) -> str:
     if not variable["known"]:
         return f"{variable['value']}: unknown variable, nothing reads it"
     value = "not set" if variable["value"] is None else f"set to {variable['value']}"
+    if name == "SYNCNORM_CPU_ISA" and variable["value"] not in (None, cpu_isa):
+        value += f", ignored: this machine uses {cpu_isa}"
     return f"{value} ({variable['meaning']})"
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from syncnorm import ArgumentTypeError, InvalidArgumentError
-from syncnorm.settings import Choices, Settings, core_options
+from syncnorm.settings import Choices, Settings, core_options, wrong_type
 from syncnorm.tags import constant_tag, layer_tag
 
 from .derivatives import (
@@ -149,10 +149,7 @@ def _check_settings(settings: Settings) -> None:
     try:
         hash(settings)
     except TypeError as error:
-        raise ArgumentTypeError(
-            f"got {settings}, expected Python numbers, bools and strings, which are known while"
-            " tracing"
-        ) from error
+        raise wrong_type(settings) from error
     core_options(settings)  # raises if a setting is not allowed
 
 

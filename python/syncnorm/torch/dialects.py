@@ -75,9 +75,18 @@ class DialectLayer(LoadsArrays, HasProcessGroup, _BatchNorm):
         self._set_group(process_group, name, group_size)
         self.timeout = timeout
         warn_of_lost_options()
+        self._register_counter(device)
+
+    def _register_counter(self, device: Any) -> None:
         self.num_batches_tracked: Tensor
         count = torch.zeros((), dtype=torch.int64, device=device)
         self.register_buffer("num_batches_tracked", count, persistent=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "num_batches_tracked" not in self._buffers:  # pickled by a version without a counter
+            mean = self.running_mean
+            self._register_counter(None if mean is None else mean.device)
 
     def _chosen(self) -> list[str]:
         return [f"conventions, those of {type(self).__module__.rpartition('.')[2]}"]

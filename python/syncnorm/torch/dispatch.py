@@ -76,6 +76,7 @@ def batch_norm(input: Tensor, call: Call) -> Tensor:
     residual, mask = call.residual, None
     if residual is not None:
         if type(residual) not in _PLAIN and has_torch_function_unary(residual):
+            tracing.refuse_proxy(residual)
             wrapped: Tensor = handle_torch_function(batch_norm, (residual,), input, call)
             return wrapped
         residual = residual_like(_plain(residual, "residual"), input, x)
@@ -118,7 +119,10 @@ def _batch_norm_of_subclass(input: Tensor, call: Call) -> Tensor:
 
 
 def _differs_by_channel(mask: Any, input: Tensor) -> bool:
-    return isinstance(mask, Tensor) and mask.shape == input.shape and input.shape[1] > 1
+    # The comparison of shapes comes last: exporters take it for a promise on dynamic sizes.
+    if not isinstance(mask, Tensor) or mask.dim() != input.dim() or mask.shape[1] == 1:
+        return False
+    return mask.shape == input.shape
 
 
 def _batch_norm_by_channel(input: Tensor, call: Call) -> Tensor:
@@ -136,6 +140,12 @@ def _batch_norm_by_channel(input: Tensor, call: Call) -> Tensor:
         if part is not None and len(part) != len(nothing):
             raise InvalidArgumentError(f"{name}: got {len(part)} channels, expected {len(nothing)}")
     settings, outputs = call.settings._replace(in_place=False), []
+    # An empty batch of one channel more: a DesyncError, before anything is written, if another rank
+    # has another number of channels, or one mask for all.
+    nobody = input.new_empty(0, len(nothing) + 1, *input.shape[2:])
+    with no_grad():
+        empty = Call(settings, True, group=call.group, name=call.name)
+        batch_norm(nobody, empty._replace(number=call.number, timeout=call.timeout))
     for weight, bias, mean, var, x, residual, mask, counter in zip(
         *(each or nothing for each in parts), counts or nothing, strict=True
     ):

@@ -101,7 +101,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
             ranks.
         activation: "none" or "leaky_relu", or another one of syncnorm.torch.SyncBatchNorm.
         slope: The negative slope of "leaky_relu".
-        inplace: Overwrite the input, if there is an activation.
+        inplace: Overwrite the input, if the activation has an inverse: "leaky_relu" or "elu".
         process_group, group_size, name, timeout, device, dtype: As in syncnorm.torch.SyncBatchNorm.
     """
 
@@ -136,7 +136,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
             variance_factor="biased",
             activation=applied,
             negative_slope=slope,
-            in_place=inplace and applied != "identity",
+            in_place=inplace and applied in ("leaky_relu", "elu"),
             timeout=timeout,
         )
         self.sync = sync

@@ -14,8 +14,8 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from syncnorm import ArgumentTypeError, InvalidArgumentError
-from syncnorm.settings import CHOICES, Settings, core_options
+from syncnorm import InvalidArgumentError
+from syncnorm.settings import CHOICES, Settings, core_options, wrong_type
 
 from .call import Affine, Call, LayerChoices
 from .dispatch import batch_norm, batch_norm_list
@@ -106,8 +106,8 @@ class SyncBatchNorm(HasProcessGroup, _BatchNorm):
         group_size: int | None = None,
         **choices: Unpack[LayerChoices],
     ) -> None:
-        # Not that of the next class: after install() it is torch's SyncBatchNorm, and a subclass may
-        # have a class of another library there.
+        # Not that of the next class: after install() it is torch's SyncBatchNorm, and in a subclass
+        # it may be a class of another library.
         _BatchNorm.__init__(
             self, num_features, eps, momentum, affine, track_running_stats, device, dtype
         )
@@ -319,7 +319,7 @@ def check_options(options: dict[str, Any], momentum: float | None = 0.1) -> None
     try:
         hash(settings)
     except TypeError as error:
-        raise ArgumentTypeError(f"options: got {settings}, expected numbers and strings") from error
+        raise wrong_type(settings) from error
     core_options(settings)
 
 

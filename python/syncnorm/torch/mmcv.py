@@ -87,7 +87,7 @@ class SyncBatchNorm(LoadsArrays, _SyncBatchNorm):
     def group(self, group: Any) -> None:
         self.process_group = group
 
-    @property
+    @property  # type: ignore[misc]
     def group_size(self) -> int:
         """The number of ranks in the group; 1 if torch.distributed is not initialized."""
         if isinstance(self.process_group, list | tuple):

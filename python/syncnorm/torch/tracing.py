@@ -75,6 +75,15 @@ def is_proxy(value: object) -> bool:
     return isinstance(value, Proxy)
 
 
+def refuse_proxy(residual: object) -> None:
+    """Raise UnsupportedError if torch.fx traces the residual, and not the input."""
+    if is_proxy(residual):
+        raise UnsupportedError(
+            "torch.fx cannot record a batch normalization of a constant input with a traced"
+            " residual; expected an input that depends on the inputs of the traced module"
+        )
+
+
 def call_module(layer: nn.Module, kind: type[nn.Module], input: Any, **others: Any) -> Any:
     """Record a call of the layer as one node of a torch.fx graph, as of the layers of torch.nn.
 

@@ -49,7 +49,7 @@ def when_it_waits(mpi: MpiCollectives, act: Callable[[], None]) -> threading.Thr
     """Act, in a thread, some time after a call has begun."""
 
     def wait_and_act() -> None:
-        while not mpi._busy:
+        while mpi._caller is None:
             time.sleep(0.001)
         time.sleep(SHORT)
         act()

@@ -55,6 +55,27 @@ def test_refused_arguments(arguments: dict, message: str) -> None:
         SyncBatchNorm(5, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weighting": 1}, "weighting: got 1, expected a string of Python"),
+        ({"momentum": "x"}, "momentum: got 'x', expected a number or None of Python"),
+        ({"negative_slope": [0.1]}, r"negative_slope: got \[0.1\], expected a number of Python"),
+    ],
+)
+def test_the_option_of_a_wrong_type_is_named(options: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        SyncBatchNorm(5, **options)
+
+
+def test_a_mask_in_place_of_a_residual_is_explained() -> None:
+    x = torch.randn(3, 2, 4)
+    with pytest.raises(ValueError, match=r"residual: .*; pass a mask as mask=$"):
+        SyncBatchNorm(2)(x, torch.ones(3, 4, dtype=torch.bool))
+
+
+# After the error dynamo traces the functions that the layer calls.
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("eps", [0.0, -1.0, 0, -1e-5])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_eps_is_refused_where_torch_refuses_it(eps: float, compiled: bool) -> None:

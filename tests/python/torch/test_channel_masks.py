@@ -8,7 +8,7 @@ from shard_reference import normalize_shards
 from thread_ranks import run_ranks
 from torch import Tensor, nn
 
-from syncnorm import InvalidArgumentError
+from syncnorm import DesyncError, InvalidArgumentError
 from syncnorm.torch import SyncBatchNorm, sync_batch_norm
 
 C = 3
@@ -81,6 +81,20 @@ def test_over_ranks() -> None:
         torch.testing.assert_close(got, (y, *statistics), check_dtype=True)
 
 
+@pytest.mark.parametrize("other", ["channels", "mask"])
+def test_ranks_with_other_channels_or_one_mask_for_all_are_a_desync(other: str) -> None:
+    def rank(rank: int, comm: object) -> None:
+        count = 2 if rank == 1 and other == "channels" else 3
+        bn = SyncBatchNorm(count, name="layer", process_group=comm)
+        x, mask = torch.randn(4, count, 5), torch.ones(4, count, 5, dtype=torch.bool)
+        with pytest.raises(DesyncError):
+            bn(x, mask=mask[:, 0] if rank == 1 and other == "mask" else mask)
+        assert not bn.running_mean.any()
+        assert bn.num_batches_tracked == 0
+
+    run_ranks(2, rank)
+
+
 def test_cumulative_average_counts_a_batch_once() -> None:
     bn = layer(momentum=None)
     batches = [made((4, C, 5), seed) for seed in range(2)]
@@ -130,6 +144,7 @@ def test_function_evaluation_and_compiled() -> None:
     (y,), _ = expected([x], [mask], bn)
     got = sync_batch_norm(x, weight=bn.weight, bias=bn.bias, training=True, mask=mask)
     torch.testing.assert_close(got, y)
+    torch.compiler.reset()  # other tests may have reached the limit of recompilations
     graph = torch.compile(layer(), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(graph(x, mask=mask), y)
     bn.eval()

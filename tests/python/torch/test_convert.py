@@ -286,9 +286,15 @@ class HoldsLayers(nn.Module):
 @pytest.mark.parametrize(
     ("kept", "found"),
     [
-        ([nn.BatchNorm1d(4)], "body.kept (list) holds 1 batch"),
-        ((nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4)),), "body.kept (tuple) holds 2 batch"),
-        ({"a": [nn.BatchNorm1d(4)], "b": {nn.BatchNorm1d(4)}}, "body.kept (dict) holds 2 batch"),
+        ([nn.BatchNorm1d(4)], "body.kept (list) holds 1 batch normalization"),
+        (
+            (nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4)),),
+            "body.kept (tuple) holds 2 batch normalizations",
+        ),
+        (
+            {"a": [nn.BatchNorm1d(4)], "b": {nn.BatchNorm1d(4)}},
+            "body.kept (dict) holds 2 batch normalizations",
+        ),
     ],
 )
 def test_layers_in_plain_containers_are_named(kept: object, found: str) -> None:
@@ -297,7 +303,7 @@ def test_layers_in_plain_containers_are_named(kept: object, found: str) -> None:
         convert_sync_batchnorm(model)
     assert len(caught) == 1
     assert str(caught[0].message) == (
-        f"convert_sync_batchnorm left these as they are: {found} normalizations that are no"
+        f"convert_sync_batchnorm left these as they are: {found} outside of the"
         " submodules: use nn.ModuleList or nn.ModuleDict"
     )
     assert caught[0].filename == __file__

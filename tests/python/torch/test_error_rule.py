@@ -89,8 +89,8 @@ def of_sync_layer(make: Callable[..., nn.Module], x: Tensor = X) -> list[Case]:
     kinds = [{"weighting": 3}, {"eps": "small"}, {"momentum": "0.1"}, {"in_place": "no"}]
     return [
         *of_layer(make, x),
-        *(value(f"{option}", lambda option=option: make(**option)) for option in values),
-        *(kind(f"{option}", lambda option=option: make(**option)) for option in kinds),
+        *(value(f"{option}", lambda option=option: make(**option)(x)) for option in values),
+        *(kind(f"{option}", lambda option=option: make(**option)(x)) for option in kinds),
         value("residual shape", lambda: make()(x, x[:, :1])),
         kind("residual str", lambda: make()(x, "residual")),
         value("mask shape", lambda: make()(x, mask=torch.ones(7))),
@@ -140,6 +140,12 @@ def of_package() -> dict[str, list[Case]]:
         kind("module str", lambda: convert("model")),
     ]
     cases["revert_sync_batchnorm"] = [kind("module list", lambda: revert([]))]
+    cases["install"] = [
+        value("option", lambda: adapter.install(eps_mode="x")),
+        kind("option int", lambda: adapter.install(eps_mode=1)),
+        kind("group_size", lambda: adapter.install(group_size="2")),
+    ]
+    cases["uninstall"] = []  # has no arguments
     cases["host_communicator"] = [value("no group", adapter.host_communicator)]
     cases["nccl_communicator"] = [value("no group", adapter.nccl_communicator)]
     replicas, layer = adapter.thread_replicas, adapter.SyncBatchNorm(3)
@@ -285,6 +291,8 @@ def of_encoding() -> dict[str, list[Case]]:
         ],
         "SelfParallel": [value("input 1-D", lambda: encoding.SelfParallel(one(3))([V]))],
     }
+    for kind_of in (encoding.SyncBatchNorm, encoding.BatchNorm3d, encoding.DistSyncBatchNorm):
+        cases[kind_of.__name__] = of_layer(partial(kind_of, 3))
     for name in ("batchnormtrain", "batchnormeval"):
         function = getattr(encoding, name)
         cases[name] = [

@@ -51,6 +51,20 @@ def saved_and_loaded(program: ExportedProgram) -> ExportedProgram:
     return torch.export.load(file)
 
 
+@pytest.mark.parametrize("valid", ["mask", "lengths"])
+def test_an_exported_mask_of_any_length(valid: str) -> None:
+    batch, length = Dim("batch", min=2), Dim("length", min=2)
+    layer, example = SyncBatchNorm(3), torch.randn(4, 3, 6)
+    mask, lengths = torch.rand(4, 6) > 0.3, torch.tensor([1, 6, 3, 2])
+    given = {"mask": mask} if valid == "mask" else {"lengths": lengths}
+    shape = {0: batch, 1: length} if valid == "mask" else {0: batch}
+    shapes = {"input": {0: batch, 2: length}, valid: shape}
+    program = export(layer, (example,), given, dynamic_shapes=shapes)
+    x, counts = torch.randn(2, 3, 9), torch.tensor([9, 4])
+    given = {valid: torch.arange(9) < counts[:, None] if valid == "mask" else counts}
+    torch.testing.assert_close(program.module()(x, **given), layer(x, **given))
+
+
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_an_exported_layer_in_evaluation(dynamic: bool, strict: bool) -> None:

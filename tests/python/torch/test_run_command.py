@@ -97,6 +97,44 @@ def test_the_processes_that_the_script_starts_have_our_layers(tmp_path: Path) ->
     assert done.stdout == "syncnorm.torch.layer\n" * 6
 
 
+@pytest.mark.parametrize("target", [["ends.py"], ["-m", "ends"]])
+def test_the_script_is_main_until_python_ends(tmp_path: Path, target: list[str]) -> None:
+    (tmp_path / "ends.py").write_text("""
+import atexit, inspect, os, pickle, sys, threading, time
+
+class Kept: ...
+
+def late(where):
+    assert pickle.loads(pickle.dumps(Kept)) is Kept
+    print(where, os.path.isabs(__file__), len(inspect.getsource(late)) > 0)
+
+def wait():
+    time.sleep(0.3)
+    late("thread")
+
+atexit.register(late, "exit")
+threading.Thread(target=wait).start()
+os.chdir("/")
+""")
+    done = python("-m", "syncnorm", "run", *target, cwd=tmp_path)
+    assert done.stdout == "thread True True\nexit True True\n", done.stderr
+
+
+def test_another_interpreter_without_syncnorm_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/torch.py").write_text("")
+    # -S: without site-packages.
+    (tmp_path / "spawns.py").write_text("""
+import os, subprocess, sys
+hooks = os.environ["PYTHONPATH"].partition(os.pathsep)[0]
+program = "import sitecustomize, torch; print(torch.__file__)"
+environment = {"PYTHONPATH": f"{hooks}{os.pathsep}{os.path.abspath('other')}"}
+subprocess.run([sys.executable, "-S", "-c", program], env=environment, check=True)
+""")
+    done = python("-m", "syncnorm", "run", "spawns.py", cwd=tmp_path)
+    assert done.stdout == f"{tmp_path / 'other/torch.py'}\n", done.stderr
+
+
 def test_a_sitecustomize_of_the_user_still_runs(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.customized = 'by the user'")
     (tmp_path / "spawns.py").write_text("""
@@ -116,6 +154,11 @@ def test_a_command_line_without_a_target(tmp_path: Path) -> None:
     done = python("-m", "syncnorm", "run", "-m", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: python -m syncnorm run SCRIPT [ARGUMENTS]\n")
+    done = python("-m", "syncnorm", "run", "missing.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "python -m syncnorm run: got missing.py, which does not exist\n",
+    )
     done = python("-m", "syncnorm", "run", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "torchrun --nproc-per-node 2 -m syncnorm run train.py" in done.stdout

@@ -132,6 +132,14 @@ def is_sync(layer: nn.Module) -> bool:
     return isinstance(layer, SyncBatchNorm)
 
 
+def test_a_lazy_layer_in_a_container_takes_its_channels_from_the_features() -> None:
+    features, indices = sparse.points(5)
+    container = sparse.SparseSequential(nn.LazyBatchNorm1d())
+    convert_sync_batchnorm(container)
+    y = container(sparse.SpconvTensor(features, indices)).features
+    torch.testing.assert_close(y, nn.BatchNorm1d(4)(features))
+
+
 def test_a_layer_of_a_user_with_a_forward_over_features() -> None:
     """As docs/pytorch-models.md says."""
 

@@ -360,6 +360,19 @@ def test_fx_refuses_hooks_that_would_run_twice() -> None:
         symbolic_trace(layers)
 
 
+def test_fx_refuses_a_constant_input_with_a_traced_residual() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = SyncBatchNorm(3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.layer(torch.ones(2, 3), residual=x)
+
+    with pytest.raises(UnsupportedError, match="constant input with a traced residual"):
+        symbolic_trace(Network())
+
+
 class Scaled(SyncBatchNorm2d):
     def forward(self, input: Any) -> Any:
         return 2 * super().forward(input)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import module_from_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -32,6 +32,8 @@ class _InstallAfterTorch(MetaPathFinder):
         def exec_module(module: ModuleType) -> None:
             execute(module)
             sys.meta_path.remove(self)
+            if find_spec("syncnorm") is None:  # another interpreter
+                return
             from syncnorm.torch import install
 
             install()

@@ -194,7 +194,8 @@ def _in_containers(root: nn.Module) -> Iterator[str]:
             if isinstance(value, _CONTAINERS) and value and (count := layers(value)):
                 yield (
                     f"{path}{'.' * bool(path)}{name} ({type(value).__name__}) holds {count} batch"
-                    " normalizations that are no submodules: use nn.ModuleList or nn.ModuleDict"
+                    f" normalization{'s' * (count > 1)} outside of the submodules: use"
+                    " nn.ModuleList or nn.ModuleDict"
                 )
 
 

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _LazyNormBase
 
 from syncnorm.torch.layer import SyncBatchNorm, SyncBatchNorm1d
 
@@ -50,6 +51,8 @@ def accept_sparse_tensors(root: nn.Module) -> None:
         marker = next(kind for kind in kinds if kind.__name__ == "SparseModule")
         for layer in container.children():
             is_plain = isinstance(layer, SyncBatchNorm) and not rule_for(type(layer))
+            if isinstance(layer, _LazyNormBase):  # reads the shape of the features
+                continue
             if is_plain and not isinstance(layer, marker):
                 kind: Any = type(layer)
                 layer.__class__ = combined(_OnFeatures, kind, marker)

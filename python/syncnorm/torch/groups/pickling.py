@@ -80,8 +80,8 @@ class HasProcessGroup(nn.Module):
 
     def _group_repr(self) -> list[str]:
         """Return what a layer's repr shows of its group, or [] for one without a short form."""
-        if self.group_size is not None:
-            return [f"group_size={self.group_size}"]
+        if isinstance(self.process_group, GroupSize):
+            return [f"group_size={self.process_group.size}"]
         is_short = isinstance(self.process_group, str)
         return [f"process_group={self.process_group!r}"] if is_short else []
 

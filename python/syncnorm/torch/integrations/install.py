@@ -154,7 +154,7 @@ class _InstalledBase(SyncBatchNorm):
     """The base class of subclasses of torch.nn.SyncBatchNorm."""
 
     __init__ = _create
-    convert_sync_batchnorm = classmethod(_convert)  # makes no layers of the subclass, as torch's
+    convert_sync_batchnorm: Any = classmethod(_convert)  # makes no layers of the subclass
 
 
 def _replace_attributes() -> None:

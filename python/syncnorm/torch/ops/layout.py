@@ -11,6 +11,7 @@ from torch.compiler import is_dynamo_compiling
 from syncnorm import ArgumentTypeError, InvalidArgumentError
 
 _INTEGERS = {torch.int8, torch.int16, torch.int32, torch.uint8}
+_MASK_DTYPES = (torch.bool, torch.uint8)
 
 
 def is_channels_last(tensor: Tensor) -> bool:
@@ -101,9 +102,10 @@ def residual_like(residual: Tensor | None, input: Tensor, x: Tensor) -> Tensor |
     got = (tuple(residual.shape), residual.dtype, residual.device)
     expected = (tuple(input.shape), input.dtype, input.device)
     if got != expected:
+        hint = "; pass a mask as mask=" if residual.dtype in _MASK_DTYPES else ""
         raise InvalidArgumentError(
-            "residual: got shape {}, {} on {}, expected the input's shape {}, {} on {}".format(
-                *got, *expected
+            "residual: got shape {}, {} on {}, expected the input's shape {}, {} on {}{}".format(
+                *got, *expected, hint
             )
         )
     return dense_like(residual, x)
@@ -147,7 +149,7 @@ def canonical_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
             f"mask: got shape {got}, expected {expected} or {with_channel}"
             f" for an input of shape {tuple(x.shape)}"
         )
-    if mask.dtype not in (torch.bool, torch.uint8):
+    if mask.dtype not in _MASK_DTYPES:
         raise InvalidArgumentError(
             f"mask: got dtype {mask.dtype}, expected torch.bool or torch.uint8, True or 1 where a"
             " position counts; pass mask.bool() for a mask of ones and zeros, (mask == 0) for one"

@@ -73,6 +73,8 @@ def test_the_arguments_are_those_of_encoding_in_their_order() -> None:
     layer = SyncBatchNorm(3, 1e-3, 0.2, False, "leaky_relu", 0.3, False)
     assert (layer.eps, layer.momentum, layer.sync) == (1e-3, 0.2, False)
     assert (layer.activation, layer.negative_slope, layer.in_place) == ("leaky_relu", 0.3, False)
+    layers = {kind: SyncBatchNorm(3, activation=kind) for kind in ("none", "relu", "elu")}
+    assert [layer.in_place for layer in layers.values()] == [False, False, True]
     with pytest.raises(ValueError, match="activation"):
         SyncBatchNorm(3, activation="gelu")
 

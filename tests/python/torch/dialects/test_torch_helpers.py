@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,27 @@ def test_torch_s_own_converter_is_warned_of_another_momentum() -> None:
     for make in (lambda: mxnet.SyncBatchNorm(3), lambda: paddle.SyncBatchNorm(3)):
         with pytest.raises(AttributeError, match="num_features"):
             nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(make()))
+
+
+@ALL
+def test_a_pickle_without_a_counter_gets_one(make: Any, correction: int) -> None:
+    layer = make()
+    del layer.num_batches_tracked  # of a version without it
+    layer = pickle.loads(pickle.dumps(layer))
+    layer(BATCHES[0]).sum().backward()
+    assert layer.num_batches_tracked == 1
+    assert len(layer.state_dict()) == 4
+
+
+@ALL
+def test_reset_parameters_where_a_layer_has_it(make: Any, correction: int) -> None:
+    layer = make()
+    layer(BATCHES[0]).sum().backward()
+    if hasattr(layer, "reset_parameters"):
+        layer.reset_parameters()
+        assert not layer.running_mean.any()
+        assert (layer.running_var == 1).all()
+        assert (layer.weight == 1).all()
 
 
 @ALL
