@@ -259,7 +259,7 @@ def test_a_counter_that_is_no_integer(count: Any) -> None:
 
 
 def test_settings_are_no_arrays() -> None:
-    with pytest.raises(ArgumentTypeError, match="expected Python numbers"):
+    with pytest.raises(ArgumentTypeError, match="expected a number or None of Python"):
         jax.jit(lambda momentum: adapter.batch_norm(X, running=RUNNING, momentum=momentum))(0.1)
 
 
