@@ -135,11 +135,11 @@ def test_info_tells_what_is_found(double_path):
 def test_a_driver_that_is_too_old_is_named():
     program = """
 from support import simulated_cuda
-from syncnorm.__main__ import info
+from syncnorm.info.report import collect, text
 simulated_cuda.set_driver_version(12040)
 found = syncnorm.capabilities()
 print(found["cuda_devices"], found["cuda_problem"])
-print(next(line for line in info().splitlines() if line.startswith("CUDA")))
+print(next(line for line in text(collect()).splitlines() if line.startswith("CUDA")))
 for call in (nccl_group, lambda: from_nccl_id(bytes(128), 0, 1, 0)):
     try:
         call()
