@@ -98,6 +98,14 @@ class DialectLayer(LoadsArrays, HasProcessGroup, _BatchNorm):
             nn.init.ones_(self.running_var)
         nn.init.zeros_(self.num_batches_tracked)
 
+    def reset_parameters(self) -> None:
+        """Set weight to 1, bias to 0 and reset the running statistics."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def _running(self) -> Running:
         """Return the running statistics to use or update; none in training without tracking."""
         if self.training and not self.track_running_stats:

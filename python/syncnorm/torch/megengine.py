@@ -93,13 +93,6 @@ class SyncBatchNorm(DialectLayer):
     def group(self, group: Any) -> None:
         self.process_group = group
 
-    def reset_parameters(self) -> None:
-        """Set weight to 1, bias to 0 and reset the running statistics."""
-        self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
-            nn.init.ones_(self.weight)
-            nn.init.zeros_(self.bias)
-
     def forward(self, inp: Tensor) -> Tensor:
         if is_proxy(inp):
             recorded: Tensor = call_module(self, SyncBatchNorm, inp)

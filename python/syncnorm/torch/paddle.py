@@ -130,12 +130,6 @@ class SyncBatchNorm(DialectLayer):
         )
         return y.movedim(1, channels)
 
-    def reset_parameters(self) -> None:
-        """Set weight to 1, bias to 0 and reset the running statistics."""
-        self.reset_running_stats()
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
-
     # The names of torch's _BatchNorm, for update_bn and SWA.
 
     @property

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import problems
 import torch
+from scripts import run_python
 
 SCRIPT = Path(__file__).with_name("unedited_training.py")
 
@@ -36,17 +34,7 @@ for convert, name in (
 
 
 def run(folder: Path, *arguments: str) -> None:
-    path = os.pathsep.join([str(SCRIPT.parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-m", "syncnorm", "run", *arguments],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        cwd=folder,
-        timeout=120,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "syncnorm", "run", *arguments, folder=folder, GLOO_SOCKET_IFNAME="lo")
 
 
 def test_the_switch_of_lightning(tmp_path: Path) -> None:

@@ -109,24 +109,12 @@ def _replace(owner: type, name: str, value: Any) -> None:
     _replaced.append((owner, name, old))
 
 
-def _create(
-    self: SyncBatchNorm,
-    num_features: int,
-    eps: float = 1e-5,
-    momentum: float | None = 0.1,
-    affine: bool = True,
-    track_running_stats: bool = True,
-    process_group: Any = None,
-    device: Any = None,
-    dtype: Any = None,
-    *,
-    group_size: int | None = None,
-    **choices: Any,
-) -> None:
+def _create(self: SyncBatchNorm, *args: Any, **kwargs: Any) -> None:
     """Initialize a layer with the arguments of SyncBatchNorm and those of install()."""
-    group, choices = _combined(process_group, group_size, choices)
-    own = (eps, momentum, affine, track_running_stats, group, device, dtype)
-    SyncBatchNorm.__init__(self, num_features, *own, **choices)
+    default, choices = _defaults()
+    SyncBatchNorm.__init__(self, *args, **{**choices, **kwargs})
+    if self.process_group is None:
+        self.process_group = default
 
 
 def _convert(
@@ -139,15 +127,15 @@ def _convert(
     **choices: Any,
 ) -> nn.Module:
     """Return syncnorm.torch.convert_sync_batchnorm(module, process_group, ...)."""
-    group, choices = _combined(process_group, group_size, choices)
-    return convert_sync_batchnorm(module, group, **choices)
+    default, defaults = _defaults()
+    group = chosen_group(process_group, group_size)
+    choices = {**defaults, **choices}
+    return convert_sync_batchnorm(module, default if group is None else group, **choices)
 
 
-def _combined(group: Any, size: int | None, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the group and the choices of a call, or of install() where the call has none."""
-    default, defaults = _arguments[0] if _arguments else (None, {})  # kept after uninstall()
-    group = chosen_group(group, size)
-    return default if group is None else group, {**defaults, **choices}
+def _defaults() -> Arguments:
+    """Return the arguments of install(), or none: a kept converter may be called afterwards."""
+    return _arguments[0] if _arguments else (None, {})
 
 
 class _InstalledBase(SyncBatchNorm):

@@ -128,14 +128,18 @@ def test_a_pickle_without_a_counter_gets_one(make: Any, correction: int) -> None
 
 
 @ALL
-def test_reset_parameters_where_a_layer_has_it(make: Any, correction: int) -> None:
+def test_parameters_and_statistics_are_reset(make: Any, correction: int) -> None:
     layer = make()
     layer(BATCHES[0]).sum().backward()
-    if hasattr(layer, "reset_parameters"):
-        layer.reset_parameters()
-        assert not layer.running_mean.any()
-        assert (layer.running_var == 1).all()
-        assert (layer.weight == 1).all()
+    with torch.no_grad():
+        layer.weight.fill_(3)
+        layer.bias.fill_(3)
+    layer.reset_parameters()
+    expected = torch.zeros(3, dtype=torch.float64)
+    torch.testing.assert_close(statistics(layer), [expected, expected + 1])
+    torch.testing.assert_close(
+        [layer.weight.flatten(), layer.bias.flatten()], [expected + 1, expected]
+    )
 
 
 @ALL
